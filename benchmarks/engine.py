@@ -1,0 +1,237 @@
+"""Speed and memory of the engine, as ratios against Torch-Pruning in the same process.
+
+    OMP_NUM_THREADS=1 python benchmarks/engine.py [--quick] [--out results/engine.json]
+
+Medians of process CPU time on one thread; run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch_pruning as tp
+import torchvision
+from torch import nn
+
+import secateurs as sct
+
+PEER_LAYERS = [nn.Conv2d, nn.Linear]
+TRACED = ["resnet50", "resnet152", "densenet201", "mobilenet_v3_large", "efficientnet_b4"]
+
+
+def median_ms(work: Callable[[], object], runs: int) -> float:
+    """Median CPU time of a piece of work in milliseconds, after one warm-up where there is more than one run."""
+    if runs > 1:
+        work()
+    times = []
+    for _ in range(runs):
+        start = time.process_time()
+        work()
+        times.append((time.process_time() - start) * 1e3)
+    return statistics.median(times)
+
+
+def network(name: str) -> nn.Module:
+    """A torchvision network with random weights."""
+    torch.manual_seed(0)
+    return torchvision.models.get_model(name, weights=None).eval()
+
+
+def row(title: str, ours: float, peer: float | None, aim: str) -> dict[str, object]:
+    """Print and return one result."""
+    ratio = None if peer is None else peer / ours
+    shown = "" if peer is None else f"peer {peer:10.1f} ms   {ratio:6.2f}x"
+    print(f"{title:44s} ours {ours:9.1f} ms   {shown:30s} aim {aim}", flush=True)
+    return {"what": title, "ours_ms": ours, "peer_ms": peer, "ratio": ratio, "aim": aim}
+
+
+def traces(x: torch.Tensor, runs: int) -> list[dict[str, object]]:
+    """All groups of a network: trace (trial included) against build_dependency + get_all_groups."""
+    rows = []
+    for name in TRACED:
+        model = network(name)
+
+        def peer(model: nn.Module = model) -> None:
+            graph = tp.DependencyGraph().build_dependency(model, x)
+            list(graph.get_all_groups(root_module_types=PEER_LAYERS))
+
+        ours = median_ms(lambda model=model: sct.trace(model, x), runs)
+        theirs = median_ms(peer, 1 if name == "densenet201" else runs)
+        rows.append(row(f"groups of {name}", ours, theirs, "never slower"))
+    mean = math.exp(statistics.fmean(math.log(float(r["ratio"])) for r in rows))
+    print(f"{'geometric mean':44s} {mean:.2f}x (aim 4x)")
+    return [*rows, {"what": "groups, geometric mean", "ratio": mean, "aim": "4x"}]
+
+
+def prune_once(model: nn.Module, x: torch.Tensor) -> None:
+    """Trace, plan by magnitude for half the MACs, prove, apply."""
+    graph = sct.trace(model, x)
+    sct.apply(sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5)), model)
+
+
+def peer_once(model: nn.Module, x: torch.Tensor) -> None:
+    """The peer's pruner: it takes a share of channels, 0.3 of them being about half the MACs."""
+    pruner = tp.pruner.MagnitudePruner(
+        model,
+        x,
+        importance=tp.importance.MagnitudeImportance(p=2),
+        pruning_ratio=0.3,
+        ignored_layers=_classifiers(model),
+    )
+    pruner.step()
+
+
+def _classifiers(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+
+
+def end_to_end(x: torch.Tensor, runs: int, *, quick: bool) -> list[dict[str, object]]:
+    """From a dense network to a pruned one."""
+    rows = []
+    for name, aim in [("resnet50", "3x"), ("mobilenet_v3_large", "3x"), ("densenet201", "20x")]:
+        if quick and name == "densenet201":
+            continue
+        model = network(name)
+        count = 1 if name == "densenet201" else runs
+        ours = _fresh(lambda m: prune_once(m, x), model, max(count, 3))
+        theirs = _fresh(lambda m: peer_once(m, x), model, count)
+        rows.append(row(f"half the MACs of {name}, end to end", ours, theirs, aim))
+    return rows
+
+
+def _fresh(work: Callable[[nn.Module], None], model: nn.Module, runs: int) -> float:
+    times = []
+    for _ in range(runs):
+        copied = copy.deepcopy(model)
+        start = time.process_time()
+        work(copied)
+        times.append((time.process_time() - start) * 1e3)
+    return statistics.median(times)
+
+
+def rounds(x: torch.Tensor, count: int = 20) -> list[dict[str, object]]:
+    """Twenty pruning rounds in a row on resnet50."""
+
+    def ours(model: nn.Module) -> None:
+        graph = sct.trace(model, x)
+        dense = graph.cost().macs
+        for k in range(1, count + 1):
+            budget = sct.Budget(macs=int(dense * (1 - 0.5 * k / count)))
+            plan = sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+            sct.apply(plan, model)
+            graph = graph.shrink(plan.keep)
+
+    def theirs(model: nn.Module) -> None:
+        pruner = tp.pruner.MagnitudePruner(
+            model,
+            x,
+            importance=tp.importance.MagnitudeImportance(p=2),
+            pruning_ratio=0.3,
+            iterative_steps=count,
+            ignored_layers=_classifiers(model),
+        )
+        for _ in range(count):
+            pruner.step()
+
+    model = network("resnet50")
+    return [row("twenty rounds on resnet50", _fresh(ours, model, 3), _fresh(theirs, model, 3), "5x")]
+
+
+def scaling(runs: int) -> list[dict[str, object]]:
+    """Depth: at most 1.3 times linear; width 8 times: at most twice the time."""
+    x = torch.randn(1, 3, 64, 64)
+    rows = []
+    depths = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 200: (3, 24, 36, 3), 400: (6, 48, 72, 6)}
+    block = torchvision.models.resnet.Bottleneck
+    times = {}
+    for depth, layers in depths.items():
+        with torch.device("meta"):
+            model = torchvision.models.ResNet(block, list(layers)).eval()
+        times[depth] = median_ms(lambda model=model: sct.trace(model, x), runs)
+        blocks = sum(layers) / sum(depths[50])
+        factor = times[depth] / (times[50] * blocks)
+        rows.append(
+            row(f"trace of a ResNet of {depth} layers ({factor:.2f} of linear)", times[depth], None, "1.3 of linear")
+        )
+    for width in (16, 128):
+        model = wide(width)
+        times[width] = median_ms(lambda model=model: sct.trace(model, x), runs)
+    factor = times[128] / times[16]
+    rows.append(row(f"trace 8 times wider ({factor:.2f}x the time)", times[128], None, "2x"))
+    return rows
+
+
+def wide(width: int) -> nn.Module:
+    """A ResNet-50 whose stages start at `width` channels times 4."""
+    with torch.device("meta"):
+        return torchvision.models.ResNet(
+            torchvision.models.resnet.Bottleneck, [3, 4, 6, 3], width_per_group=width
+        ).eval()
+
+
+def memory(x: torch.Tensor) -> list[dict[str, object]]:
+    """Storage held by a trace: nothing of the size of an activation or a weight."""
+    import tracemalloc
+
+    model = network("resnet152")
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    before = peak_rss()
+    tracemalloc.start()
+    sct.trace(model, x)
+    _, python_peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    grown = max(peak_rss() - before, 0)
+    allowed = 0.2 * weights + 100e6
+    print(f"{'memory of tracing resnet152':44s} {grown / 1e6:.1f} MB more at the peak (allowed {allowed / 1e6:.0f} MB)")
+    return [
+        {"what": "memory of tracing resnet152", "peak_bytes": grown, "python_bytes": python_peak, "allowed": allowed}
+    ]
+
+
+def peak_rss() -> int:
+    """Peak resident memory of this process in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Run everything and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="leave out the peer's slowest network")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    x = torch.randn(1, 3, 224, 224)
+    results = memory(x)  # first: the peak of a process never falls
+    results += traces(x, options.runs)
+    results += end_to_end(x, 3, quick=options.quick)
+    results += rounds(x)
+    results += scaling(options.runs)
+    if options.out:
+        facts = {
+            "command": "OMP_NUM_THREADS=1 python benchmarks/engine.py",
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "torch_pruning": tp.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, one thread",
+            "results": results,
+        }
+        options.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

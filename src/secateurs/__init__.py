@@ -1,0 +1,68 @@
+"""Structured pruning: remove whole channels from a trained network, and prove that nothing else changed.
+
+>>> import torch
+>>> import secateurs as sct
+>>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
+>>> result = sct.prune(net, torch.zeros(1, 3, 8, 8), method="magnitude", budget=sct.Budget(macs=0.5))
+>>> result.model[0]
+Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from secateurs import allocate, criteria, errors
+from secateurs.allocate import Budget
+from secateurs.graph import Cost, Graph, Group, trace
+from secateurs.pruning import Result, plan, prune
+from secateurs.store import load, load_plan, save
+from secateurs.store.manifest import library_version
+from secateurs.surgery import Plan, Verification, apply, grow, mask, recalibrate, verify
+
+if TYPE_CHECKING:
+    from secateurs import methods
+    from secateurs.session import Session
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "Graph",
+    "Group",
+    "Plan",
+    "Result",
+    "Session",
+    "Verification",
+    "allocate",
+    "apply",
+    "criteria",
+    "errors",
+    "grow",
+    "load",
+    "load_plan",
+    "mask",
+    "methods",
+    "plan",
+    "prune",
+    "recalibrate",
+    "save",
+    "trace",
+    "verify",
+]
+
+__version__ = library_version()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what most programs do not need when it is asked for."""
+    if name == "methods":
+        return import_module("secateurs.methods")
+    if name == "Session":
+        return import_module("secateurs.session").Session
+    message = f"module 'secateurs' has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "Session", "methods"])

@@ -1,0 +1,10 @@
+"""Allocators: scores, cost and a budget in, the units to keep out."""
+
+from secateurs.allocate.base import Allocator
+from secateurs.allocate.budget import Budget
+from secateurs.allocate.levels import levels
+from secateurs.allocate.normalise import AsIs, ByMax, ByMean, BySum, Normaliser
+from secateurs.allocate.ranked import Ranked
+from secateurs.allocate.uniform import Uniform
+
+__all__ = ["Allocator", "AsIs", "Budget", "ByMax", "ByMean", "BySum", "Normaliser", "Ranked", "Uniform", "levels"]

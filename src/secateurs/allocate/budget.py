@@ -1,0 +1,135 @@
+"""Budget: what remains of the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.errors import BudgetError, RecipeError, near
+from secateurs.graph.values import Cost, Group
+
+RESOURCES = ("macs", "params", "memory")
+"""The constraints, in the order of a `Cost`."""
+
+UNBOUNDED = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What remains after pruning: all constraints given hold at once, and at least one is given.
+
+    macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
+    bytes for memory). min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every
+    group. multiple_of: the width of every tensor dimension that a pruned group writes becomes a multiple of it (see
+    `levels`). exclude: names of groups, or of modules: nothing in a tensor of such a module is removed.
+
+    >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
+    [1000, 100000]
+    """
+
+    # An int is not a float here: the command line reads 5000000 as the one that it matches first.
+    macs: int | float | None = None
+    params: int | float | None = None
+    memory: int | float | None = None
+    min_keep: int = 1
+    min_keep_fraction: float = 0.0
+    multiple_of: int = 1
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, by name and value."""
+        given = {name: value for name in RESOURCES if (value := getattr(self, name)) is not None}
+        if not given:
+            msg = "Budget() asks for nothing. It says what remains. Give at least one of macs=, params=, memory=."
+            raise BudgetError(msg)
+        for name, value in given.items():
+            _check_remaining(name, value)
+        for name in ("min_keep", "multiple_of"):
+            value = getattr(self, name)
+            if not _is_integer(value) or value < 1:
+                msg = f"{name}={value!r} is not a whole number of units. Give an int of at least 1."
+                raise BudgetError(msg)
+        if not _is_number(self.min_keep_fraction) or not 0 <= self.min_keep_fraction <= 1:
+            msg = f"min_keep_fraction={self.min_keep_fraction!r} is not a fraction of units. Give a float in [0, 1]."
+            raise BudgetError(msg)
+        if isinstance(self.exclude, str) or any(not isinstance(name, str) for name in self.exclude):
+            msg = f"exclude={self.exclude!r} is not a tuple of names. Write exclude=({self.exclude!r},) for one."
+            raise BudgetError(msg)
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+
+    def targets(self, dense: Cost) -> NDArray[np.int64]:
+        """Return the most that may remain of (macs, params, memory); a fraction is rounded down to a whole number."""
+        whole = (dense.macs, dense.params, dense.memory)
+        return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
+
+    def floor(self, units: int) -> int:
+        """Return the fewest units that may stay in a group of this many.
+
+        >>> Budget(macs=0.5, min_keep=2, min_keep_fraction=0.1).floor(64)
+        7
+        """
+        # 0.07 * 100 is 7.000000000000001 in binary: nine digits are what was meant.
+        return min(units, max(self.min_keep, math.ceil(round(self.min_keep_fraction * units, 9))))
+
+    def excluded(self, groups: Iterable[Group]) -> frozenset[str]:
+        """Return the names of the groups that stay whole because of `exclude`."""
+        groups = tuple(groups)
+        found: set[str] = set()
+        for name in self.exclude:
+            hit = {group.name for group in groups if group.name == name or _touches(group, name)}
+            if not hit:
+                known = {group.name for group in groups} | _modules(groups)
+                msg = f"exclude={name!r} matches no prunable group and no module of one: {near(name, known)}"
+                raise RecipeError(msg)
+            found |= hit
+        return frozenset(found)
+
+
+def _touches(group: Group, module: str) -> bool:
+    """Whether a group removes entries of a tensor of this module, or of a module inside it."""
+    return any(s.tensor == module or s.tensor.startswith(f"{module}.") for s in group.slices)
+
+
+def _modules(groups: Iterable[Group]) -> set[str]:
+    """Name every module that has a tensor in some group, and the modules around it."""
+    found: set[str] = set()
+    for path in {s.tensor for group in groups for s in group.slices}:
+        parts = path.split(".")[:-1]
+        found |= {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+    return found
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _check_remaining(name: str, value: object) -> None:
+    """Refuse a constraint that is neither a fraction nor an absolute number."""
+    remedy = "Give what remains: a float in (0, 1] for a fraction, or an int above 1 for an absolute number."
+    if not _is_number(value) or math.isnan(value):  # pyright: ignore[reportArgumentType]
+        reason = "is not a number"
+    elif value <= 0:  # pyright: ignore[reportOperatorIssue]
+        reason = "leaves nothing"
+    elif _is_integer(value) and value == 1:
+        reason = "is ambiguous: 1.0 is the whole network, the absolute number 1 is nothing"
+    elif not _is_integer(value) and value > 1:  # pyright: ignore[reportOperatorIssue]
+        reason = "is a fraction above the whole"
+    else:
+        return
+    msg = f"{name}={value!r} {reason}. {remedy}"
+    raise BudgetError(msg)
+
+
+def _target(value: float | None, full: int) -> int:
+    if value is None:
+        return int(UNBOUNDED)
+    return int(value) if _is_integer(value) else math.floor(value * full)

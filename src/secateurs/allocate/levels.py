@@ -1,0 +1,107 @@
+"""Levels: the numbers of units that a group may keep, from floors, exclusions and multiples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.allocate.budget import Budget
+from secateurs.graph.values import Group
+
+Ints = NDArray[np.int64]
+
+
+class Costs(Protocol):
+    """Cost as a function of widths."""
+
+    def at(self, widths: Ints, /) -> Ints:
+        """Return (macs, params, memory) [..., 3] for units kept per group [..., G]."""
+        ...
+
+
+class Costed(Protocol):
+    """The part of a graph that allocation uses."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The prunable groups."""
+        ...
+
+    @property
+    def costs(self) -> Costs:
+        """Exact cost of any widths."""
+        ...
+
+    @property
+    def signature(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's shape."""
+        ...
+
+
+@dataclass(eq=False)
+class _Dim:
+    """One tensor dimension that groups write: its size, and how many positions a unit of each group owns in it."""
+
+    size: int
+    positions: dict[int, int]
+
+
+def levels(graph: Costed, budget: Budget) -> list[Ints]:
+    """Return, for every group, the numbers of units that it may keep, ascending; the last is the most it may keep.
+
+    Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k`, a kept number c
+    is allowed if every dimension with role `out` that the group writes gets a width divisible by k: with m positions a
+    unit and P entries that stay whatever happens (protected, excluded), P + m * c is. A group alone in its dimensions
+    may also stay whole. Where several groups share one dimension (a split after a fused projection), each rounds its
+    own part, and the first takes up P. A group that has no allowed number stays whole and is part of P for the others.
+    Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
+    """
+    units = [group.units for group in graph.groups]
+    excluded = budget.excluded(graph.groups)
+    fixed = {g for g, group in enumerate(graph.groups) if group.name in excluded}
+    dims = _written(graph)
+    while True:
+        found = [
+            np.array([n], np.int64) if g in fixed else _allowed(g, n, budget, dims, units, fixed)
+            for g, n in enumerate(units)
+        ]
+        stuck = {g for g, counts in enumerate(found) if not counts.size}
+        if not stuck:
+            return found
+        # Freezing one group changes what the others must add up to, so one at a time.
+        fixed.add(min(stuck))
+
+
+def _written(graph: Costed) -> list[_Dim]:
+    """Every tensor dimension that some group writes."""
+    signature = graph.signature
+    dims: dict[tuple[str, int], _Dim] = {}
+    for g, group in enumerate(graph.groups):
+        for s in group.slices:
+            if s.role != "out":
+                continue
+            shape = signature[s.tensor]
+            dim = dims.setdefault((s.tensor, s.dim % len(shape)), _Dim(shape[s.dim], defaultdict(int)))
+            dim.positions[g] += s.index.shape[1]
+    return list(dims.values())
+
+
+def _allowed(g: int, units: int, budget: Budget, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
+    """The numbers of units that one group may keep; empty if there is none."""
+    counts = np.arange(budget.floor(units), units + 1, dtype=np.int64)
+    k = budget.multiple_of
+    if k == 1:
+        return counts
+    mine = [dim for dim in dims if g in dim.positions] or [_Dim(units, {g: 1})]
+    fits, alone = np.ones(len(counts), bool), True
+    for dim in mine:
+        free = sorted(other for other in dim.positions if other not in fixed)
+        rest = dim.size - sum(dim.positions[other] * all_units[other] for other in free) if g == free[0] else 0
+        fits &= (rest + dim.positions[g] * counts) % k == 0
+        alone &= len(free) == 1
+    return counts[fits | (alone & (counts == units))]

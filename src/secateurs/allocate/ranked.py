@@ -1,0 +1,70 @@
+"""Ranked: the least important units of the whole network go first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateurs.allocate.budget import RESOURCES, Budget
+from secateurs.allocate.levels import Costed, Ints, levels
+from secateurs.allocate.normalise import ByMean, Normaliser
+from secateurs.allocate.removal import Floats, Keep, checked, kept, meet, removal_order
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Rank all units of the network by normalised score and remove them in that order until the budget is met.
+
+    normalise: what makes groups comparable (`ByMean()` by default; `ByMax()`, `BySum()`, `AsIs()`, or any function of
+    a group's scores). per_cost: divide each score by what removing a unit of its group saves in the dense network, as
+    a fraction of the network's cost, summed over the constraints that the budget gives (MACs for a budget of MACs): of
+    two units the one with less importance per cost goes first, and a unit that saves nothing goes last. With
+    `multiple_of`, units go in blocks with the mean score of their units.
+
+    Of equal scores the one in the group with the larger share still kept goes first, then the lower group; inside a
+    group, the higher unit index. With all scores equal, this is `Uniform`.
+    """
+
+    normalise: Normaliser = field(default_factory=ByMean)
+    per_cost: bool = False
+
+    def __call__(self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget) -> Keep:
+        """Return the units that stay in every group."""
+        allowed = levels(graph, budget)
+        raw = checked(scores, graph, allowed)
+        ranked = checked({name: self.normalise(torch.from_numpy(s)) for name, s in raw.items()}, graph, allowed)
+        orders = {name: removal_order(values) for name, values in ranked.items()}
+        savings = _savings(graph, budget, allowed) if self.per_cost else np.ones(len(allowed))
+        keys = {
+            group.name: _step_scores(ranked[group.name][orders[group.name]], counts, saved)
+            for group, counts, saved in zip(graph.groups, allowed, savings.tolist(), strict=True)
+            if len(counts) > 1
+        }
+        return kept(graph, orders, meet(graph, budget, keys, allowed))
+
+
+def _step_scores(ascending: Floats, counts: Ints, saved: float) -> Floats:
+    """Mean score of the units that each step removes, per unit of cost; made never to fall where rounding would.
+
+    >>> _step_scores(np.array([1.0, 3.0, 4.0, 8.0]), np.array([1, 2, 4]), 2.0).tolist()
+    [1.0, 2.0]
+    """
+    edges = len(ascending) - counts[::-1]
+    starts, ends = edges[:-1], edges[1:]
+    means = np.add.reduceat(ascending[: ends[-1]], starts) / (ends - starts)
+    return np.maximum.accumulate(means / saved if saved > 0 else np.full(len(means), np.inf))
+
+
+def _savings(graph: Costed, budget: Budget, allowed: list[Ints]) -> Floats:
+    """Fraction of the budgeted cost that one unit of each group saves, at its first step down in the dense network."""
+    top = np.array([counts[-1] for counts in allowed], np.int64)
+    next_ = np.array([counts[-2] if len(counts) > 1 else counts[-1] for counts in allowed], np.int64)
+    stepped = np.where(np.eye(len(allowed), dtype=bool), next_, top)
+    whole = graph.costs.at(top)
+    saved = (whole - graph.costs.at(stepped)) / np.maximum(whole, 1)
+    given = [getattr(budget, name) is not None for name in RESOURCES]
+    return saved[:, given].sum(1) / np.maximum(top - next_, 1)

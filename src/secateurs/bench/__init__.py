@@ -1,0 +1,1 @@
+"""Measurements: how fast, how small, and under which conditions."""

@@ -1,0 +1,111 @@
+"""What to do, as one value: the flags of `secateurs prune` and the keys of a recipe file are its fields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, final
+
+Amount = float | int | None
+
+
+def _about(group: str, meaning: str, shown: str = "") -> dict[str, str]:
+    """Say in which part of the help a field stands, what it means, and what stands for its value."""
+    return {"group": group, "help": meaning, "shown": shown}
+
+
+@final
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
+
+    model: str = field(
+        default="resnet20",
+        metadata=_about(
+            "network",
+            "what to prune: resnet20|32|44|56|110, vgg16-bn, torchvision:NAME, timm:NAME, or path.py:FUNCTION, "
+            "which is called with in_channels and num_classes where it takes them",
+            "NAME",
+        ),
+    )
+    weights: Path | None = field(
+        default=None,
+        metadata=_about(
+            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+        ),
+    )
+    protect: tuple[str, ...] = field(
+        default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
+    )
+
+    data: str = field(
+        default="digits",
+        metadata=_about(
+            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+        ),
+    )
+    image_size: int = field(
+        default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
+    )
+    batch_size: int = field(default=128, metadata=_about("data", "images in a batch", "N"))
+    calibration_batches: int = field(
+        default=64,
+        metadata=_about(
+            "data", "batches of training images for what the method observes, and for BatchNorm after pruning", "N"
+        ),
+    )
+    workers: int = field(
+        default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
+    )
+
+    method: str = field(default="magnitude", metadata=_about("method", "how units are chosen", "NAME"))
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
+
+    macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
+    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
+    memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
+    min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
+    min_keep_fraction: float = field(
+        default=0.0, metadata=_about("budget", "smallest fraction of units that stays in any group", "F")
+    )
+    multiple_of: int = field(default=1, metadata=_about("budget", "every width becomes a multiple of this", "N"))
+
+    train_epochs: int = field(
+        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+    )
+    train_lr: float = field(
+        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+    )
+    epochs: int = field(default=40, metadata=_about("training", "epochs of fine-tuning after pruning", "N"))
+    lr: float = field(default=0.02, metadata=_about("training", "peak learning rate of fine-tuning", "RATE"))
+    weight_decay: float = field(default=5e-4, metadata=_about("training", "decay of the weights, in both", "X"))
+
+    seed: int = field(
+        default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
+    )
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
+    threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+
+    def as_keys(self) -> dict[str, Any]:
+        """The recipe as it is written to a file: plain values, and the method's options under its name.
+
+        >>> Recipe(macs=0.5).as_keys()["method"], Recipe(method="l2", options={"p": 1}).as_keys()["method"]
+        ('magnitude', {'name': 'l2', 'p': 1})
+        """
+        keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        keys["weights"] = str(self.weights) if self.weights else None
+        keys["protect"] = list(self.protect)
+        if self.options:
+            keys["method"] = {"name": self.method, **self.options}
+        return keys
+
+
+GROUPS = {
+    "network": "network",
+    "data": "data",
+    "method": "method",
+    "budget": "budget (what remains; a fraction such as 0.5, or a whole number such as 20000000; give at least one)",
+    "training": "training and recovery",
+    "machine": "machine",
+}
+"""Headings of the help, in order."""

@@ -1,0 +1,18 @@
+"""Criteria: a group and its evidence in, one importance a unit out."""
+
+from secateurs.criteria.base import Criterion, score
+from secateurs.criteria.batch_norm_scale import BatchNormScale
+from secateurs.criteria.geometric_median import GeometricMedian
+from secateurs.criteria.magnitude import Magnitude
+from secateurs.criteria.random import Random
+from secateurs.criteria.taylor import Taylor
+
+__all__ = [
+    "BatchNormScale",
+    "Criterion",
+    "GeometricMedian",
+    "Magnitude",
+    "Random",
+    "Taylor",
+    "score",
+]

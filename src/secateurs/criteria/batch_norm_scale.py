@@ -1,0 +1,47 @@
+"""BatchNormScale: the scale that a norm gives each unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateurs.criteria.base import Criterion
+from secateurs.criteria.slices import of_roles, power_sum
+from secateurs.evidence.kinds import Evidence, Need, Weights
+from secateurs.graph.values import Group
+
+
+@dataclass(frozen=True)
+class BatchNormScale:
+    """The absolute scale factor of the norm behind the unit.
+
+        I(u) = sum over slices with role "scale":  |gamma_u|
+
+    Liu, Li, Shen, Huang, Yan and Zhang, "Learning Efficient Convolutional Networks through Network Slimming", 2017,
+    arXiv 1708.06519, section 3. Where several norms scale one unit (a residual stream) their scales add; the paper
+    treats them one by one. A group without a norm is refused, unless `fallback` names the criterion to score it by;
+    its scores are then on another scale, which a normalising allocator evens out.
+
+    >>> import numpy as np
+    >>> from secateurs.graph.values import Slice
+    >>> group = Group("bn", 2, (Slice("gamma", 0, np.array([[1], [0]]), "scale"),))
+    >>> BatchNormScale()(group, Evidence({Weights: Weights({"gamma": torch.tensor([-0.5, 2.0])})})).tolist()
+    [2.0, 0.5]
+    """
+
+    fallback: Criterion | None = None
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Weights, and what the fallback needs."""
+        return (Weights, *(() if self.fallback is None else self.fallback.needs))
+
+    def __call__(self, group: Group, evidence: Evidence) -> Tensor:
+        """Return the summed |gamma| of each unit."""
+        if self.fallback is not None and all(s.role != "scale" for s in group.slices):
+            return self.fallback(group, evidence)
+        weights = evidence[Weights]
+        slices = of_roles(group, ("scale",), among=weights.parameters, why=repr(self))
+        return torch.stack([power_sum(weights.tensors[s.tensor], s, 1) for s in slices]).sum(0)

@@ -1,0 +1,61 @@
+"""Three disjoint sets of labelled images, and how they are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch.utils.data import Dataset
+
+    Index = NDArray[np.int64]
+
+SPLIT_SEED = 0
+"""Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set in three disjoint parts: to learn from, to decide by, to be tested on once.
+
+    `calibration` holds the training images without augmentation, in a fixed shuffled order; criteria gather their
+    evidence on it and BatchNorm its statistics.
+    """
+
+    name: str
+    train: Dataset[Any]
+    calibration: Dataset[Any]
+    validation: Dataset[Any]
+    test: Dataset[Any]
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    """Channels, height and width of one image."""
+
+
+def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> tuple[Index, ...]:
+    """Disjoint index sets that hold these fractions of every class; together they hold every index once.
+
+    Of the n members of a class, part k gets round(n * (f_1 + ... + f_k)) - round(n * (f_1 + ... + f_(k-1))). Each part
+    is shuffled, so that its first images are a fair sample. Drawn with a fixed seed.
+
+    >>> train, rest = stratified([0, 0, 0, 0, 1, 1, 1, 1], (0.75, 0.25))
+    >>> len(train), len(rest), sorted({*train.tolist(), *rest.tolist()}) == list(range(8))
+    (6, 2, True)
+    """
+    if not np.isclose(sum(fractions), 1.0) or min(fractions) < 0:
+        raise ValueError(f"fractions={fractions} must be non-negative and sum to 1")
+    rng = np.random.default_rng(SPLIT_SEED)
+    marks = np.cumsum((0.0, *fractions))
+    parts: list[list[Index]] = [[] for _ in fractions]
+    targets = np.asarray(labels)
+    for label in np.unique(targets):
+        members = rng.permutation(np.flatnonzero(targets == label))
+        cuts = np.rint(marks * len(members)).astype(np.int64)
+        for part, start, stop in zip(parts, cuts[:-1], cuts[1:], strict=True):
+            part.append(members[start:stop])
+    return tuple(rng.permutation(np.concatenate(part)) for part in parts)

@@ -1,0 +1,73 @@
+"""The exception tree.
+
+SecateursError
+├── InputError          the arguments cannot be used (wrong type, shape, name, value)
+│   ├── ModelError      the model cannot be pruned as it is (wrapped, compiled, scripted, quantised, non-finite)
+│   ├── BudgetError     the budget is malformed or cannot be reached
+│   └── RecipeError     a method, model, data or option name is unknown
+├── TraceError          the model did not run on the example inputs
+├── PlanError           a plan does not fit the graph or model it is used with
+│   └── ProofError      the pruned twin does not compute what the masked model computes
+├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
+└── StoreError          a saved model cannot be written or read back
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SecateursError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class InputError(SecateursError):
+    """The arguments cannot be used; nothing was touched."""
+
+
+class ModelError(InputError):
+    """The model cannot be pruned as it is; the message says how to make it so."""
+
+
+class BudgetError(InputError):
+    """The budget is malformed, or cannot be reached; the message names the binding constraint."""
+
+
+class RecipeError(InputError):
+    """A method, model, data set or option has an unknown name; the message lists near matches."""
+
+
+class TraceError(SecateursError):
+    """The model did not run on the example inputs; the cause is chained."""
+
+
+class PlanError(SecateursError):
+    """The plan does not fit the graph or the model it is used with."""
+
+
+class ProofError(PlanError):
+    """The pruned twin would not compute what the masked model computes; nothing was changed."""
+
+
+class EvidenceError(SecateursError):
+    """A criterion needs evidence that was not gathered; the message says how to provide it."""
+
+
+class StoreError(SecateursError):
+    """A saved model cannot be written or read back; nothing was half-loaded."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Say which known names are near an unknown one.
+
+    >>> near("greg-1", ["greg1", "foad"])
+    "did you mean 'greg1'? Known: foad, greg1"
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}"

@@ -1,0 +1,29 @@
+"""Evidence: per-unit tensors gathered once, only what is needed, leaving the model as it was."""
+
+from secateurs.evidence.kinds import (
+    Accumulator,
+    Activations,
+    Evidence,
+    GateGradients,
+    Gradients,
+    Need,
+    Reads,
+    SitePolicy,
+    Weights,
+    Writes,
+)
+from secateurs.evidence.observe import observe
+
+__all__ = [
+    "Accumulator",
+    "Activations",
+    "Evidence",
+    "GateGradients",
+    "Gradients",
+    "Need",
+    "Reads",
+    "SitePolicy",
+    "Weights",
+    "Writes",
+    "observe",
+]

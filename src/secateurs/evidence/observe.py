@@ -1,0 +1,227 @@
+"""One pass over the data for all the evidence that a criterion needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
+
+from secateurs.errors import EvidenceError, InputError, ModelError, near
+from secateurs.evidence.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
+from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Weights, describe
+from secateurs.evidence.purity import device_of, untouched
+from secateurs.evidence.streams import Sited, Streams, open_streams, probe
+from secateurs.graph.refuse import check_model
+
+
+class Traced(Sited, Protocol):
+    """The part of a graph that `observe` uses."""
+
+    @property
+    def signature(self) -> Mapping[str, tuple[int, ...]]:
+        """Every parameter and buffer name of the traced model, with its shape."""
+        ...
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Alias of a tied tensor -> its canonical name."""
+        ...
+
+
+class Asks(Protocol):
+    """Anything with needs, such as a criterion."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The evidence it must be given."""
+        ...
+
+
+def observe(
+    graph: Traced,
+    model: nn.Module,
+    needs: Asks | Iterable[Need],
+    *,
+    data: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    batches: int | None = None,
+    groups: Collection[str] | None = None,
+) -> Evidence:
+    """Gather the evidence that a criterion (or a list of needs) asks for, and leave the model exactly as it was.
+
+    data: an iterable of (inputs, targets) batches or dicts of keyword inputs, read once and only if a need wants it;
+    it is moved to the model's device. loss: a function of (outputs, targets), default cross entropy; a scalar is taken
+    as the mean over samples, a vector as one loss a sample. batches: read at most so many. groups: stream only these.
+
+    The model runs in eval mode on detached views of its parameters and copies of its buffers, so that gradients,
+    statistics, `requires_grad` and frozen weights are no concern; hooks, modes and random generators are put back.
+    """
+    asked: tuple[Need, ...] = tuple(dict.fromkeys(needs if isinstance(needs, Iterable) else needs.needs))
+    who = "the caller" if isinstance(needs, Iterable) else repr(needs)
+    for need in asked:
+        if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients):
+            msg = f"{who} needs {describe(need)}, which is no evidence. {_KINDS}"
+            raise EvidenceError(msg)
+    model = check_model(model)
+    weights = read_weights(graph, model)
+    found: dict[Need, Any] = {Weights: weights} if Weights in asked else {}
+    costly = [need for need in asked if need is not Weights]
+    if costly:
+        if batches is not None and batches < 1:
+            msg = f"batches={batches} reads no data. Pass a number of at least 1, or None for all."
+            raise InputError(msg)
+        if data is None:
+            msg = (
+                f"{who} needs {' and '.join(map(describe, costly))}, and no data was given. It is measured by running "
+                "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
+            )
+            raise EvidenceError(msg)
+        streams = open_streams(graph, costly, _chosen(graph, groups))
+        work = Pass(model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
+        found |= work.over(islice(data, batches), costly)
+    return Evidence(MappingProxyType(found))
+
+
+_KINDS = "List Weights, Gradients, Activations(...) or GateGradients(...)."
+
+
+def read_weights(graph: Traced, model: nn.Module) -> Weights:
+    """Return views of all tensors by canonical name, after checking names, shapes, and that parameters are finite."""
+    signature, aliases = graph.signature, graph.aliases
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    shapes = {name: tuple(tensor.shape) for name, tensor in (parameters | buffers).items()}
+    for name in sorted(shapes.keys() | signature.keys()):
+        have, traced = shapes.get(name), signature.get(name)
+        if have is None or traced is None or have != tuple(traced):
+            msg = (
+                f"tensor {name!r} is {_of(have)} in the model and {_of(traced)} in the graph. Scores would be read "
+                "from the wrong entries. Trace this model anew, or pass the model that was traced."
+            )
+            raise InputError(msg)
+    tensors = {n: t.detach() for n, t in (parameters | buffers).items() if n not in aliases}
+    for name in parameters:
+        if name in tensors:
+            _refuse_non_finite(name, tensors[name])
+    return Weights(MappingProxyType(tensors), frozenset(buffers.keys() & tensors.keys()))
+
+
+def _of(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {tuple(shape)}"
+
+
+def _refuse_non_finite(name: str, tensor: Tensor) -> None:
+    """A sum is finite if and only if all terms are, overflow aside: one pass and no temporary for the usual case."""
+    if tensor.is_meta:
+        msg = f"parameter {name!r} is on the meta device and has no values. Load weights before scoring the model."
+        raise ModelError(msg)
+    if torch.isfinite(tensor.sum()):
+        return
+    bad = int(tensor.numel() - torch.isfinite(tensor).sum())
+    if bad:
+        msg = (
+            f"parameter {name!r} has {bad} non-finite of {tensor.numel()} entries. They would decide the plan "
+            "silently. Load a sound checkpoint, or repair these entries."
+        )
+        raise ModelError(msg)
+
+
+def _chosen(graph: Traced, names: Collection[str] | None) -> list[Any]:
+    known = {group.name: group for group in graph.groups}
+    for name in names or ():
+        if name not in known:
+            msg = f"there is no group {name!r}: {near(name, known)}"
+            raise InputError(msg)
+    return [group for name, group in known.items() if names is None or name in names]
+
+
+@dataclass(eq=False)
+class Pass:
+    """One pass over the data. Parameters enter as detached views and buffers as copies, so the model's own stay put."""
+
+    model: nn.Module
+    weights: Weights
+    streams: Streams
+    wants_gradients: bool
+    loss: Loss
+    tensors: dict[str, Tensor] = field(init=False)
+    sums: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the tensors that stand in for the model's own, and the sums of gradients."""
+        self.tensors, self.sums = {}, {}
+        for name, tensor in self.weights.tensors.items():
+            if name in self.weights.buffers:
+                self.tensors[name] = tensor.clone()
+                continue
+            learnt = self.wants_gradients and tensor.is_floating_point()
+            self.tensors[name] = tensor.detach().requires_grad_(learnt)
+            if learnt:
+                self.sums[name] = torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+    def over(self, data: Iterable[Any], needs: Iterable[Need]) -> dict[Need, Any]:
+        """Run over the data and return what each need gets."""
+        samples, device = 0, device_of(self.model)
+        with untouched(self.model) as stack:
+            for number, raw in enumerate(data):
+                batch = read_batch(raw, number, device)
+                if number == 0 and self.streams.streams:
+                    probe(self.streams, self.model, lambda size, b=batch: self._forward(_few(b, size), 0))
+                    self.streams.watch(self.model, stack)
+                for part in batch.singles() if self.streams.folded else (batch,):
+                    self._run(part, number)
+                    self.streams.close(part.size, device)
+                samples += batch.size
+        if not samples:
+            msg = "data yielded no batch. Evidence is averaged over samples. Pass a loader that is not empty or spent."
+            raise EvidenceError(msg)
+        return {need: self._result(need, samples) for need in needs}
+
+    def _run(self, batch: Batch, number: int) -> None:
+        """One forward, and one backward where a need wants gradients."""
+        gated = any(isinstance(stream.need, GateGradients) for stream in self.streams.streams)
+        if not (gated or self.wants_gradients):
+            with torch.no_grad():
+                self._forward(batch, number)
+            return
+        with torch.enable_grad():
+            total = summed_loss(self._forward(batch, number), batch, self.loss, number)
+            leaves = [self.tensors[name] for name in self.sums] + self.streams.anchors
+            if not total.requires_grad:
+                msg = (
+                    f"the loss of batch {number} does not depend on the model through differentiable operators. "
+                    "There is no gradient to take. Check the loss, and that forward does not detach or use no_grad."
+                )
+                raise EvidenceError(msg)
+            grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        for name, grad in zip(self.sums, grads, strict=False):
+            if grad is not None:
+                self.sums[name].add_(grad)
+
+    def _forward(self, batch: Batch, number: int) -> Any:
+        try:
+            return functional_call(self.model, self.tensors, batch.args, dict(batch.kwargs))
+        except Exception as error:
+            msg = (
+                f"the model did not run on batch {number}: {type(error).__name__}: {error}. Evidence is measured on "
+                "batches like those the model was traced with. Check the structure, shapes and dtypes of the data."
+            )
+            raise EvidenceError(msg) from error
+
+    def _result(self, need: Need, samples: int) -> Any:
+        if need is Gradients:
+            means = {name: sum_ / samples for name, sum_ in self.sums.items()}
+            return Gradients(MappingProxyType(means), samples)
+        mine = [stream for stream in self.streams.streams if stream.need == need]
+        return MappingProxyType({stream.group.name: stream.accumulator.result() for stream in mine})
+
+
+def _few(batch: Batch, size: int) -> Batch:
+    """The first one or two samples of a batch, repeating the only one if need be."""
+    return batch.rows(torch.tensor([0, min(1, batch.size - 1)][:size]))

@@ -1,0 +1,136 @@
+"""What a forward pass costs, as an exact integer function of the surviving widths, from the recording alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateurs.graph.labels import ANY, Fresh
+from secateurs.graph.propagate import tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from secateurs.graph.units import Units
+
+aten = torch.ops.aten
+_CONVOLUTIONS = {aten.convolution.default, aten._convolution.default}  # noqa: SLF001
+_PRODUCTS = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1, aten.baddbmm.default: 1}
+_ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
+    aten._scaled_dot_product_flash_attention.default,  # noqa: SLF001
+    aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
+    aten._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
+}
+_FREE = {aten._unsafe_view.default, aten.lift_fresh.default}  # noqa: SLF001
+
+
+class CostModel:
+    """cost = sum over terms of factor * product of axis sizes; size of an axis = constant + multiples of widths."""
+
+    def __init__(self, units: Units, params: Mapping[str, tuple[int, ...]], turn: int = 0) -> None:
+        """Read the terms off the recording `turn`; `params`: canonical parameter name -> shape as traced."""
+        self._units = units
+        self._axes: dict[int, int] = {}
+        self._rows: list[tuple[int, dict[int, int]]] = [(1, {})]
+        self._held: list[Any] = []
+        terms: list[dict[tuple[int, ...], int]] = [{}, {}, {}]
+        for name, shape in params.items():
+            _add(terms[1], self._size([units.params.get((name, d)) for d in range(len(shape))], shape))
+        tape = units.tapes[turn]
+        labs = units.labs
+        for op, outs in zip(tape.ops, units.results[turn], strict=True):
+            self._macs(terms[0], op, outs, labs)
+            self._memory(terms[2], op, outs)
+        self.groups = int(units.counts.size)
+        self._constant = np.array([c for c, _ in self._rows], dtype=np.int64)
+        self._multiple = np.zeros((self.groups, len(self._rows)), dtype=np.int64)
+        for k, (_, of) in enumerate(self._rows):
+            for g, m in of.items():
+                self._multiple[g, k] = m
+        self._terms = [_table(t) for t in terms]
+        del self._units, self._held
+
+    def at(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """(macs, params, memory) for units kept per group, vectorised: [..., G] -> [..., 3]."""
+        kept = np.asarray(widths, dtype=np.int64)
+        sizes = self._constant + kept @ self._multiple
+        return np.stack([(np.prod(sizes[..., index], axis=-1) @ factor) for index, factor in self._terms], axis=-1)
+
+    def _axis(self, labels: Any) -> int:
+        """The number of a labelled axis among the sizes."""
+        known = self._axes.get(id(labels))
+        if known is None:
+            of = self._units.units(labels)
+            group = np.where(of >= 0, self._units.group_of[of], -1)
+            counts = self._units.counts
+            found = {g: int((group == g).sum()) // int(counts[g]) for g in np.unique(group).tolist() if g >= 0}
+            self._rows.append((int((group < 0).sum()), found))
+            self._held.append(labels)
+            known = self._axes[id(labels)] = len(self._rows) - 1
+        return known
+
+    def _size(self, axes: Any, shape: Any, factor: int = 1) -> tuple[tuple[int, ...], int]:
+        """A product of dimensions: the labelled axes, and the constant rest."""
+        used: list[int] = []
+        for axis, n in zip(axes, shape, strict=True):
+            if isinstance(axis, np.ndarray):
+                used.append(self._axis(axis))
+            else:
+                factor *= int(n)
+        return tuple(sorted(used)), factor
+
+    def _macs(self, terms: dict[tuple[int, ...], int], op: Any, outs: Any, labs: Any) -> None:
+        if op.func in _CONVOLUTIONS:
+            x, weight, transposed = op.args[0], op.args[1], op.args[6]
+            n = weight.dim() - 2
+            space = (x if transposed else op.out).shape[-n:]
+            batch = x.shape[0] if x.dim() == weight.dim() else 1
+            lead = labs[id(x)].axes[0] if x.dim() == weight.dim() else None
+            axes = [*_settled(self._units, labs[id(weight)].axes), lead]
+            if axes[0] is ANY:  # a filter expanded to as many channels as there are
+                of = labs[id(x)].axes if transposed else outs[0]
+                axes[0] = of[x.dim() - n - 1]
+            _add(terms, self._size(axes, [*weight.shape, batch], int(np.prod(space, dtype=np.int64))))
+        elif op.func in _PRODUCTS:
+            a, b = op.args[_PRODUCTS[op.func] : _PRODUCTS[op.func] + 2]
+            left, right = (_settled(self._units, labs[id(t)].axes) for t in (a, b))
+            inner = left[-1] if isinstance(left[-1], np.ndarray) else right[-2]
+            _add(terms, self._size([*outs[0], inner], [*op.out.shape, a.shape[-1]]))
+        elif op.func in _ATTENTION:
+            q, k, v = op.args[:3]
+            axes = [_settled(self._units, labs[id(t)].axes) for t in (q, k, v)]
+            _add(terms, self._size([*axes[0], axes[1][2]], [*q.shape, k.shape[2]]))
+            _add(terms, self._size([*outs[0], axes[1][2]], [*op.out[0].shape, k.shape[2]]))
+
+    def _memory(self, terms: dict[tuple[int, ...], int], op: Any, outs: Any) -> None:
+        if op.func in _FREE:
+            return
+        returns = op.func._schema.returns  # noqa: SLF001
+        if len(returns) == 1 and returns[0].alias_info is not None:
+            return
+        for t, axes in zip(tensors(op.out), outs, strict=False):
+            if isinstance(t, Tensor):
+                _add(terms, self._size(axes, t.shape, t.element_size()))
+
+
+def _settled(units: Units, axes: Any) -> list[Any]:
+    return [units.params.get((a.name, a.dim)) if type(a) is Fresh else a for a in axes]
+
+
+def _add(terms: dict[tuple[int, ...], int], term: tuple[tuple[int, ...], int]) -> None:
+    terms[term[0]] = terms.get(term[0], 0) + term[1]
+
+
+def _table(terms: dict[tuple[int, ...], int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Terms as an index matrix, padded with axis 0 (of size 1), and a vector of factors."""
+    width = max((len(k) for k in terms), default=0) or 1
+    index = np.zeros((len(terms), width), dtype=np.int64)
+    for row, key in enumerate(terms):
+        index[row, : len(key)] = key
+    return index, np.array(list(terms.values()), dtype=np.int64)

@@ -1,0 +1,233 @@
+"""The graph of a network: its groups, its protections, its cost; and `trace`, which finds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateurs.errors import InputError, PlanError, ProofError, near
+from secateurs.graph.cost import CostModel
+from secateurs.graph.numeric import agrees, runs
+from secateurs.graph.sites import find_sites
+from secateurs.graph.trial import disprove, follow_values, surviving
+from secateurs.graph.twin import View
+from secateurs.graph.units import make_groups, make_protected, renumber
+from secateurs.graph.values import Cost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from secateurs.graph.source import Source
+    from secateurs.graph.units import Units
+    from secateurs.graph.values import Group, Protected, Site
+
+    Keep = Mapping[str, Sequence[int] | NDArray[np.int64]]
+
+
+class Graph:
+    """What can be removed from a network, what cannot and why, and what it costs.
+
+    Made by `trace`, or from another graph by `shrink`; never changes.
+    """
+
+    def __init__(self, units: Units, source: Source, facts: Facts, alive: NDArray[np.bool_] | None = None) -> None:
+        """`alive`: the units that are left (all, when traced)."""
+        self._units = units
+        self._source = source
+        self._facts = facts
+        self._alive = np.ones(units.group_of.size, dtype=bool) if alive is None else alive
+        self.groups: tuple[Group, ...] = make_groups(units, self._alive)
+        self._index = {g.name: k for k, g in enumerate(self.groups)}
+        self._costs: CostModel | None = facts.costs
+        self._ordered: list[NDArray[np.int64]] | None = None
+        self._signature: dict[str, tuple[int, ...]] | None = None
+        self._sites: list[tuple[Site, ...]] | None = None
+        self._protected: tuple[Protected, ...] | None = None
+
+    def __repr__(self) -> str:
+        """One line: groups and units."""
+        return f"Graph({len(self.groups)} groups, {sum(g.units for g in self.groups)} units)"
+
+    @property
+    def protected(self) -> tuple[Protected, ...]:
+        """Entries that are never removed, each with its reason."""
+        if self._protected is None:
+            self._protected = make_protected(self._units, self._alive)
+        return self._protected
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the trace could not see, in sentences."""
+        return self._facts.notes
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Further name -> first name, for tied tensors."""
+        return dict(self._facts.aliases)
+
+    @property
+    def signature(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter and buffer name, with its shape in the network that this graph describes."""
+        if self._signature is None:
+            self._signature = self._shapes()
+        return dict(self._signature)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        lost: dict[str, dict[int, int]] = {}
+        everyone = np.ones_like(self._alive)
+        for (name, dim), index in surviving(self._units, everyone, self._alive).items():
+            lost.setdefault(name, {})[dim] = len(index)
+        names = {**{n: n for n in self._facts.shapes}, **self._facts.aliases}
+        found = {}
+        for name, first in names.items():
+            shape = list(self._facts.shapes[first])
+            for dim, size in lost.get(first, {}).items():
+                shape[dim] = size
+            found[name] = tuple(shape)
+        return found
+
+    @property
+    def costs(self) -> CostModel:
+        """Cost as a vectorised function of the widths."""
+        if self._costs is None:
+            params = {n: s for n, s in self._facts.shapes.items() if n in self._facts.parameters}
+            self._costs = self._facts.costs = CostModel(self._units, params)
+        return self._costs
+
+    @property
+    def widths(self) -> NDArray[np.int64]:
+        """Units of every group, in the order of `groups`."""
+        return np.array([g.units for g in self.groups], dtype=np.int64)
+
+    def group(self, name: str) -> Group:
+        """The group of this name. Raises InputError with near matches."""
+        if name not in self._index:
+            raise InputError(f"No group is named {name!r}: {near(name, self._index)}.")
+        return self.groups[self._index[name]]
+
+    def cost(self, plan: Any = None) -> Cost:
+        """Cost of one forward pass on the example inputs, of the whole network or of what a plan leaves."""
+        widths = self.widths
+        for name, kept in () if plan is None else plan.keep.items():
+            widths[self._index[self.group(name).name]] = len(kept)
+        macs, params, memory = (int(v) for v in self.costs.at(widths))
+        return Cost(macs, params, memory)
+
+    def sites(self, name: str) -> tuple[Site, ...]:
+        """Inputs and outputs of modules that the units of a group pass through, in forward order."""
+        if self._sites is None:
+            self._sites = find_sites(self._units, self._alive)
+        return self._sites[self._index[self.group(name).name]]
+
+    # --- plans ---
+
+    def mask(self, keep: Keep) -> NDArray[np.bool_]:
+        """Kept units of some groups -> which of all units survive."""
+        mask = self._alive.copy()
+        members = self._members()
+        for name, kept in keep.items():
+            of = members[self._index[self.group(name).name]]
+            chosen = np.asarray(kept, dtype=np.int64)
+            if chosen.size and (chosen.min() < 0 or chosen.max() >= of.size):
+                raise PlanError(
+                    f"Group {name!r} has units 0 to {of.size - 1}; the plan keeps unit {int(chosen.max())}."
+                )
+            if not chosen.size:
+                raise PlanError(
+                    f"The plan keeps no unit of group {name!r}: a tensor would be empty. Keep at least one."
+                )
+            mask[of] = False
+            mask[of[chosen]] = True
+        return mask
+
+    def _members(self) -> list[NDArray[np.int64]]:
+        """The living units of every group, in their order."""
+        if self._ordered is None:
+            rank = renumber(self._units, self._alive)
+            living = np.flatnonzero(rank >= 0)
+            order = living[np.lexsort((rank[living], self._units.group_of[living]))]
+            edges = np.searchsorted(self._units.group_of[order], np.arange(1, len(self.groups)))
+            self._ordered = np.split(order, edges)
+        return self._ordered
+
+    def kept_indices(self, keep: Keep) -> dict[str, dict[int, NDArray[np.int64]]]:
+        """First tensor name -> dimension -> kept indices, only for dimensions that lose something."""
+        found: dict[str, dict[int, NDArray[np.int64]]] = {}
+        for (name, dim), index in surviving(self._units, self._alive, self.mask(keep)).items():
+            found.setdefault(name, {})[dim] = index
+        return found
+
+    def attributes(self, keep: Keep) -> dict[tuple[str, str], Any]:
+        """(module path, attribute) -> new value, for attributes that count units (groups, heads, normalized shapes)."""
+        return follow_values(self._units, self._facts.modules, self.mask(keep))
+
+    def shrink(self, keep: Keep) -> Graph:
+        """The graph of the pruned network: nothing is traced again, group names stay, units are renumbered."""
+        return Graph(self._units, self._source, self._facts, self.mask(keep))
+
+    def refute(self, model: nn.Module, keep: Keep) -> str | None:
+        """Why this plan would not compute what the masked model computes, or None where it is proven."""
+        view = View(model)
+        facts = (self._units, self._source, view, self._alive)
+        verdict = disprove(*facts, self.mask(keep))
+        if verdict is None:
+            return None
+        # Labels cannot follow every path that a width of one takes. Numbers can, for exact groups; labels do the rest.
+        exact = {name: kept for name, kept in keep.items() if self.group(name).exact}
+        rest = {name: kept for name, kept in keep.items() if name not in exact}
+        holds = not rest or disprove(*facts, self.mask(rest)) is None
+        if holds and agrees(*facts, self.mask(exact)) and exact:
+            return None
+        return None if self._holds_wider(facts, keep) else str(verdict)
+
+    def _holds_wider(self, facts: tuple[Units, Source, View, NDArray[np.bool_]], keep: Keep) -> bool:
+        """Whether the plan holds with two units wherever it keeps one, and runs with one.
+
+        Operators treat a dimension of one as absent; what lines up at two lines up at one.
+        """
+        wider = {name: _two(kept, self.group(name).units) for name, kept in keep.items()}
+        if all(len(wider[name]) == len(kept) for name, kept in keep.items()):
+            return False
+        return disprove(*facts, self.mask(wider)) is None and runs(*facts, self.mask(keep))
+
+
+def _two(kept: Sequence[int] | NDArray[np.int64], units: int) -> list[int]:
+    """A kept set of one unit with a neighbour, any other as it is."""
+    chosen = sorted(int(u) for u in kept)
+    if len(chosen) == 1 and units > 1:
+        return sorted([chosen[0], (chosen[0] + 1) % units])
+    return chosen
+
+
+class Facts:
+    """What stays the same when a graph shrinks."""
+
+    def __init__(
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        parameters: frozenset[str],
+        aliases: dict[str, str],
+        modules: dict[str, Any],
+        notes: tuple[str, ...],
+    ) -> None:
+        """Shapes as traced, by first name; which of them are parameters; attributes of modules by path."""
+        self.shapes = shapes
+        self.parameters = parameters
+        self.aliases = aliases
+        self.modules = modules
+        self.notes = notes
+        self.costs: CostModel | None = None
+
+
+def prove(graph: Graph, model: nn.Module, keep: Keep) -> None:
+    """Prove a plan before anything is changed: run the pruned twin and compare every operator's labels.
+
+    Raises: ProofError naming the operator at which the pruned network would do something else than the masked one.
+    """
+    why = graph.refute(model, keep)
+    if why is not None:
+        raise ProofError(f"The plan is refused, and nothing was changed: {why}.")

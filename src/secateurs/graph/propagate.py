@@ -1,0 +1,292 @@
+"""Carry labels along a tape, operator by operator.
+
+The same rules run in two modes. *Collecting* (a `Space` is given) unites labels that meet; *checking* (a `Verdict` is
+given) runs on the tape of a shrunken twin whose parameters carry unit numbers, and compares instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from secateurs.graph.labels import ANY, FIXED, Choice, Follow, Fresh, Lab, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from secateurs.graph.labels import Labels
+    from secateurs.graph.recorder import Op, Tape
+
+    Rule = Callable[["Propagation", Op], None]
+
+RULES: dict[Any, Rule] = {}
+NAMED_RULES: dict[str, Rule] = {}
+"""Rules for operators of other libraries, by qualified name: they may not be installed."""
+
+
+def rule(*operators: Any) -> Callable[[Rule], Rule]:
+    """Register a rule for these ATen operators."""
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            RULES[operator] = function
+        return function
+
+    return register
+
+
+class Misaligned(Exception):  # noqa: N818 (a verdict, not an error)
+    """The shrunken twin does not do what deleting the removed units from every tensor would do."""
+
+
+class Propagation:
+    """The state of one pass of labels over one or more tapes."""
+
+    def __init__(
+        self,
+        params: dict[tuple[str, int], Any],
+        *,
+        choices: Mapping[Any, int],
+        banned: Mapping[Any, str],
+        attributes: Callable[[str, str], Any],
+        picked: dict[tuple[int, int, str], Any] | None = None,
+        hints: Callable[[int], tuple[Any, ...]] | None = None,
+        turn: int = -1,
+    ) -> None:
+        """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
+
+        `choices`: site -> option; `banned`: operator key -> reason for which its labels are protected;
+        `attributes`: (module path, name) -> the module's value, or None.
+        `hints` makes this a check: operator -> the axes that its results should have; `picked`: the options
+        that were taken, to take again; `turn`: the number of the recording before the first one run here.
+        """
+        self.params = params
+        self.choices = choices
+        self.banned = banned
+        self.attribute = attributes
+        self.check = hints is not None
+        self.hints = hints
+        self.given = picked is not None
+        self.picked = picked if picked is not None else {}
+        self.turn = turn
+        self.space = Space()
+        self.labs: dict[int, Lab] = {}
+        self.parents: dict[int, tuple[Op, Tensor]] = {}
+        self.guarded: list[tuple[Labels, str, Op | None]] = []
+        self.inexact_at: list[tuple[Labels, Op]] = []
+        self.sites: dict[Any, Choice] = {}
+        self.follows: list[Follow] = []
+        self.roles: dict[tuple[str, int], str] = {}
+        self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
+        self.tape: Tape
+        self.op: Op
+        self.index = 0
+        self._plain: dict[int, tuple[Labels, bool]] = {}
+
+    # --- running ---
+
+    def run(self, tape: Tape, *, watch: Callable[[int, Op], None] | None = None) -> None:
+        """Apply the rule of every operator of a tape, in order."""
+        self.tape = tape
+        self.turn += 1
+        for self.index, self.op in enumerate(tape.ops):
+            if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
+                break
+            RULES.get(self.op.func, _unruled)(self, self.op)
+            if self.banned and self.op.key in self.banned:
+                reason = self.banned[self.op.key]
+                for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
+                    self.guard_all(tensor, reason, located=False)
+            if watch is not None:
+                watch(self.index, self.op)
+
+    def get(self, tensor: Tensor) -> Lab:
+        """The labels of a tensor; parameters and buffers are known by name, anything new is fixed."""
+        lab = self.labs.get(id(tensor))
+        if lab is None:
+            name = self.tape.origins.get(id(tensor))
+            axes: tuple[Any, ...] = (None,) * tensor.dim()
+            if name is not None:
+                params = self.params
+                axes = tuple(
+                    (params[name, d] if (name, d) in params else Fresh(name, d, n)) if n > 1 or self.check else None
+                    for d, n in enumerate(tensor.shape)
+                )
+            lab = self.labs[id(tensor)] = Lab(axes)
+            return lab
+        for a in lab.axes:
+            if type(a) is Fresh:
+                lab.axes = tuple(self.settle(a) for a in lab.axes)
+                break
+        return lab
+
+    def settle(self, axis: Any) -> Any:
+        """What a `Fresh` axis has become by now."""
+        return self.params.get((axis.name, axis.dim), axis) if type(axis) is Fresh else axis
+
+    def set(self, tensor: Tensor, axes: tuple[Any, ...], *, zero: bool = True) -> None:
+        """Give a result its labels."""
+        self.labs[id(tensor)] = Lab(axes, zero=zero)
+
+    # --- what can happen to labels ---
+
+    def adopt(self, axis: Fresh, labels: Any, role: str = "other") -> None:
+        """A parameter's dimension takes the labels that it meets first."""
+        key = (axis.name, axis.dim)
+        self.params[key] = labels
+        self.roles.setdefault(key, role)
+        if labels is None:
+            self.fixed_because.setdefault(key, ("it meets a dimension of fixed size", self.op))
+        elif isinstance(labels, np.ndarray) and not self.plain(labels):
+            self.fixed_because.setdefault(key, ("it meets fixed entries (padding, constants)", self.op))
+
+    def fresh(self, axis: Any, role: str = "other") -> Any:
+        """Labels of an axis that is handed on: a fresh parameter dimension gets labels of its own."""
+        if type(axis) is not Fresh:
+            return axis
+        known = self.params.get((axis.name, axis.dim), axis)
+        if known is axis:
+            known = self.space.fresh(axis.size) if axis.size > 1 else None
+            self.adopt(axis, known, role)
+        return known
+
+    def meet(self, a: Any, b: Any, role: str = "other") -> Any:
+        """Two axes of equal size meet on every element: they live or die together. Returns the common labels."""
+        if type(a) is Fresh:
+            a = self.settle(a)
+        if type(b) is Fresh:
+            b = self.settle(b)
+        if a is b:
+            return self.fresh(a)
+        if b is ANY or type(a) is Fresh:
+            a, b = b, a
+        if a is ANY:
+            return self.fresh(b)
+        if type(b) is Fresh:
+            a = self.fresh(a)
+            self.adopt(b, a, role)
+            return a
+        if self.check:
+            return self._compare(a, b)
+        if a is None or b is None:
+            self.guard(b if a is None else a, "its units meet a dimension of fixed size")
+            return None
+        return self._unite(a, b)
+
+    def _unite(self, a: Labels, b: Labels) -> Labels:
+        if self.plain(a) and self.plain(b):
+            self.space.join(a, b)
+            return a
+        reason = "its units meet fixed entries (padding, constants)"
+        self.guard(b[(a == FIXED) & (b >= 0)], reason)
+        self.guard(a[(b == FIXED) & (a >= 0)], reason)
+        self.space.join(a, b)
+        return _mix(a, b)
+
+    def _compare(self, a: Any, b: Any) -> Any:
+        if a is None or b is None:
+            return None  # while collecting, this protected the other side's units
+        if a.shape != b.shape or not bool(((a == b) | (a < 0) | (b < 0)).all()):
+            self.fail("units of one kind meet units of another")
+        return a if self.plain(a) else _mix(a, b)
+
+    def plain(self, labels: Labels) -> bool:
+        """Whether every entry is a real label (remembered by identity)."""
+        known = self._plain.get(id(labels))
+        if known is None or known[0] is not labels:
+            known = self._plain[id(labels)] = (labels, bool(labels.size == 0 or labels.min() >= 0))
+        return known[1]
+
+    def merge(self, rows: Labels) -> Labels:
+        """Rows of equal length live or die together position by position; returns the common row."""
+        if self.check:
+            if not bool((rows == rows[:1]).all()):
+                self.fail("blocks keep different positions")
+            return rows[0]
+        first = rows[0]
+        for row in rows[1:]:
+            first = self._unite(first, row)
+        return first
+
+    def guard(self, labels: Any, reason: str, *, located: bool = True) -> None:
+        """These units are never removed; a `located` reason is completed by the current operator."""
+        if labels is None:
+            return
+        if type(labels) is Fresh:
+            labels = self.settle(labels)
+            if type(labels) is Fresh:
+                self.params[labels.name, labels.dim] = None
+                self.fixed_because.setdefault((labels.name, labels.dim), (reason, self.op if located else None))
+                return
+        if isinstance(labels, np.ndarray) and not self.check and labels.size:
+            self.guarded.append((labels, reason, self.op if located else None))
+
+    def guard_all(self, tensor: Tensor, reason: str, *, located: bool = True) -> None:
+        """Every unit with entries in this tensor is never removed."""
+        for axis in self.get(tensor).axes:
+            self.guard(axis, reason, located=located)
+
+    def inexact(self, labels: Any) -> None:
+        """The current operator averages, compares or normalises over these units."""
+        labels = self.settle(labels)
+        if isinstance(labels, np.ndarray) and not self.check:
+            self.inexact_at.append((labels, self.op))
+
+    def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
+        """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
+        pick = (self.turn, self.index, kind)
+        if self.given:
+            return self.picked[pick]
+        key = (*self.op.key, kind)
+        site = self.sites.setdefault(key, Choice(len(options)))
+        site.options = max(site.options, len(options))
+        site.at.append((self.turn, self.index))
+        if isinstance(labels, np.ndarray):
+            site.labels.append(labels)
+        option = self.picked[pick] = options[min(self.choices.get(key, 0), len(options) - 1)]
+        return option
+
+    def hint(self, k: int = 0) -> Any:
+        """Checking: the axes that result `k` of the current operator should have."""
+        assert self.hints is not None  # noqa: S101 (only asked while checking)
+        return self.hints(self.index)[k]
+
+    def follow(self, attribute: str, labels: Labels) -> None:
+        """The current module's attribute counts the survivors of these labels."""
+        self.follows.append(Follow(self.op.module, attribute, labels))
+
+    def fail(self, why: str) -> None:
+        """Checking found a difference."""
+        raise Misaligned(f"{why} at {self.op.where}")
+
+    # --- results ---
+
+    def alias(self, view: Tensor, base: Tensor) -> None:
+        """Remember that a result is a view, so that writing into it updates the base."""
+        if view is not base:
+            self.parents[id(view)] = (self.op, base)
+
+
+def _mix(a: Labels, b: Labels) -> Labels:
+    """Of two entries that met: the label if there is one, else fixed if one is fixed, else anything."""
+    return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))
+
+
+def tensors(value: Any) -> Iterable[Tensor]:
+    """The tensors among operator arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from tensors(v)
+
+
+def _unruled(p: Propagation, op: Op) -> None:
+    """Load the rules; point-wise operators share one, and whatever else is unknown protects its units."""
+    from secateurs.graph.rules.pointwise import is_pointwise, pointwise, unknown
+
+    if op.func not in RULES:
+        RULES[op.func] = NAMED_RULES.get(op.func.name()) or (pointwise if is_pointwise(op.func) else unknown)
+    RULES[op.func](p, op)

@@ -1,0 +1,199 @@
+"""Norms: their affine parameters and statistics follow the units; an average over units makes them inexact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from secateurs.graph.labels import ANY, Fresh
+from secateurs.graph.propagate import NAMED_RULES, rule
+
+if TYPE_CHECKING:
+    from secateurs.graph.propagate import Op, Propagation
+
+aten = torch.ops.aten
+_ROLES = ("scale", "shift", "stat", "stat")
+
+
+@rule(
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten._native_batch_norm_legit.no_stats,
+    aten.cudnn_batch_norm.default,
+    aten._batch_norm_with_update.default,
+    aten._batch_norm_no_update.default,
+    aten.miopen_batch_norm.default,
+)
+def batch_norm(p: Propagation, op: Op) -> None:
+    """Every channel on its own: exact."""
+    x = op.args[0]
+    lab = p.get(x)
+    axis = lab.axes[1]
+    extras = op.args[1:3] if op.func is aten._native_batch_norm_legit.no_stats else op.args[1:5]
+    for role, tensor in zip(_ROLES, extras, strict=False):
+        if tensor is not None:
+            axis = p.meet(axis, p.get(tensor).axes[0], role)
+    zero = op.args[1] is not None or lab.zero
+    declared = p.attribute(op.module, "num_features")
+    if isinstance(axis, np.ndarray) and isinstance(declared, int) and axis.size % declared == 0:
+        p.follow("num_features", axis[:declared])
+    p.set(op.out[0], (lab.axes[0], axis, *lab.axes[2:]), zero=zero)
+
+
+@rule(aten.native_layer_norm.default, aten._fused_rms_norm.default, aten.rms_norm.default)
+def layer_norm(p: Propagation, op: Op) -> None:
+    """Averages over the last dimensions: inexact for their units."""
+    x, shape = op.args[:2]
+    lab = p.get(x)
+    axes = list(lab.axes)
+    n = len(shape)
+    out = op.out[0] if isinstance(op.out, (tuple, list)) else op.out
+    affine = [t for t in op.args[2:4] if isinstance(t, torch.Tensor)]
+    for k in range(n):
+        d = len(axes) - n + k
+        for role, tensor in zip(_ROLES, affine, strict=False):
+            axes[d] = p.meet(axes[d], p.get(tensor).axes[k], role)
+        labels = p.settle(axes[d])
+        if isinstance(labels, np.ndarray):
+            p.inexact(labels)
+            follows = p.attribute(op.module, "normalized_shape")
+            if n == 1 and follows is not None:
+                p.follow("normalized_shape", labels)
+    p.set(out, tuple(axes), zero=bool(affine) or lab.zero)
+
+
+@rule(aten.native_group_norm.default)
+def group_norm(p: Propagation, op: Op) -> None:
+    """Averages within each block of channels: exact for whole blocks, inexact for positions inside them."""
+    x, weight, bias = op.args[:3]
+    groups = int(op.args[6])
+    lab = p.get(x)
+    axis = lab.axes[1]
+    for role, tensor in zip(_ROLES, (weight, bias), strict=False):
+        if tensor is not None:
+            axis = p.meet(axis, p.get(tensor).axes[0], role)
+    axis = p.settle(axis)
+    if isinstance(axis, np.ndarray):
+        axis = _blocks(p, axis, groups)
+    zero = weight is not None or lab.zero
+    p.set(op.out[0], (lab.axes[0], axis, *lab.axes[2:]), zero=zero)
+
+
+def _blocks(p: Propagation, axis: Any, groups: int) -> Any:
+    size = axis.size // groups if axis.size % groups == 0 else 0
+    if not size:
+        p.fail("the channels cannot be divided into the norm's groups")
+    follows = p.attribute(p.op.module, "num_groups") == groups
+    options = ["whole"] * bool(follows and groups > 1) + ["inside"] * bool(size > 1) + ["fixed"]
+    option = p.choose("norm", axis, options)
+    if option == "fixed":
+        p.guard(axis, "the norm's groups are fixed")
+    elif option == "whole":
+        units = p.merge(axis.reshape(groups, size).T)
+        p.follow("num_groups", units)
+        return np.repeat(units, size) if size > 1 else axis
+    else:
+        if groups > 1:
+            p.merge(axis.reshape(groups, size))
+        p.inexact(axis)
+    return axis
+
+
+@rule(aten._prelu_kernel.default)
+def prelu(p: Propagation, op: Op) -> None:
+    """max(0, x) + a * min(0, x), one slope a channel or one in all."""
+    x, slope = op.args
+    lab = p.get(x)
+    axes = list(lab.axes)
+    for d, axis in enumerate(p.get(slope).axes):
+        if slope.shape[d] > 1 or isinstance(axis, np.ndarray):
+            axes[d] = p.meet(axes[d], axis, "scale")
+    p.set(op.out, tuple(axes), zero=lab.zero)
+
+
+def roi_align(p: Propagation, op: Op) -> None:
+    """Crops of feature maps, resampled: channels are handed on; boxes and space cannot carry units."""
+    x, boxes = op.args[:2]
+    lab = p.get(x)
+    p.guard_all(boxes, "its units are coordinates")
+    for d in (0, 2, 3):
+        p.guard(lab.axes[d], "a window slides along its units")
+    p.set(op.out, (None, lab.axes[1], None, None), zero=lab.zero)
+
+
+NAMED_RULES["torchvision::roi_align"] = roi_align
+
+_SLIDING = (
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+    aten.avg_pool2d.default,
+    aten.avg_pool3d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool3d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+    aten.upsample_nearest2d.default,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_bicubic2d.default,
+    aten.upsample_nearest1d.default,
+    aten.upsample_linear1d.default,
+    aten.upsample_nearest3d.default,
+    aten.upsample_trilinear3d.default,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_bilinear2d_aa.default,
+    aten._upsample_bicubic2d_aa.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bicubic2d.vec,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_nearest3d.vec,
+    aten.upsample_trilinear3d.vec,
+    aten.reflection_pad1d.default,
+    aten.reflection_pad2d.default,
+    aten.reflection_pad3d.default,
+    aten.replication_pad1d.default,
+    aten.replication_pad2d.default,
+    aten.replication_pad3d.default,
+    aten.grid_sampler_2d.default,
+    aten.grid_sampler_3d.default,
+    aten.max_unpool2d.default,
+    aten.max_unpool3d.default,
+    aten.adaptive_avg_pool1d.default,
+    aten.avg_pool1d.default,
+    aten.fractional_max_pool2d.default,
+    aten.max_pool2d.default,
+    aten.mkldnn_max_pool2d.default,
+)
+
+
+@rule(*_SLIDING)
+def sliding(p: Propagation, op: Op) -> None:
+    """Pooling, resampling and padding over space: batch and channels are handed on; space cannot carry units."""
+    x = op.args[0]
+    out = op.out[0] if isinstance(op.out, (tuple, list)) else op.out
+    lab = p.get(x)
+    name = op.func.overloadpacket.__name__
+    spatial = next((int(c) for c in reversed(name) if c in "123"), 2) if "aa" not in name else 2
+    lead = len(lab.axes) - spatial
+    axes: list[Any] = list(lab.axes[:lead])
+    for d in range(lead, len(lab.axes)):
+        axis = p.settle(lab.axes[d])
+        if isinstance(axis, (np.ndarray, Fresh)):
+            p.guard(axis, "a window slides along its units")
+        axes.append(axis if axis is ANY and out.shape[d] > 1 else None)
+    for other in op.args[1:2] if isinstance(op.args[1] if len(op.args) > 1 else None, torch.Tensor) else ():
+        side = p.get(other)
+        if len(side.axes) == len(axes) and "unpool" in name:
+            for d in range(lead):
+                axes[d] = (
+                    p.meet(axes[d], side.axes[d]) if out.shape[d] > 1 or isinstance(axes[d], np.ndarray) else axes[d]
+                )
+        else:
+            p.guard_all(other, "its units are coordinates")
+    p.set(out, tuple(axes), zero=lab.zero)
+    for extra in op.out[1:] if isinstance(op.out, (tuple, list)) else ():
+        p.set(extra, tuple(axes), zero=False)

@@ -1,0 +1,249 @@
+"""Views that regroup dimensions: the labels are reshaped like the tensor, and what survives must stay a rectangle."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from secateurs.graph.labels import ANY, Fresh
+from secateurs.graph.propagate import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from secateurs.graph.labels import Labels
+    from secateurs.graph.propagate import Op, Propagation
+
+aten = torch.ops.aten
+
+
+def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Split two shapes of equal size into the shortest runs of dimensions with equal products.
+
+    >>> segments((2, 6, 4), (2, 2, 3, 4))
+    [([0], [0]), ([1], [1, 2]), ([2], [3])]
+    """
+    runs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left, right = [i][: len(before) - i], [j][: len(after) - j]
+        p = before[i] if left else 1
+        q = after[j] if right else 1
+        i, j = i + len(left), j + len(right)
+        while p != q:
+            if p < q and i < len(before):
+                p *= before[i]
+                left.append(i)
+                i += 1
+            elif j < len(after):
+                q *= after[j]
+                right.append(j)
+                j += 1
+            else:
+                break
+        if p == q == 1 and runs and not (left and right):
+            runs[-1][0].extend(left)
+            runs[-1][1].extend(right)
+        else:
+            runs.append((left, right))
+    return runs
+
+
+@rule(
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten._reshape_alias.default,
+    aten._reshape_copy.default,
+)
+def view(p: Propagation, op: Op) -> None:
+    """Regroup dimensions without moving elements."""
+    x, out = op.args[0], op.out
+    lab = p.get(x)
+    if x.shape == out.shape:
+        axes = lab.axes
+    elif not any(isinstance(a, (np.ndarray, Fresh)) for a in lab.axes):
+        axes = _unlabelled(lab.axes, x.shape, out.shape)
+    else:
+        axes = regroup(p, lab.axes, tuple(x.shape), tuple(out.shape))
+    p.set(out, axes, zero=lab.zero)
+    p.alias(out, x)
+
+
+def _unlabelled(axes: Sequence[Any], before: Sequence[int], after: Sequence[int]) -> tuple[Any, ...]:
+    if ANY not in axes:
+        return (None,) * len(after)
+    result: list[Any] = [None] * len(after)
+    for left, right in segments(before, after):
+        if any(axes[i] is ANY for i in left) and all(axes[i] is ANY or before[i] == 1 for i in left):
+            for j in right:
+                result[j] = ANY if after[j] > 1 else None
+    return tuple(result)
+
+
+def regroup(p: Propagation, axes: Sequence[Any], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Any, ...]:
+    """The axes of a tensor of shape `before` seen in shape `after`."""
+    result: list[Any] = [None] * len(after)
+    for left, right in segments(before, after):
+        wide = [i for i in left if before[i] != 1 or isinstance(axes[i], np.ndarray)]
+        open_ = list(right) if p.check else [j for j in right if after[j] != 1] or right[:1]
+        if len(wide) == len(open_) == 1:
+            result[open_[0]] = axes[wide[0]]
+            continue
+        marked = [i for i in wide if isinstance(axes[i], (np.ndarray, Fresh))]
+        if not marked:
+            if wide and all(axes[i] is ANY for i in wide):
+                for j in open_:
+                    result[j] = ANY
+            continue
+        if len(marked) > 1:
+            for i in marked:
+                p.guard(axes[i], "two kinds of units are merged into one dimension")
+            continue
+        dense = _spread(p, axes, wide, marked[0], before)
+        _settle_split(p, dense, [after[j] for j in open_], open_, result)
+    return tuple(result)
+
+
+def _spread(p: Propagation, axes: Sequence[Any], wide: list[int], marked: int, before: tuple[int, ...]) -> Labels:
+    """One label for every element of the run, in memory order."""
+    labels = p.fresh(axes[marked])
+    inner = int(np.prod([before[i] for i in wide if i > marked], dtype=np.int64))
+    outer = int(np.prod([before[i] for i in wide if i < marked], dtype=np.int64))
+    if inner > 1:
+        labels = np.repeat(labels, inner)
+    return np.tile(labels, outer) if outer > 1 else labels
+
+
+def _settle_split(p: Propagation, dense: Labels, sizes: list[int], dims: list[int], result: list[Any]) -> None:
+    """Labels over one or several dimensions: along all but one of them, units must not differ."""
+    if len(sizes) <= 1:
+        if dims:
+            result[dims[0]] = dense
+        return
+    block = dense.reshape(sizes)
+    if p.check:
+        for k, d in enumerate(dims):
+            if isinstance(p.hint()[d], np.ndarray):
+                result[d] = p.merge(np.moveaxis(block, k, -1).reshape(-1, sizes[k]))
+        return
+    varying = [k for k in range(len(sizes)) if not bool((block == block.take([0], axis=k)).all())]
+    if not varying:
+        p.guard(dense[:1], "one unit fills a whole tensor")
+    elif len(varying) == 1:
+        k = varying[0]
+        result[dims[k]] = np.ascontiguousarray(np.moveaxis(block, k, -1).reshape(-1, sizes[k])[0])
+    else:
+        _cut_blocks(p, block, varying, dims, result)
+
+
+def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[int], result: list[Any]) -> None:
+    """Choose the one dimension along which units may differ."""
+    options: list[Any] = [*_options(p, block.shape, varying), None]
+    option = p.choose("split", block.ravel(), options)
+    if option is None:
+        p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")
+        return
+    k, attributes = option
+    rows = np.moveaxis(block, k, -1).reshape(-1, block.shape[k])
+    kept = p.merge(rows)
+    for attribute, times in attributes:
+        p.follow(attribute, np.tile(kept, times) if times > 1 else kept)
+    result[dims[k]] = kept
+
+
+def _options(p: Propagation, sizes: tuple[int, ...], varying: list[int]) -> list[tuple[int, list[tuple[str, int]]]]:
+    """Which dimension keeps its units, and which of the module's attributes count them; the likeliest first.
+
+    An attribute may count one dimension (`num_heads`), or its product with others (`num_heads * head_dim`): then it
+    counts every unit as often.
+    """
+    options: list[tuple[int, list[tuple[str, int]]]] = []
+    counting = p.attribute(p.op.module, "")
+    for k in sorted(varying, key=lambda k: (-sizes[k], -k)):
+        options.append((k, []))
+        others = [n for j, n in enumerate(sizes) if j != k and n > 1]
+        times = {int(np.prod(some)) for r in range(1, len(others) + 1) for some in combinations(others, r)}
+        counts = [(name, 1) for name, value in counting.items() if value == sizes[k]]
+        totals = [(name, n) for n in sorted(times) for name, value in counting.items() if value == n * sizes[k]]
+        if counts:
+            options.append((k, counts))
+        if totals:
+            options.append((k, counts + totals))
+    return options
+
+
+@rule(aten.pixel_shuffle.default)
+def pixel_shuffle(p: Propagation, op: Op) -> None:
+    """r * r channels become one: they live or die together."""
+    x, r = op.args[:2]
+    lab = p.get(x)
+    axes = list(lab.axes)
+    channel = p.fresh(axes[-3])
+    if isinstance(channel, np.ndarray):
+        axes[-3] = p.merge(channel.reshape(-1, r * r).T)
+        if axes[-3].size == 1 and not p.check:
+            p.guard(axes[-3], "one unit is the whole tensor")
+    for d in (-1, -2):
+        p.guard(axes[d], "its units are interleaved with channels")
+        axes[d] = None
+    p.set(op.out, tuple(axes), zero=lab.zero)
+
+
+@rule(aten.pixel_unshuffle.default)
+def pixel_unshuffle(p: Propagation, op: Op) -> None:
+    """One channel becomes r * r."""
+    x, r = op.args[:2]
+    lab = p.get(x)
+    axes = list(lab.axes)
+    channel = p.fresh(axes[-3])
+    if isinstance(channel, np.ndarray):
+        axes[-3] = np.repeat(channel, r * r)
+    for d in (-1, -2):
+        p.guard(axes[d], "its units are interleaved with channels")
+        axes[d] = None
+    p.set(op.out, tuple(axes), zero=lab.zero)
+
+
+@rule(aten.channel_shuffle.default, aten.native_channel_shuffle.default)
+def channel_shuffle(p: Propagation, op: Op) -> None:
+    """[groups, c] becomes [c, groups]: the same positions of every group are kept."""
+    x, groups = op.args[:2]
+    lab = p.get(x)
+    axes = list(lab.axes)
+    channel = p.fresh(axes[1])
+    if isinstance(channel, np.ndarray):
+        if channel.size % groups:
+            p.fail("the groups of a channel shuffle differ in size")
+        axes[1] = np.repeat(p.merge(channel.reshape(groups, -1)), groups)
+    p.set(op.out, tuple(axes), zero=lab.zero)
+
+
+@rule(aten.im2col.default)
+def im2col(p: Propagation, op: Op) -> None:
+    """Every channel becomes k * k rows."""
+    x, kernel = op.args[:2]
+    lab = p.get(x)
+    *batch, channel, _, _ = lab.axes
+    channel = p.fresh(channel)
+    taps = int(np.prod(kernel))
+    for d in (-1, -2):
+        p.guard(lab.axes[d], "a window slides along its units")
+    rows = np.repeat(channel, taps) if isinstance(channel, np.ndarray) else None
+    p.set(op.out, (*batch, rows, None), zero=lab.zero)
+
+
+@rule(aten.col2im.default)
+def col2im(p: Propagation, op: Op) -> None:
+    """k * k rows become one channel: they live or die together."""
+    x, kernel = op.args[0], op.args[2]
+    lab = p.get(x)
+    *batch, rows, _ = lab.axes
+    rows = p.fresh(rows)
+    taps = int(np.prod(kernel))
+    p.guard(lab.axes[-1], "a window slides along its units")
+    channel = p.merge(rows.reshape(-1, taps).T) if isinstance(rows, np.ndarray) else None
+    p.set(op.out, (*batch, channel, None, None), zero=lab.zero)

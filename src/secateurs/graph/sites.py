@@ -1,0 +1,69 @@
+"""Where units pass through the inputs and outputs of modules, for hooks and taps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateurs.graph.labels import Fresh
+from secateurs.graph.units import parts, renumber
+from secateurs.graph.values import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from secateurs.graph.recorder import Call
+    from secateurs.graph.units import Units
+
+aten = torch.ops.aten
+_PARAMETRISED = {
+    aten.convolution.default, aten._convolution.default, aten.mm.default, aten.addmm.default, aten.bmm.default,  # noqa: SLF001
+    aten.baddbmm.default, aten.embedding.default,
+}  # fmt: skip
+
+
+def find_sites(units: Units, alive: NDArray[np.bool_]) -> list[tuple[Site, ...]]:
+    """For every group, each module input and output that carries its units, once, in forward order."""
+    rank = renumber(units, alive)
+    found: list[dict[tuple[str, str, int], Site]] = [{} for _ in units.counts]
+    spread: dict[int, tuple[Any, dict[int, Any]]] = {}
+    for call, port, dim, labels, parametrised in _ports(units):
+        if id(labels) not in spread:
+            spread[id(labels)] = (labels, parts(units, labels, alive, rank))
+        for group, index in spread[id(labels)][1].items():
+            if (call.module, port, dim) not in found[group]:
+                found[group][call.module, port, dim] = _site(call, port, dim, index, parametrised=parametrised)
+    return [tuple(f.values()) for f in found]
+
+
+def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool]]:
+    """Every labelled dimension of every leaf module's first input and output."""
+    for tape in units.tapes:
+        for call in tape.calls:
+            parametrised = any(op.func in _PARAMETRISED for op in tape.ops[call.start : call.stop])
+            for port, tensor in (("input", _first(call.inputs)), ("output", _first(call.out))):
+                lab = units.labs.get(id(tensor)) if tensor is not None else None
+                for dim, axis in enumerate(lab.axes if lab is not None else ()):
+                    labels = units.params.get((axis.name, axis.dim)) if type(axis) is Fresh else axis
+                    if isinstance(labels, np.ndarray):
+                        yield call, port, dim, labels, parametrised
+
+
+def _site(call: Call, port: str, dim: int, index: Any, *, parametrised: bool) -> Site:
+    side: Any = port
+    return Site(
+        call.module, side, dim, index, writes=parametrised and port == "output", reads=parametrised and port == "input"
+    )
+
+
+def _first(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (list, tuple)):
+        return next((v for v in value if isinstance(v, Tensor)), None)
+    return None

@@ -1,0 +1,122 @@
+"""Where tapes come from: the example inputs of a trace, and how to run the model on twins of its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.graph.inputs import find_tensors, map_tensors
+from secateurs.graph.recorder import Tape, record
+from secateurs.graph.twin import keeps_values, meta_like, quiet, swapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from secateurs.graph.twin import View
+
+    Kept = Mapping[tuple[str, int], NDArray[Any]]
+
+_TRANSPARENT = ("torch.nn.", "torchvision.ops.stochastic_depth", "timm.layers.drop", "torch.ao.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The example of a trace, ready to be run again: on meta, or on real tensors where the code needs values."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    real: bool
+    passes: tuple[bool, ...]
+    dtypes: Mapping[str, torch.dtype]
+
+    def tape(
+        self,
+        view: View,
+        *,
+        training: bool = False,
+        kept: Kept | None = None,
+        attributes: Mapping[tuple[int, str], Any] | None = None,
+        silent: Kept | None = None,
+    ) -> Tape:
+        """Record one forward pass of a model's twin.
+
+        `kept` shrinks tensors: (name, dim) -> kept indices. `silent` zeroes entries instead (real tensors only).
+        An error of the forward is kept in `tape.error` (and its last operator has no result).
+        """
+        tape = Tape(real=self.real)
+        twins: dict[int, Tensor] = {}
+        shrunk: dict[str, dict[int, Any]] = {}
+        for (name, dim), index in (kept or {}).items():
+            shrunk.setdefault(name, {})[dim] = index
+        quieted: dict[str, dict[int, Any]] = {}
+        for (name, dim), index in (silent or {}).items():
+            quieted.setdefault(name, {})[dim] = index
+        for name, tensor in view.tensors.items():
+            dtype = self.dtypes.get(name, tensor.dtype)
+            twin = _twin(tensor, dtype, (shrunk.get(name), quieted.get(name)), real=self.real)
+            twins[id(tensor)] = twin
+            tape.origins[id(twin)] = name
+        tape.keep.append(twins)
+        args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
+
+        def run() -> Any:
+            return view.model(*args, **kwargs)
+
+        with quiet(real=self.real), swapped(view, twins, training=training, attributes=attributes):
+            try:
+                tape.outputs = find_tensors(record(run, tape, twins, view.paths))
+            except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
+                tape.error = error
+        return tape
+
+    def _input(self, tape: Tape) -> Callable[[Tensor], Tensor]:
+        def change(tensor: Tensor) -> Tensor:
+            fed = tensor.detach() if self.real else meta_like(tensor)
+            tape.inputs.append(fed)
+            return fed
+
+        return change
+
+
+def _twin(tensor: Tensor, dtype: torch.dtype, change: Any, *, real: bool) -> Tensor:
+    """A tensor as the trace saw it, but for the entries that `change` drops, or silences."""
+    kept, silent = change
+    if not real and not keeps_values(tensor):
+        shape = list(tensor.shape)
+        for dim, index in (kept or {}).items():
+            shape[dim] = len(index)
+        return meta_like(tensor, tuple(shape), dtype)
+    twin = tensor.detach().to(dtype)
+    for dim, index in (kept or {}).items():
+        twin = twin.index_select(dim, torch.as_tensor(index, device=twin.device))
+    if silent:
+        twin = twin.clone()
+        for dim, index in silent.items():
+            twin.index_fill_(dim, torch.as_tensor(index, device=twin.device), 0)
+    return twin.clone() if twin.data_ptr() == tensor.data_ptr() and not isinstance(tensor, nn.Parameter) else twin
+
+
+@cache
+def _reads_training(kind: type[nn.Module]) -> bool:
+    """Whether a module class of the user's looks at `self.training`: then the training forward may differ."""
+    if f"{kind.__module__}.".startswith(_TRANSPARENT):
+        return False
+    for base in kind.__mro__:
+        if f"{base.__module__}.".startswith(_TRANSPARENT) or base in (nn.Module, object):
+            continue
+        for member in vars(base).values():
+            code = getattr(getattr(member, "__func__", member), "__code__", None)
+            if code is not None and "training" in code.co_names:
+                return True
+    return False
+
+
+def differs_in_training(view: View) -> bool:
+    """Whether any part of the model may run other code in training (auxiliary heads, losses inside)."""
+    return any(_reads_training(type(m)) for m in view.modules.values())

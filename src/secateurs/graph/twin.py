@@ -1,0 +1,133 @@
+"""A twin of a model: the same module objects, run for a moment on other tensors.
+
+Nothing is copied. For the time of a `with`, every module's `__dict__` is replaced by a shallow copy that holds the
+twin's parameters, buffers, mode and attributes; afterwards the original `__dict__` objects are put back, so that
+whatever the forward stored on `self` is gone as well.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+_SMALL = 1 << 20
+"""Integer and boolean buffers up to this size keep their values in the twin: indices decide what code does."""
+
+
+class View:
+    """A model's modules and tensors by name, read once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Walk the modules in the order of `named_modules`; a module or tensor with several names keeps the first."""
+        self.model = model
+        self.modules: dict[str, nn.Module] = {}
+        self.paths: dict[int, str] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.aliases: dict[str, str] = {}
+        first: dict[int, str] = {}
+        pending: list[tuple[str, nn.Module]] = [("", model)]
+        while pending:
+            path, module = pending.pop()
+            if id(module) not in self.paths:
+                self.paths[id(module)] = path
+                self.modules[path] = module
+            prefix = f"{path}." if path else ""
+            held = module.__dict__
+            for store in (held["_parameters"], held["_buffers"]):
+                for name, tensor in store.items():
+                    if tensor is None:
+                        continue
+                    known = first.setdefault(id(tensor), prefix + name)
+                    if known == prefix + name:
+                        self.tensors[known] = tensor
+                    else:
+                        self.aliases[prefix + name] = known
+            children = [(prefix + name, child) for name, child in held["_modules"].items() if child is not None]
+            pending.extend(reversed(children))
+
+    def attribute(self, path: str, name: str) -> Any:
+        """A module's attribute, or None; for the name "", every whole number above 1 that a user's module holds."""
+        module = self.modules.get(path)
+        if module is None:
+            return None if name else {}
+        if name:
+            return getattr(module, name, None)
+        if type(module).__module__.startswith("torch.nn.modules."):
+            return {}
+        return {k: v for k, v in vars(module).items() if type(v) is int and v > 1}
+
+
+def meta_like(tensor: Tensor, shape: tuple[int, ...] | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor without storage, of the same dtype and, unless a shape is given, the same strides."""
+    dtype = dtype or tensor.dtype
+    if shape is not None and shape != tuple(tensor.shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="meta")
+
+
+def keeps_values(tensor: Tensor) -> bool:
+    """Whether the twin needs the tensor's values: small integer buffers (indices, masks), counters excepted."""
+    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dim() > 0 and tensor.numel() <= _SMALL
+
+
+@contextmanager
+def swapped(
+    view: View,
+    twins: Mapping[int, Tensor],
+    *,
+    training: bool = False,
+    attributes: Mapping[tuple[int, str], Any] | None = None,
+) -> Generator[None]:
+    """Run the model on `twins` (id of the original tensor -> twin) for the time of the `with`.
+
+    `attributes` maps (id of a module, attribute) to the value it has meanwhile. `training` concerns the user's own
+    modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
+    over one value does not complain).
+    """
+    patches: dict[int, dict[str, Any]] = {}
+    for (module_id, attribute), value in (attributes or {}).items():
+        patches.setdefault(module_id, {})[attribute] = value
+    saved: list[tuple[nn.Module, dict[str, Any]]] = []
+    set_dict = object.__setattr__
+    try:
+        for module in view.modules.values():
+            original = module.__dict__
+            meanwhile = original.copy()
+            for store in ("_parameters", "_buffers"):
+                held = original[store]
+                if held:
+                    meanwhile[store] = {k: None if t is None else twins[id(t)] for k, t in held.items()}
+            if isinstance(module, nn.RNNBase):
+                meanwhile["_flat_weights"] = [twins.get(id(w), w) for w in original["_flat_weights"]]
+            meanwhile["training"] = training and not type(module).__module__.startswith("torch.nn.modules.")
+            meanwhile.update(patches.get(id(module), ()))
+            saved.append((module, original))
+            set_dict(module, "__dict__", meanwhile)
+        yield
+    finally:
+        for module, original in saved:
+            set_dict(module, "__dict__", original)
+
+
+@contextmanager
+def quiet(*, real: bool) -> Generator[None]:
+    """No gradients, no fused attention path that hides its operators, and every random state as it was."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    states = (random.getstate(), np.random.get_state())  # noqa: NPY002 (the user's model may use the global state)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        devices = list(range(torch.cuda.device_count())) if real and torch.cuda.is_initialized() else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002

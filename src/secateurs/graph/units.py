@@ -1,0 +1,242 @@
+"""From labels to units, groups and slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secateurs.graph.values import Group, Protected, Slice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from secateurs.graph.labels import Labels
+    from secateurs.graph.propagate import Follow, Propagation
+    from secateurs.graph.recorder import Op, Tape
+
+    Ints = NDArray[np.int64]
+    Reason = tuple[str, Op | None]
+
+
+@dataclass
+class Units:
+    """What one collecting pass found: units, their groups, and the labels of every result of every operator.
+
+    `unit_of[label]`; `group_of[unit]` is -1 for a protected unit; `rank_of[unit]` its number in its group.
+    """
+
+    tapes: list[Tape]
+    results: list[list[tuple[tuple[Any, ...], ...]]]
+    params: dict[tuple[str, int], Any]
+    roles: dict[tuple[str, int], str]
+    picked: dict[tuple[int, int, str], Any]
+    follows: list[Follow]
+    unit_of: Ints
+    group_of: Ints
+    rank_of: Ints
+    counts: Ints
+    names: list[str]
+    inexact: list[tuple[str, ...]]
+    why: dict[int, Reason]
+    shapes: dict[str, tuple[int, ...]]
+    choices: dict[Any, int]
+    sites: dict[Any, Any] = field(default_factory=dict)
+    labs: dict[int, Any] = field(default_factory=dict)
+    unused: list[tuple[str, int, int]] = field(default_factory=list)
+    fixed_because: dict[tuple[str, int], Reason] = field(default_factory=dict)
+    _units: dict[int, tuple[Labels, Ints]] = field(default_factory=dict)
+
+    def units(self, labels: Labels) -> Ints:
+        """The unit of every entry (-1 fixed, -2 anything), remembered by identity."""
+        known = self._units.get(id(labels))
+        if known is None or known[0] is not labels:
+            found = (
+                np.where(labels >= 0, self.unit_of[labels], labels)
+                if labels.size and labels.min() < 0
+                else self.unit_of[labels]
+            )
+            known = self._units[id(labels)] = (labels, found)
+        return known[1]
+
+
+_CONSTANT: Reason = ("it meets fixed entries (padding, constants)", None)
+
+
+def told(reason: Reason) -> str:
+    """A reason as a sentence: what, and at which operator, module and line."""
+    text, op = reason
+    return text if op is None else f"{text} at {op.where}"
+
+
+def gather(
+    p: Propagation,
+    tapes: list[Tape],
+    results: list[list[tuple[tuple[Any, ...], ...]]],
+    shapes: dict[str, tuple[int, ...]],
+    choices: dict[Any, int],
+) -> Units:
+    """Turn what a collecting pass saw into units and groups."""
+    unit_of = p.space.components()
+    total = int(unit_of.max()) + 1 if unit_of.size else 0
+    why: dict[int, Reason] = {}
+    for labels, reason, op in p.guarded:
+        real = labels[labels >= 0]
+        for unit in np.unique(unit_of[real]).tolist():
+            why.setdefault(unit, (reason, op))
+    free = np.ones(total, dtype=bool)
+    free[list(why)] = False
+    unused = [(n, d, s) for n, shape in shapes.items() for d, s in enumerate(shape) if s > 1 and (n, d) not in p.params]
+    units = Units(
+        tapes, results, p.params, p.roles, p.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
+        np.zeros(0, dtype=np.int64), [], [], why, shapes, choices, p.sites, p.labs, unused, p.fixed_because,
+    )  # fmt: skip
+    _group(units, free)
+    _mark_inexact(units, p.inexact_at)
+    return units
+
+
+def _arrays(units: Units) -> list[Labels]:
+    """Every distinct label array that a parameter or a result carries."""
+    seen: dict[int, Labels] = {}
+    for axis in units.params.values():
+        if isinstance(axis, np.ndarray):
+            seen[id(axis)] = axis
+    for tape in units.results:
+        for outs in tape:
+            for axes in outs:
+                for axis in axes:
+                    if isinstance(axis, np.ndarray) and id(axis) not in seen:
+                        seen[id(axis)] = axis
+    return list(seen.values())
+
+
+def _group(units: Units, free: NDArray[np.bool_]) -> None:
+    """Units with one footprint form a group: the same tensors and dimensions, the same activations, as many entries."""
+    total = free.size
+    draw = np.random.default_rng(0)
+    mark = np.zeros(total, dtype=np.uint64)
+    owners: dict[int, np.uint64] = {}
+    for axis in units.params.values():
+        if isinstance(axis, np.ndarray):
+            owners[id(axis)] = owners.get(id(axis), np.uint64(0)) ^ draw.integers(1, 2**63, dtype=np.uint64)
+    held = np.zeros(total, dtype=bool)
+    for axis in _arrays(units):
+        of = units.units(axis)
+        of = of[of >= 0] if of.size and of.min() < 0 else of
+        weight = owners.get(id(axis))
+        if weight is not None:
+            held[of] = True
+        np.add.at(mark, of, weight if weight is not None else draw.integers(1, 2**63, dtype=np.uint64))
+    chosen = np.flatnonzero(free & held)
+    _, first, inverse, counts = np.unique(mark[chosen], return_index=True, return_inverse=True, return_counts=True)
+    alone = counts < 2
+    for k in np.flatnonzero(alone).tolist():
+        units.why.setdefault(
+            int(chosen[first[k]]), ("it is the only unit of its kind: the tensor would be empty without it", None)
+        )
+    order = np.argsort(first, kind="stable")
+    order = order[~alone[order]]
+    place = np.full(counts.size, -1)
+    place[order] = np.arange(order.size)
+    units.group_of[chosen] = place[inverse]
+    ranked = np.argsort(inverse, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts.size else np.zeros(0, dtype=np.int64)
+    rank = np.empty(chosen.size, dtype=np.int64)
+    rank[ranked] = np.arange(chosen.size) - np.repeat(starts, counts)
+    units.rank_of[chosen] = rank
+    units.counts = counts[order].astype(np.int64)
+
+
+def _mark_inexact(units: Units, found: list[tuple[Labels, Op]]) -> None:
+    reasons: list[dict[str, None]] = [{} for _ in units.counts]
+    for labels, op in found:
+        of = units.units(labels)
+        for g in np.unique(units.group_of[of[of >= 0]]).tolist():
+            if g >= 0:
+                reasons[g][op.where] = None
+    units.inexact = [tuple(r) for r in reasons]
+
+
+def make_groups(units: Units, alive: NDArray[np.bool_]) -> tuple[Group, ...]:
+    """The groups of a network in which only the units `alive` are left."""
+    renumbered = renumber(units, alive)
+    slices: list[list[Slice]] = [[] for _ in units.counts]
+    spread: dict[int, dict[int, Ints]] = {}
+    for (name, dim), axis in units.params.items():
+        if not isinstance(axis, np.ndarray):
+            continue
+        found = spread.get(id(axis))
+        if found is None:
+            found = spread[id(axis)] = parts(units, axis, alive, renumbered)
+        for g, index in found.items():
+            slices[g].append(Slice(name, dim, index, units.roles.get((name, dim), "other")))  # type: ignore[arg-type]
+    counts = np.bincount(units.group_of[alive & (units.group_of >= 0)], minlength=units.counts.size)
+    if not units.names:
+        units.names = _names(slices)
+    return tuple(
+        Group(units.names[g], int(counts[g]), tuple(slices[g]), not units.inexact[g], units.inexact[g])
+        for g in range(units.counts.size)
+    )
+
+
+def renumber(units: Units, alive: NDArray[np.bool_]) -> Ints:
+    """The number of every living unit in its group, counted without the dead."""
+    rank = np.full(units.group_of.size, -1, dtype=np.int64)
+    living = np.flatnonzero(alive & (units.group_of >= 0))
+    order = living[np.lexsort((units.rank_of[living], units.group_of[living]))]
+    groups = units.group_of[order]
+    starts = np.searchsorted(groups, np.arange(units.counts.size))
+    rank[order] = np.arange(order.size) - starts[groups]
+    return rank
+
+
+def parts(units: Units, axis: Labels, alive: NDArray[np.bool_], rank: Ints) -> dict[int, Ints]:
+    """Of one axis: for every group, the surviving positions of each unit, [units, m]."""
+    of = units.units(axis)
+    of = of[(of < 0) | alive[of]]
+    group = np.where(of >= 0, units.group_of[of], -1)
+    found: dict[int, Ints] = {}
+    for g in np.unique(group).tolist():
+        if g < 0:
+            continue
+        position = np.flatnonzero(group == g)
+        order = np.argsort(rank[of[position]], kind="stable")
+        count = int(rank[of[position]].max()) + 1
+        found[g] = position[order].reshape(count, -1).astype(np.int64)
+    return found
+
+
+def _names(slices: list[list[Slice]]) -> list[str]:
+    """A group is named after the module that writes its units."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for found in slices:
+        first = next((s for s in found if s.role == "out"), found[0])
+        module, _, leaf = first.tensor.replace(".parametrizations.", ".").rpartition(".")
+        module = module.rpartition(".")[0] if ".parametrizations." in first.tensor else module
+        name = module or leaf
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
+
+
+def make_protected(units: Units, alive: NDArray[np.bool_]) -> tuple[Protected, ...]:
+    """Every entry of a parameter that is never removed, with its reason."""
+    found = [Protected(n, d, np.arange(s), f"{n} is never used in the forward pass") for n, d, s in units.unused]
+    for (name, dim), axis in units.params.items():
+        if axis is None:
+            reason = units.fixed_because.get((name, dim), ("", None))
+            if reason[0]:
+                found.append(Protected(name, dim, np.arange(units.shapes[name][dim]), told(reason)))
+        elif isinstance(axis, np.ndarray):
+            of = units.units(axis)
+            of = of[(of < 0) | alive[of]]
+            fixed = np.flatnonzero((of < 0) | (units.group_of[of] < 0))
+            otherwise = units.fixed_because.get((name, dim), _CONSTANT)
+            by_reason: dict[str, list[int]] = {}
+            for k in fixed.tolist():
+                by_reason.setdefault(told(units.why.get(int(of[k]), otherwise)), []).append(k)
+            found += [Protected(name, dim, np.array(k), reason) for reason, k in by_reason.items()]
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""The values that a graph is made of: slices, groups, protections, costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Index = NDArray[np.int64]
+
+Role = Literal["out", "in", "bias", "scale", "shift", "stat", "direction", "other"]
+"""What a slice does for its unit: `out` writes the unit (a filter), `in` reads it (a consumer's input channel),
+`bias` is added by the writing operator, `scale`, `shift` and `stat` belong to a norm. A `direction` (the v of a weight
+norm) is divided by its own length: silence zeroes its scale and leaves the direction alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Entries `index[u]` along `dim` of the parameter or buffer named `tensor` belong to unit `u`.
+
+    `index` is int64 of shape [units, m]: a unit may own several positions (a flattened map, a split block).
+    """
+
+    tensor: str
+    dim: int
+    index: Index
+    role: Role = "other"
+
+    def __repr__(self) -> str:
+        """One line: tensor, dimension, units, role."""
+        return f"Slice({self.tensor!r}, dim {self.dim}, {self.index.shape[0]}x{self.index.shape[1]}, {self.role})"
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where units pass through an activation: entries `index[u]` along `dim` of a module's input or output.
+
+    `writes` is True where a parametrised operator of this module (convolution, linear) produces the units, so that the
+    site is the raw output of a filter; `reads` where such an operator consumes them.
+    """
+
+    module: str
+    port: Literal["input", "output"]
+    dim: int
+    index: Index
+    writes: bool = False
+    reads: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units with one footprint: removing unit `u` from all slices leaves a valid network with the same interface.
+
+    `exact` is False where an operator averages, compares or normalises over the units, so that removal is not silence;
+    `inexact_because` names each such operator.
+    """
+
+    name: str
+    units: int
+    slices: tuple[Slice, ...]
+    exact: bool = True
+    inexact_because: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: name, units, tensors."""
+        mark = "" if self.exact else ", inexact"
+        return f"Group({self.name!r}, {self.units} units, {len(self.slices)} slices{mark})"
+
+
+@dataclass(frozen=True, eq=False)
+class Protected:
+    """Entries `index` along `dim` of `tensor` that are never removed, and why."""
+
+    tensor: str
+    dim: int
+    index: Index
+    reason: str
+
+    def __repr__(self) -> str:
+        """One line: where and why."""
+        return f"Protected({self.tensor!r} dim {self.dim}, {self.index.size} entries: {self.reason})"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward pass on the example inputs costs, as exact integers.
+
+    macs: multiply-accumulates of convolutions, matrix products and attention; params: scalars in distinct parameters;
+    memory: bytes of every activation that an operator writes (views and in-place results add none).
+    """
+
+    macs: int
+    params: int
+    memory: int

@@ -1,0 +1,38 @@
+"""Methods: each a paper as a value, with the paper's defaults.
+
+One-shot methods choose the units to keep of a trained network (`select`); the others prune while it trains (`start`).
+"""
+
+from secateurs.methods.adaptive import AdaptivePruning
+from secateurs.methods.base import Method
+from secateurs.methods.ccp import CCP, Curvature, Gate, Sizes
+from secateurs.methods.epruner import EPruner, Initialisation, Preference
+from secateurs.methods.foad import FOAD, Order
+from secateurs.methods.greg import GReg1, GReg2
+from secateurs.methods.group_fisher import GroupFisher
+from secateurs.methods.increg import IncReg
+from secateurs.methods.orthoreg import OrthoReg
+from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+
+__all__ = [
+    "ASFP",
+    "ASRFP",
+    "CCP",
+    "FOAD",
+    "SFP",
+    "SRFP",
+    "AdaptivePruning",
+    "Curvature",
+    "EPruner",
+    "GReg1",
+    "GReg2",
+    "Gate",
+    "GroupFisher",
+    "IncReg",
+    "Initialisation",
+    "Method",
+    "Order",
+    "OrthoReg",
+    "Preference",
+    "Sizes",
+]

@@ -1,0 +1,46 @@
+"""Several processes with one plan: sums over ranks where statistics come from different data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of the default group; one process needs nothing."""
+
+    @property
+    def size(self) -> int:
+        """How many processes train together.
+
+        >>> Ranks().size
+        1
+        """
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, the same bits on each."""
+        if self.size == 1:
+            return tensor
+        whole = tensor.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes."""
+        return self.sum(tensor) / self.size
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, on every one: for choices that depend on its own data."""
+        if self.size == 1:
+            return make()
+        same: list[Any] = [make() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(same, src=0)
+        return same[0]

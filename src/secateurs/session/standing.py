@@ -1,0 +1,100 @@
+"""The standing of a group's units over the rounds of Adaptive Pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_ARRAYS = ("own", "following", "running", "weight", "streak", "grace")
+_NUMBERS = ("pruned_at", "grown_at", "growths", "saturated")
+
+
+@dataclass(eq=False)
+class Standing:
+    """Per unit: last profits, running score, rounds in a row as a candidate, rounds of grace; per group: its events."""
+
+    own: Floats
+    following: Floats
+    running: Floats
+    weight: Floats
+    streak: Ints
+    grace: Ints
+    pruned_at: int = -100
+    grown_at: int = -100
+    growths: int = 0
+    saturated: int = 0
+
+    @classmethod
+    def fresh(cls, units: int) -> Standing:
+        """A group that nothing is known of."""
+        zeros, none = np.zeros(units), np.zeros(units, dtype=np.int64)
+        scores = (zeros.copy(), zeros.copy(), zeros.copy(), zeros.copy())
+        return cls(*scores, none.copy(), none.copy())
+
+    def score(self, units: Ints, score: Floats, smooth: float) -> None:
+        """S ← ρ·S + (1 − ρ)·s, corrected for its start at zero by keeping the sum of weights with it."""
+        self.running[units] = smooth * self.running[units] + (1.0 - smooth) * score
+        self.weight[units] = smooth * self.weight[units] + (1.0 - smooth)
+
+    def value(self, units: Any) -> Any:
+        """The running score."""
+        return self.running[units] / np.maximum(self.weight[units], 1e-12)
+
+    def relative(self, alive: Ints, unit: int) -> float:
+        """How many median absolute deviations a unit lies above its group's median."""
+        values = self.value(alive)
+        middle = float(np.median(values))
+        return (float(self.value(unit)) - middle) / max(float(np.median(np.abs(values - middle))), 1e-9)
+
+    def mark(self, units: Ints, low: NDArray[np.bool_]) -> None:
+        """Count another round in a row as a candidate, or none; a round of grace passes."""
+        self.streak[units] = np.where(low, self.streak[units] + 1, 0)
+        self.grace[units] = np.maximum(self.grace[units] - 1, 0)
+
+    def may_grow(self, now: int) -> bool:
+        """Hysteresis: not within four rounds of the last event."""
+        return now - max(self.pruned_at, self.grown_at) > 4
+
+    def parents(self, growth: float, random: np.random.Generator) -> list[int]:
+        """Units to copy: round(γ·C), γ = growth·0.8^(growths so far), from the best quarter by exp of their score."""
+        units = len(self.own)
+        number = max(1, round(growth * 0.8**self.growths * units))
+        values = self.value(np.arange(units))
+        best = np.argsort(-values, kind="stable")[: max(number, -(-units // 4))]
+        odds = np.exp(values[best] - values[best].max())
+        return sorted(random.choice(best, size=number, replace=False, p=odds / odds.sum()).tolist())
+
+    def take(self, index: Ints) -> Standing:
+        """The standing of these units, in this order."""
+        return replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
+
+    def grown(self, parents: Sequence[int], now: int) -> Standing:
+        """The standing after copies were put right after their parents; copies have five rounds of grace."""
+        order = np.sort(np.concatenate([np.arange(len(self.own)), np.asarray(parents, dtype=np.int64)]))
+        found = self.take(order)
+        copies = np.concatenate([[False], order[1:] == order[:-1]])
+        found.grace[copies] = 5
+        found.growths, found.grown_at, found.saturated = self.growths + 1, now, 0
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        return {
+            **{name: torch.from_numpy(getattr(self, name).copy()) for name in _ARRAYS},
+            **{name: getattr(self, name) for name in _NUMBERS},
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Standing:
+        """Read what `state` wrote."""
+        arrays: dict[str, Any] = {name: state[name].numpy().copy() for name in _ARRAYS}
+        numbers: dict[str, Any] = {name: int(state[name]) for name in _NUMBERS}
+        return cls(**arrays, **numbers)

@@ -1,0 +1,177 @@
+"""Remove the units of a plan from a model, in place, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateurs.errors import ModelError, PlanError
+from secateurs.graph import check_model, prove
+from secateurs.graph.widths import fit_attributes
+from secateurs.surgery.derived import derived
+from secateurs.surgery.journal import Journal
+from secateurs.surgery.optimizer import memories, optimizers_of
+from secateurs.surgery.plan import Indices, Plan
+from secateurs.surgery.soundness import check_plain
+from secateurs.surgery.tensors import differences, named_tensors, select, shapes
+
+Targets = Mapping[str, tuple[Tensor, Mapping[int, Indices]]]
+"""Name -> the tensor, and dimension -> indices to keep (or repeat) of it."""
+
+
+class Swap(NamedTuple):
+    """New contents and gradient for a parameter or buffer that stays the same object."""
+
+    tensor: Tensor
+    data: Tensor
+    grad: Tensor | None
+
+
+def apply(
+    plan: Plan,
+    model: nn.Module,
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    *,
+    proof: bool = True,
+) -> nn.Module:
+    """Remove a plan's units from a model, in place, and return the model.
+
+    Every Parameter and buffer stays the same object and only its contents shrink, so that optimizers, schedulers and
+    averages that hold it go on as they were; gradients and the optimizer's moments lose the same entries;
+    `requires_grad`, memory format, hooks and mode stay. Module attributes (`out_channels`, `groups`, `num_heads`)
+    follow. Pass every optimizer of the model, alone or in a list.
+
+    Nothing is written before all is checked and prepared, and a failure while writing undoes what was written. If the
+    plan has its graph, the pruned network is first proved, on the meta device, to compute what the masked one does
+    (`proof=False` is for callers that have just done so).
+
+    A wrapper (DistributedDataParallel, torch.compile) is taken off: the model inside is cut and returned. Wrap it
+    again, because the wrapper's buckets or compiled code are made for the old shapes.
+
+    Raises ModelError for a model that cannot be cut as it is, PlanError if the plan or the optimizer does not belong
+    to it, ProofError if the result would compute something else.
+    """
+    model = check_model(model)
+    check_signature(plan, model)
+    targets = targets_of(plan, model)
+    check_plain(model)
+    refuse_shared_memory(model, targets)
+    parameters = {n: t for n, t in targets.items() if isinstance(t[0], torch.nn.Parameter)}
+    settings = settings_of(plan, model)
+    optimizers = optimizers_of(optimizer)
+    if proof and plan.graph is not None:
+        prove(plan.graph, model, plan.keep)
+    with torch.inference_mode(mode=False), torch.no_grad():
+        swaps, remembered = prepare(targets), memories(optimizers, parameters)
+        with Journal() as journal:
+            write(journal, model, swaps, settings)
+            for memory in remembered:
+                journal.put(memory.state, memory.key, memory.value)
+    return model
+
+
+def check_signature(plan: Plan, model: nn.Module) -> None:
+    """Refuse a model whose tensors do not have the names and shapes that the plan was made for."""
+    found = shapes(model)
+    problem = differences(plan.signature, found)
+    if problem:
+        message = (
+            f"the plan was made for another network: {problem}. {_guess(plan, found)}"
+            "A plan fits only the tensors it was made for. Trace this model and make a plan on its graph."
+        )
+        raise PlanError(message)
+
+
+def _guess(plan: Plan, found: Mapping[str, tuple[int, ...]]) -> str:
+    """Name the two likely reasons why a plan does not fit, where they hold."""
+    inside = {name.removeprefix("module."): shape for name, shape in found.items() if name.startswith("module.")}
+    if not differences(plan.signature, inside):
+        return "They are all there, inside a wrapper: pass model.module. "
+    return (
+        "" if differences(plan.signature_after(), found) else "The model already has the shapes that the plan leaves. "
+    )
+
+
+def prepare(targets: Targets) -> list[Swap]:
+    """Slice every tensor that shrinks, and its gradient, without touching it."""
+    return [
+        Swap(tensor, select(tensor.detach(), dims), None if tensor.grad is None else select(tensor.grad, dims))
+        for tensor, dims in targets.values()
+    ]
+
+
+def write(
+    journal: Journal, model: nn.Module, swaps: Iterable[Swap], settings: Mapping[tuple[str, str], object]
+) -> None:
+    """Write prepared contents and attributes into the model, on record."""
+    for swap in swaps:
+        journal.swap(*swap)
+    _write_attributes(journal, model, settings)
+    for module, name, value in derived(model):
+        journal.assign(module, name, value)
+    # the integers that standard modules keep beside their weights are read off the new shapes, once `groups` is set
+    _write_attributes(journal, model, fit_attributes(model))
+
+
+def _write_attributes(journal: Journal, model: nn.Module, settings: Mapping[tuple[str, str], object]) -> None:
+    for (path, name), value in settings.items():
+        module = model.get_submodule(path)
+        if getattr(module, name) != value:
+            journal.assign(module, name, value)
+
+
+def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
+    """Give the plan's attributes as (module path, name) -> value; refuse those that the model does not have."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    settings: dict[tuple[str, str], object] = {}
+    for place, value in plan.attributes.items():
+        path, _, name = place.rpartition(":")
+        if path not in modules or not hasattr(modules[path], name):
+            message = (
+                f"the plan sets {name} of module {path or 'model'!r} to {value}, and the model has no such attribute. "
+                "Its code differs from that of the model the plan was made on. Trace this model and plan again."
+            )
+            raise PlanError(message)
+        settings[path, name] = value
+    return settings
+
+
+def targets_of(plan: Plan, model: nn.Module) -> Targets:
+    """Give each tensor that changes once, under its first name, with what is kept of it."""
+    first: dict[int, str] = {}
+    targets: dict[str, tuple[Tensor, Mapping[int, Indices]]] = {}
+    for name, tensor in named_tensors(model).items():
+        original = first.setdefault(id(tensor), name)
+        if plan.dims(name) != plan.dims(original):
+            message = (
+                f"{original} and {name} are one tensor in this model, and two in the network the plan was made on. "
+                "The plan cuts them differently. Trace this model and make a plan on its graph."
+            )
+            raise PlanError(message)
+        if original == name and plan.dims(name):
+            targets[name] = (tensor, plan.dims(name))
+    return targets
+
+
+def refuse_shared_memory(model: nn.Module, targets: Container[str]) -> None:
+    """Refuse two different tensors in one piece of memory, if one of them is to be cut: they would come apart."""
+    owner: dict[tuple[str, int], tuple[str, Tensor]] = {}
+    for name, tensor in _in_memory(model):
+        place = (str(tensor.device), tensor.untyped_storage().data_ptr())
+        other, first = owner.setdefault(place, (name, tensor))
+        if first is not tensor and (name in targets or other in targets):
+            message = (
+                f"{other} and {name} are two tensors in one piece of memory. Cutting one would part it from the other. "
+                "Tie them as one Parameter object, or give each its own memory: p.data = p.data.clone()."
+            )
+            raise ModelError(message)
+
+
+def _in_memory(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in named_tensors(model).items():
+        if tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel():
+            yield name, tensor

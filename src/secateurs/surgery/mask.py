@@ -1,0 +1,41 @@
+"""Silence the units of a plan in a copy of the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.graph import check_model
+from secateurs.surgery.apply import check_signature
+from secateurs.surgery.plan import Plan
+from secateurs.surgery.tensors import duplicate, named_tensors
+
+
+def mask(plan: Plan, model: nn.Module) -> nn.Module:
+    """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
+
+    Only the direction of a weight norm stays, which has no zero: its scale is silenced instead.
+    The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact.
+    The model itself is not touched. Raises PlanError if the plan was made for another network.
+    """
+    model = check_model(model)
+    check_signature(plan, model)
+    copy = duplicate(model)
+    silence(plan, copy)
+    return copy
+
+
+def silence(plan: Plan, model: nn.Module) -> None:
+    """Zero the removed entries of every tensor of a model, in place."""
+    with torch.no_grad():
+        for name, tensor in named_tensors(model).items():
+            loud = plan.directions.get(plan.aliases.get(name, name), ())
+            for dim, kept in plan.dims(name).items():
+                if dim not in loud:
+                    tensor.index_fill_(dim, _removed(tensor, dim, kept), 0)
+
+
+def _removed(tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
+    gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
+    gone[list(kept)] = False
+    return gone.nonzero().squeeze(1).to(tensor.device)

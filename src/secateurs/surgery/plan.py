@@ -1,0 +1,232 @@
+"""A plan: which units of a network are kept, and what that means for every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateurs.errors import InputError, PlanError, near
+from secateurs.graph import Graph, Group
+from secateurs.surgery.document import read_plan, write_plan
+from secateurs.surgery.tensors import select, show
+
+Units = Iterable[int] | NDArray[np.int64] | NDArray[np.bool_] | Tensor
+
+Indices = tuple[int, ...]
+Setting = int | tuple[int, ...]
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What a wrapper (DistributedDataParallel, an averaged model, torch.compile) writes before each name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units are kept: a value that knows the network by the names of its tensors only.
+
+    keep: every group of the graph -> its kept units, ascending; units: every group -> how many units it has now.
+    tensors: canonical tensor name -> dimension -> kept indices, for what shrinks only; aliases: other name of a tied
+    tensor -> canonical name; signature: every name -> shape before. attributes: `module.path:attribute` -> new value,
+    for integers that follow a width and cannot be read off a shape (`groups`, `num_heads`). directions: tensor ->
+    dimensions that silence leaves alone, because what lies along them is divided by its own length (the v of a weight
+    norm). graph is what the plan was made on, in memory only: it is not saved, and a plan read from a file has none.
+
+    >>> from secateurs.surgery.plan import Plan
+    >>> plan = Plan({"fc1": (0, 2)}, {"fc1": 3}, {"fc1.weight": {0: (0, 2)}}, signature={"fc1.weight": (3, 4)})
+    >>> plan.slice({"fc1.weight": torch.ones(3, 4)})["fc1.weight"].shape
+    torch.Size([2, 4])
+    """
+
+    keep: Mapping[str, Indices]
+    units: Mapping[str, int]
+    tensors: Mapping[str, Mapping[int, Indices]]
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    attributes: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    directions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    graph: Graph | None = field(default=None, compare=False, repr=False)
+
+    @staticmethod
+    def from_keep(graph: Graph, keep: Mapping[str, Units]) -> Plan:
+        """Choose by hand: group name -> kept units (indices in any order, or a boolean mask); other groups keep all.
+
+        InputError names an unknown group (with near matches), a unit out of range, one named twice, an empty choice.
+        """
+        known = {group.name for group in graph.groups}
+        for name in keep:
+            if name not in known:
+                message = f"no group {name!r} in this graph: {near(name, known)}"
+                raise InputError(message)
+        chosen = {g.name: kept_units(g, keep[g.name]) if g.name in keep else _all(g) for g in graph.groups}
+        arrays = {name: np.asarray(units, dtype=np.int64) for name, units in chosen.items()}
+        indices = graph.kept_indices(arrays)
+        tensors = {t: {d: tuple(index.tolist()) for d, index in dims.items()} for t, dims in indices.items() if dims}
+        attributes = {f"{path}:{name}": value for (path, name), value in graph.attributes(arrays).items()}
+        return Plan(
+            keep=chosen,
+            units={group.name: group.units for group in graph.groups},
+            tensors=tensors,
+            aliases=dict(graph.aliases),
+            attributes=attributes,
+            signature={name: tuple(shape) for name, shape in graph.signature.items()},
+            directions=_directions(graph, tensors),
+            graph=graph,
+        )
+
+    @staticmethod
+    def identity(graph: Graph) -> Plan:
+        """Keep every unit of every group."""
+        return Plan.from_keep(graph, {})
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read what `to_json` wrote; PlanError says what is wrong with anything else."""
+        return Plan(**read_plan(text))
+
+    def to_json(self) -> str:
+        """Write the plan as JSON (versioned, indices as runs such as `0-3,5`); the graph stays behind."""
+        return write_plan(self)
+
+    def dims(self, name: str) -> Mapping[int, Indices]:
+        """Give what is kept of one tensor, under any of its names: dimension -> kept indices; empty if untouched."""
+        return self.tensors.get(self.aliases.get(name, name), {})
+
+    def signature_after(self) -> dict[str, tuple[int, ...]]:
+        """Give every tensor's shape in the pruned network, under all of its names."""
+        return {
+            name: tuple(len(self.dims(name).get(d, range(n))) for d, n in enumerate(shape))
+            for name, shape in self.signature.items()
+        }
+
+    def slice(self, mapping: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Slice any name -> tensor mapping: a state dict, gradients, an average of weights.
+
+        Names that the plan does not know pass as they are.
+        A name that only a wrapper's prefix (`module.`) hides from the plan is refused rather than passed on whole.
+        """
+        return {name: self._slice_one(name, tensor) for name, tensor in mapping.items()}
+
+    def then(self, after: Plan) -> Plan:
+        """Compose: this plan, then one made on the graph that this one leaves (`graph.shrink(plan.keep)`)."""
+        left = {name: len(units) for name, units in self.keep.items()}
+        if dict(after.units) != left or dict(after.signature) != self.signature_after():
+            message = (
+                "the second plan was not made on what the first one leaves "
+                f"({_first_difference(left, after.units) or 'the tensors have other shapes'}). "
+                "Plans compose only in the order in which they were made. Make it on graph.shrink(first.keep)."
+            )
+            raise PlanError(message)
+        names = self.tensors.keys() | after.tensors.keys()
+        return Plan(
+            keep={name: _pick(units, after.keep[name]) for name, units in self.keep.items()},
+            units=self.units,
+            tensors={n: _chain(self.tensors.get(n, {}), after.tensors.get(n, {})) for n in sorted(names)},
+            aliases=self.aliases,
+            attributes={**self.attributes, **after.attributes},
+            signature=self.signature,
+            directions=_union(self.directions, after.directions),
+            graph=self.graph,
+        )
+
+    def summary(self) -> str:
+        """Show the width of every group before and after, as a text table."""
+        wide = max((len(name) for name in self.keep), default=5)
+        lines = [f"{'group':<{wide}}  before  after   kept"]
+        for name, units in self.keep.items():
+            before, after = self.units[name], len(units)
+            lines.append(f"{name:<{wide}}  {before:>6}  {after:>5}  {after / before:>4.0%}")
+        before, after = sum(self.units.values()), sum(map(len, self.keep.values()))
+        lines.append(f"{'units':<{wide}}  {before:>6}  {after:>5}  {after / max(before, 1):>4.0%}")
+        return "\n".join(lines)
+
+    def _slice_one(self, name: str, tensor: Tensor) -> Tensor:
+        shape = self.signature.get(name)
+        if shape is None:
+            bare = next((name.removeprefix(w) for w in WRAPPERS if name.startswith(w)), name)
+            if bare != name and bare in self.signature:
+                message = (
+                    f"{name} is not in this plan, but {bare} is. The mapping comes from a wrapped model. "
+                    f"Take it from the model inside, or strip the prefix {name.removesuffix(bare)!r} from its names."
+                )
+                raise PlanError(message)
+            return tensor
+        if tuple(tensor.shape) != shape:
+            message = (
+                f"{name} is {show(tensor.shape)}, but the plan was made for {show(shape)}. "
+                "A plan slices only tensors of the network it was made on, once. Make a plan for this network."
+            )
+            raise PlanError(message)
+        dims = self.dims(name)
+        return select(tensor, dims) if dims else tensor
+
+
+def kept_units(group: Group, choice: Units) -> Indices:
+    """Read a choice of units of one group: indices in any order or a mask, a list, an array or a tensor."""
+    array = choice.detach().cpu().numpy() if isinstance(choice, torch.Tensor) else np.asarray(list(choice))
+    if array.dtype == np.bool_ and array.shape == (group.units,):
+        array = np.flatnonzero(array)
+    units = np.sort(array)
+    if problem := _problem(units, group.units):
+        message = (
+            f"the units chosen for group {group.name!r} cannot be used: {problem}. "
+            f"A choice is distinct indices from 0 to {group.units - 1}, or a mask of {group.units} booleans."
+        )
+        raise InputError(message)
+    return tuple(units.tolist())
+
+
+def _problem(units: NDArray[np.generic], count: int) -> str:
+    if units.size == 0:
+        return "none is kept, and a network with an empty layer computes nothing"
+    if units.dtype == np.bool_:
+        return f"the mask has shape {units.shape}"
+    if units.ndim != 1 or not np.issubdtype(units.dtype, np.integer):
+        return f"they are {units.dtype} of shape {units.shape}"
+    values = units.astype(np.int64)
+    outside = values[(values < 0) | (values >= count)]
+    if outside.size:
+        return f"{outside.tolist()[:5]} are out of range"
+    again = values[1:][np.diff(values) == 0]
+    return f"{sorted(set(again.tolist()))[:5]} are named twice" if again.size else ""
+
+
+def _all(group: Group) -> Indices:
+    return tuple(range(group.units))
+
+
+def _pick(first: Indices, second: Indices) -> Indices:
+    return tuple(first[i] for i in second)
+
+
+def _chain(first: Mapping[int, Indices], second: Mapping[int, Indices]) -> dict[int, Indices]:
+    both = {d: _pick(first[d], second[d]) if d in second else first[d] for d in first}
+    return dict(sorted({**second, **both}.items()))
+
+
+def _directions(graph: Graph, cut: Mapping[str, Mapping[int, Indices]]) -> dict[str, tuple[int, ...]]:
+    found = {(s.tensor, s.dim) for group in graph.groups for s in group.slices if s.role == "direction"}
+    return _by_tensor((tensor, dim) for tensor, dim in found if dim in cut.get(tensor, {}))
+
+
+def _union(first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return _by_tensor({(name, dim) for each in (first, second) for name, dims in each.items() for dim in dims})
+
+
+def _by_tensor(pairs: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for name, dim in sorted(pairs):
+        found[name] = (*found.get(name, ()), dim)
+    return found
+
+
+def _first_difference(left: Mapping[str, int], right: Mapping[str, int]) -> str:
+    for name in sorted(left.keys() | right.keys()):
+        if left.get(name) != right.get(name):
+            return (
+                f"{name!r} has {left.get(name, 'no')} units after the first and {right.get(name, 'none')} in the second"
+            )
+    return ""

@@ -1,0 +1,70 @@
+"""Re-estimate the running statistics of batch normalisation after surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+
+from secateurs.errors import InputError
+from secateurs.evidence.batches import read_batch
+from secateurs.evidence.purity import device_of, untouched
+
+
+def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
+    """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
+
+    A pruned network feeds its norms other activations than the ones they were averaged over; a few dozen batches mend
+    that, with no gradient step. The average is cumulative, μ ← μ + (m_k - μ) / k over batches k = 1 … n (PyTorch's
+    `momentum=None`), in a forward where only BatchNorm is in train mode: dropout stays off. Weights, mode, momentum and
+    random state are left as they were; if a batch fails, so are the statistics.
+
+    `data` yields what a training loop takes: (images, labels), images alone, or a dict of keyword inputs. Statistics
+    belong to the training set, with its augmentation. `batches=None` takes all of it.
+
+    >>> norm = nn.BatchNorm1d(1)
+    >>> _ = recalibrate(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
+    >>> norm.running_mean.item(), norm.running_var.item(), norm.momentum
+    (4.0, 2.0, 0.1)
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    if not norms:
+        return model
+    device, count = device_of(model), 0
+    with untouched(model), _averaging(norms), torch.no_grad():
+        for count, raw in enumerate(islice(data, batches), start=1):
+            batch = read_batch(raw, count - 1, device)
+            model(*batch.args, **batch.kwargs)
+        if not count:
+            message = (
+                "the data gave no batch. Running statistics cannot be estimated from nothing. "
+                "Pass a DataLoader or a list of batches; an exhausted generator is empty the second time."
+            )
+            raise InputError(message)
+    return model
+
+
+@contextmanager
+def _averaging(norms: list[_BatchNorm]) -> Generator[None]:
+    """Let the norms average from scratch; on an error give their statistics back."""
+    momenta = [norm.momentum for norm in norms]
+    before = [{n: b.clone() for n, b in norm.named_buffers(recurse=False)} for norm in norms]
+    try:
+        for norm in norms:
+            norm.training = True
+            norm.momentum = None
+            norm.reset_running_stats()
+        yield
+    except BaseException:
+        for norm, buffers in zip(norms, before, strict=True):
+            for name, buffer in norm.named_buffers(recurse=False):
+                buffer.copy_(buffers[name])
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

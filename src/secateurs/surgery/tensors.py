@@ -1,0 +1,108 @@
+"""Named tensors of a model, and how one of them loses entries."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+M = TypeVar("M", bound="nn.Module")
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Give every parameter and buffer under all of its names: a tied tensor appears once for each."""
+    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    named.update(model.named_buffers(remove_duplicate=False))
+    return named
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Give the shape of every parameter and buffer under all of its names."""
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+
+
+def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+    """Say in words how two signatures differ, the first few tensors by name; empty where they agree.
+
+    >>> differences({"a": (2, 3), "b": (1,)}, {"a": (2, 4), "c": (1,)})
+    'missing: b; unexpected: c; other shape: a is 2×4, not 2×3'
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    other = [
+        f"{name} is {show(found[name])}, not {show(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    parts = {"missing": missing, "unexpected": extra, "other shape": other}
+    return "; ".join(f"{kind}: {_first(names)}" for kind, names in parts.items() if names)
+
+
+def show(shape: Sequence[int]) -> str:
+    """Write a shape as `64×3×7×7`; a scalar is `scalar`."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def physical_order(tensor: Tensor) -> tuple[int, ...]:
+    """Give the dimensions from slowest to fastest in memory: (0, 2, 3, 1) for channels_last, (0, 1, 2, 3) by default.
+
+    A dimension of size 1 has no say in memory, so ties put the larger dimension first, as the default strides of
+    both formats do.
+    """
+    strides, sizes = tensor.stride(), tensor.shape
+    return tuple(sorted(range(tensor.dim()), key=lambda d: (-strides[d], -sizes[d], d)))
+
+
+def in_order(tensor: Tensor, order: Sequence[int]) -> Tensor:
+    """Copy a tensor so that its dimensions lie in memory in the given order.
+
+    >>> in_order(torch.zeros(2, 3, 4, 4), (0, 2, 3, 1)).is_contiguous(memory_format=torch.channels_last)
+    True
+    """
+    back = sorted(range(tensor.dim()), key=order.__getitem__)
+    return tensor.permute(tuple(order)).clone(memory_format=torch.contiguous_format).permute(back)
+
+
+def select(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
+    """Keep (or repeat) the given indices along the given dimensions, in a new tensor of the same memory format.
+
+    >>> select(torch.arange(6).view(2, 3), {1: (0, 2)}).tolist()
+    [[0, 2], [3, 5]]
+    """
+    chosen = {dim: torch.tensor(index, dtype=torch.int64, device=tensor.device) for dim, index in dims.items()}
+    if tensor.layout is not torch.strided:
+        for dim, index in chosen.items():
+            tensor = tensor.index_select(dim, index)
+        return tensor
+    order = physical_order(tensor)
+    inner = tensor.permute(order)
+    for dim, index in chosen.items():
+        inner = inner.index_select(order.index(dim), index)
+    back = sorted(range(tensor.dim()), key=order.__getitem__)
+    return inner.permute(back)
+
+
+def duplicate(model: M) -> M:
+    """Copy a model, also where a module caches an activation that autograd still tracks.
+
+    `copy.deepcopy` refuses tensors with a history (a stored feature map, the `weight` of the old weight norm); such a
+    cache is copied by value.
+    """
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")

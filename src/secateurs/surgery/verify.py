@@ -1,0 +1,156 @@
+"""Does removal equal silence? Measured on a model and an input, for the plan and for each of its groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import InputError, PlanError
+from secateurs.evidence.purity import device_of
+from secateurs.graph import check_model
+from secateurs.graph.inputs import as_call
+from secateurs.surgery.apply import apply, check_signature
+from secateurs.surgery.mask import silence
+from secateurs.surgery.outputs import Call, checked_output_of, moved, output_of, relative_error, traced_call
+from secateurs.surgery.plan import Plan
+from secateurs.surgery.tensors import duplicate
+
+TOLERANCE = 1e-9
+"""What float64 may leave of an exact removal, relative to the largest output (law 1)."""
+
+
+@dataclass(frozen=True)
+class GroupError:
+    """The relative error when one group alone is pruned; `because` names what makes an inexact group inexact."""
+
+    name: str
+    error: float
+    exact: bool = True
+    because: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        why = "" if self.exact else f"  inexact: {'; '.join(self.because)}"
+        return f"{self.name}: {self.error:.1e}{why}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far the pruned network's output is from the masked one's.
+
+    error: all exact groups of the plan removed together, max|pruned − masked| / max|masked|; it must stay below
+    tolerance. deviation: the whole plan, inexact groups included. groups: each group alone.
+
+    >>> print(Verification(2e-16, 2e-16, (GroupError("conv1", 2e-16),), 1e-9))
+    removal equals silence: relative error 2.0e-16 (tolerance 1.0e-09)
+      conv1: 2.0e-16
+    """
+
+    error: float
+    deviation: float
+    groups: tuple[GroupError, ...]
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the exact groups, together and each alone, stay below the tolerance."""
+        return max([self.error, *(g.error for g in self.groups if g.exact)]) < self.tolerance
+
+    def raise_if_failed(self) -> None:
+        """Raise PlanError with the groups that differ, if any exact one does."""
+        if not self.passed:
+            guilty = [str(g) for g in self.groups if g.exact and not g.error < self.tolerance]
+            message = (
+                f"the pruned network is not the masked one: relative error {self.error:.1e}, "
+                f"tolerance {self.tolerance:.1e}{', from ' + '; '.join(guilty) if guilty else ''}. "
+                "A unit of these groups reaches the output on a way that the graph does not know. "
+                "Protect their modules (trace(..., protect=[...])) and report the model."
+            )
+            raise PlanError(message)
+
+    def __str__(self) -> str:
+        verdict = "removal equals silence" if self.passed else "removal is NOT silence"
+        lines = [f"{verdict}: relative error {self.error:.1e} (tolerance {self.tolerance:.1e})"]
+        if any(not g.exact for g in self.groups):
+            lines.append(f"with the inexact groups: {self.deviation:.1e}")
+        return "\n".join([*lines, *(f"  {group}" for group in self.groups)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """A copy of the model in the dtype of the comparison, and what to run it on."""
+
+    model: nn.Module
+    call: Call
+
+    def error(self, plan: Plan) -> float:
+        """Compare the model pruned by the plan with the model silenced by it."""
+        if not plan.tensors:
+            return 0.0
+        masked, pruned = duplicate(self.model), duplicate(self.model)
+        silence(plan, masked)
+        apply(plan, pruned, proof=False)
+        try:
+            output = output_of(pruned, self.call)
+        except Exception as error:
+            cut = [name for name, units in plan.keep.items() if len(units) < plan.units[name]]
+            message = (
+                f"the network with {', '.join(cut[:3])}{' …' if cut[3:] else ''} pruned does not run: {error}. "
+                "Something in its forward depends on a width that the graph does not know. "
+                "Protect these modules (trace(..., protect=[...])) and report the model."
+            )
+            raise PlanError(message) from error
+        return relative_error(output, output_of(masked, self.call))
+
+
+def verify(
+    plan: Plan,
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    per_group: bool = True,
+    dtype: torch.dtype = torch.float64,
+) -> Verification:
+    """Compare the pruned with the masked network on an input, in eval mode, without touching the model.
+
+    Both are copies in `dtype`. With `per_group`, each pruned group is also compared alone (two forwards a group). The
+    tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in any other type. Without example inputs,
+    those that the graph was traced on are used.
+
+    Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
+    `dtype`, PlanError if the plan was made for another network.
+    """
+    model = check_model(model)
+    check_signature(plan, model)
+    call = _traced_call(plan) if example_inputs is None else as_call(example_inputs)
+    bench = _Bench(duplicate(model).to(dtype), moved(call, dtype, device_of(model)))
+    tolerance = TOLERANCE if dtype == torch.float64 else 1e4 * torch.finfo(dtype).eps
+    checked_output_of(bench.model, bench.call, dtype)
+    return _measure(plan, bench, tolerance, per_group=per_group)
+
+
+def _measure(plan: Plan, bench: _Bench, tolerance: float, *, per_group: bool) -> Verification:
+    deviation = bench.error(plan)
+    graph = plan.graph
+    if graph is None:
+        return Verification(deviation, deviation, (), tolerance)
+    cut = [g for g in graph.groups if len(plan.keep[g.name]) < g.units]
+    exact = {g.name: plan.keep[g.name] for g in cut if g.exact}
+    error = bench.error(Plan.from_keep(graph, exact)) if len(exact) < len(cut) else deviation
+    groups = tuple(
+        GroupError(g.name, bench.error(Plan.from_keep(graph, {g.name: plan.keep[g.name]})), g.exact, g.inexact_because)
+        for g in (cut if per_group else ())
+    )
+    return Verification(error, deviation, groups, tolerance)
+
+
+def _traced_call(plan: Plan) -> Call:
+    if plan.graph is None:
+        message = (
+            "no inputs to verify on. A plan read from a file has no graph, and so no example inputs. "
+            "Pass them: verify(plan, model, example_inputs)."
+        )
+        raise InputError(message)
+    return traced_call(plan.graph)

@@ -1,0 +1,94 @@
+"""Callbacks: the best epoch and the history, and what is shown while training goes on."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from torch import Tensor, nn
+from typing_extensions import override
+
+
+@final
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to; `epoch` counts from 1."""
+
+    epoch: int
+    train_loss: float
+    loss: float
+    accuracy: float
+    """On the validation split, a fraction."""
+
+    def better_than(self, other: "Epoch | None") -> bool:
+        """Higher validation accuracy; among equals, lower validation loss.
+
+        >>> Epoch(2, 0.1, 0.3, 0.98).better_than(Epoch(1, 0.2, 0.4, 0.98))
+        True
+        """
+        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@final
+class Progress(Callback):
+    """Keep every epoch's figures and the best one's weights inside the checkpoint, so that one file resumes all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.history: tuple[Epoch, ...] = ()
+        self.best: Epoch | None = None
+        self.weights: dict[str, Tensor] = {}
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = Epoch(
+            trainer.current_epoch + 1, found["train/loss"], found["validation/loss"], found["validation/accuracy"]
+        )
+        self.history = (*self.history, epoch)
+        if math.isfinite(epoch.train_loss) and epoch.better_than(self.best):
+            self.best = epoch
+            self.weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        best = asdict(self.best) if self.best else None
+        return {"history": [asdict(epoch) for epoch in self.history], "best": best, "weights": self.weights}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = tuple(Epoch(**epoch) for epoch in state_dict["history"])
+        self.best = Epoch(**state_dict["best"]) if state_dict["best"] else None
+        self.weights = state_dict["weights"]
+
+
+@final
+class Bar(RichProgressBar):
+    """Lightning's bar, with the validation accuracy beside it and nothing else, so that it fits on a line."""
+
+    @override
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        accuracy = trainer.callback_metrics.get("validation/accuracy")
+        return {} if accuracy is None else {"validation": f"{100 * float(accuracy):.1f} %"}
+
+
+@final
+class Lines(Callback):
+    """Say one line an epoch, where a progress bar cannot be drawn."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        found = trainer.callback_metrics
+        self.say(
+            f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: loss {float(found['train/loss']):.3f}, "
+            f"validation {100 * float(found['validation/accuracy']):.2f} %"
+        )

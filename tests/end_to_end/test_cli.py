@@ -1,0 +1,547 @@
+"""The command line, from flags to a run folder: what it writes, how it resumes, and what it refuses."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import secateurs as sct
+from secateurs.cli import main, outcome
+from secateurs.cli.demo import RECIPE
+from secateurs.cli.recipe import Recipe
+from secateurs.data import load
+from secateurs.report import Report, picture
+from secateurs.training import Loaders, evaluate
+from secateurs.training.module import Classifier
+
+NET = """
+from torch import nn
+
+def net(in_channels, num_classes):
+    def conv(before, after, stride):
+        return nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+    return nn.Sequential(
+        *conv(in_channels, 8, 1), *conv(8, 12, 2), *conv(12, 12, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(12, num_classes),
+    )
+
+def wide(in_channels, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, 100), nn.ReLU(), nn.Linear(100, num_classes))
+"""
+
+FAST = ["--train-epochs", "2", "--epochs", "1", "--batch-size", "64", "--device", "cpu", "--threads", "1"]
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def fresh(own):
+    """The dense network of the runs below, as `secateurs.load` wants it."""
+    namespace = {}
+    exec(own.read_text(), namespace)
+    return namespace["net"](1, 10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief():
+    """Latency is measured in a twentieth of a second, and pictures are coarse: nobody looks at these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outcome, "latency", partial(outcome.latency, seconds=0.05))
+        patch.setattr(picture, "DOTS", 20)
+        yield
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory):
+    """A user's own network in a user's own file."""
+    path = tmp_path_factory.mktemp("own") / "own.py"
+    path.write_text(NET)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prune(own):
+    """`secateurs prune` of that network, into a folder."""
+
+    def run(out, *flags, macs="0.5"):
+        return main(["prune", "--model", f"{own}:net", "--macs", macs, "--out", str(out), *FAST, *flags])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(prune, tmp_path_factory):
+    """A run from start to end."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    assert prune(out) == 0
+    return out
+
+
+def test_the_run_folder_holds_what_was_promised(finished):
+    """The model, its plan and recipe, the report and its picture."""
+    promised = {"model.safetensors", "plan.json", "recipe.yaml", "report.json", "report.png"}
+
+    assert promised <= {path.name for path in finished.iterdir()}
+    assert (finished / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_the_budget_is_met(finished):
+    """At most half of the multiply-accumulates remain, in the report and in the plan."""
+    report = Report.from_json((finished / "report.json").read_text())
+
+    assert report.after.macs <= 0.5 * report.before.macs
+    assert report.after.params < report.before.params
+    assert report.after.file_bytes < report.before.file_bytes
+
+
+def test_the_saved_model_is_the_one_that_was_reported(finished, own):
+    """Loaded onto the user's own class, it has the reported test accuracy, parameters and widths."""
+    report = Report.from_json((finished / "report.json").read_text())
+    model = sct.load(fresh(own), finished)
+    test = Loaders(load("digits"), batch_size=64).test_dataloader()
+
+    assert report.after.accuracy == pytest.approx(evaluate(model, test, device="cpu"), abs=1e-6)
+    assert report.after.params == sum(p.numel() for p in model.parameters())
+    assert {w.name: w.after for w in report.widths}["0"] == model[0].out_channels
+
+
+def test_stages_are_recorded_in_order(finished):
+    """Each with its validation accuracy."""
+    report = Report.from_json((finished / "report.json").read_text())
+
+    assert ["trained", "pruned", "recalibrated", "recovered"] == [stage.name for stage in report.stages]
+    assert all(0 <= stage.accuracy <= 1 for stage in report.stages)
+    assert read(finished / "stages" / "pruned.json")["error"] < 1e-9
+
+
+def test_the_resolved_recipe_says_everything(finished, own):
+    """Every field, paths absolute, the method with its options."""
+    keys = yaml.safe_load((finished / "recipe.yaml").read_text())
+
+    assert set(Recipe().as_keys()) == set(keys)
+    assert keys["model"] == f"{own}:net"
+    assert {"name": "magnitude", "p": 1, "roles": None} == keys["method"]
+
+
+def test_the_same_recipe_gives_the_same_plan_and_weights(finished, tmp_path):
+    """Run again from the run folder's own recipe, bit for bit."""
+    assert main(["prune", "--config", str(finished / "recipe.yaml"), "--out", str(tmp_path / "again")]) == 0
+
+    for name in ("plan.json", "model.safetensors"):
+        assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_one_table_is_printed(finished, prune, capsys):
+    """Figures before and after, and the widths; a finished run that is resumed prints it again and does no work."""
+    before = (finished / "model.safetensors").stat().st_mtime_ns
+
+    assert prune(finished, "--resume") == 0
+    printed = capsys.readouterr().out
+
+    for row in ("test accuracy", "MACs", "parameters", "activation memory", "file size", "latency", "width of 0"):
+        assert len(re.findall(rf"^\s*{row}\s", printed, re.MULTILINE)) == 1
+    assert before == (finished / "model.safetensors").stat().st_mtime_ns
+
+
+def test_weights_from_a_file_are_pruned_without_training(prune, own, finished, tmp_path, monkeypatch):
+    """The dense network is the file's; the same recovery from the same weights gives the same network."""
+    dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
+    save_file(dense.state_dict(), tmp_path / "dense.safetensors")
+
+    assert prune(tmp_path / "out", "--weights", str(tmp_path / "dense.safetensors")) == 0
+
+    assert (finished / "plan.json").read_bytes() == (tmp_path / "out" / "plan.json").read_bytes()
+    assert not (tmp_path / "out" / "checkpoints" / "training").exists()
+
+
+def test_a_recovery_of_no_epochs_is_the_recalibrated_network(prune, tmp_path):
+    """Nothing is fine-tuned, everything else is done."""
+    assert prune(tmp_path / "out", "--epochs", "0", "--train-epochs", "1") == 0
+    stages = {s.name: s.accuracy for s in Report.from_json((tmp_path / "out" / "report.json").read_text()).stages}
+
+    assert stages["recalibrated"] == stages["recovered"]
+
+
+@pytest.mark.parametrize("call", [1, 18, 35])
+def test_a_run_that_fails_anywhere_resumes_to_the_same_end(finished, prune, tmp_path, monkeypatch, call):
+    """Stopped at a step of the first epoch, of the second, and of the fine-tuning."""
+    step, count = Classifier.training_step, iter(range(1, 10_000))
+
+    def stop(self, batch, index):
+        if next(count) == call:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        assert prune(tmp_path / "out") == 130
+
+    assert prune(tmp_path / "out", "--resume") == 0
+    for name in ("plan.json", "model.safetensors"):
+        assert (finished / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on(prune, tmp_path, monkeypatch, capsys):
+    """One sentence with the command, exit code 130."""
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
+
+    assert prune(tmp_path / "out") == 130
+    assert capsys.readouterr().err.strip().endswith("--resume")
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_to_the_same_end(finished, own, tmp_path):
+    """SIGKILL as soon as the first epoch is on disk."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "import sys; from secateurs.cli import main; sys.exit(main())"]
+    command += ["prune", "--model", f"{own}:net", "--macs", "0.5", "--out", str(out), *FAST]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not (out / "checkpoints" / "training" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+
+    assert subprocess.run([*command, "--resume"], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    for name in ("plan.json", "model.safetensors"):
+        assert (finished / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_what_decides_is_never_the_test_split(prune, tmp_path, monkeypatch):
+    """The test split is first read after everything has been saved, and read once for each network."""
+    reads = []
+
+    def test_dataloader(self):
+        reads.append((tmp_path / "out" / "stages" / "recovered.json").exists())
+        return self._loader(self.splits.test)
+
+    monkeypatch.setattr(Loaders, "test_dataloader", test_dataloader)
+
+    assert prune(tmp_path / "out", "--train-epochs", "1") == 0
+    assert [True, True] == reads
+
+
+@pytest.mark.parametrize("method", ["l2", "fpgm", "taylor", "random", "bn-scale"])
+def test_methods_by_name(finished, own, method, tmp_path):
+    """Each meets the budget on the trained network."""
+    dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
+    save_file(dense.state_dict(), tmp_path / "dense.safetensors")
+    flags = ["--weights", str(tmp_path / "dense.safetensors"), "--method", method, "--macs", "0.6", "--epochs", "0"]
+    flags += ["--model", f"{own}:net", "--device", "cpu", "--out", str(tmp_path / "out")]
+
+    assert main(["prune", *flags]) == 0
+    record = read(tmp_path / "out" / "stages" / "pruned.json")
+    assert record["after"]["macs"] <= 0.6 * record["before"]["macs"]
+
+
+REFUSED = {
+    "unknown flag": (["--mcas", "0.5"], "did you mean '--macs'"),
+    "unknown model": (["--model", "resnet21"], "did you mean .*'resnet20'"),
+    "unknown data": (["--data", "digit"], "did you mean 'digits'"),
+    "unknown method": (["--method", "magnitud"], "did you mean 'magnitude'"),
+    "unknown option": (["--method.q", "1"], "did you mean '--method.p'|there is no flag --method.q"),
+    "bad option": (["--method.p", "7"], "p=7"),
+    "option of a wrong type": (["--method.p", "one"], "--method.p takes a whole number, not 'one'"),
+    "flag of a wrong type": (["--epochs", "few"], "--epochs takes a whole number, not 'few'"),
+    "device": (["--device", "gpu"], "--device takes auto or cpu or cuda, not 'gpu'"),
+    "stray word": (["half"], "'half' belongs to no flag"),
+    "budget of zero": (["--macs", "0"], "macs=0"),
+    "budget below zero": (["--macs", "-0.5"], "macs=-0.5"),
+    "budget above the whole": (["--macs", "1.5"], "macs=1.5"),
+    "budget of nan": (["--macs", ".nan"], "macs"),
+    "budget out of reach": (["--macs", "10"], "macs"),
+    "keep nothing": (["--min-keep", "0"], "min_keep=0"),
+    "no batch": (["--batch-size", "0"], "--batch-size 0"),
+    "no epochs": (["--train-epochs", "0"], "--train-epochs 0"),
+    "learning rate": (["--lr", "0"], "learning rate of 0"),
+    "protected nothing": (["--protect", "stem"], "stem"),
+    "data root": (["--data", "cifar10:nowhere/at/all"], "nowhere/at/all is not there"),
+    "weights not there": (["--weights", "absent.safetensors"], "absent.safetensors: this is not there"),
+    "recipe not there": (["--config", "absent.yaml"], "absent.yaml cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_one_sentence(case, prune, tmp_path, capsys):
+    """On standard error, with exit code 2, without a traceback, before anything is made."""
+    flags, words = REFUSED[case]
+
+    assert prune(tmp_path / "out", *flags) == 2
+    printed = capsys.readouterr()
+
+    assert re.search(words, printed.err), printed.err
+    assert (1, "") == (printed.err.count("\n"), printed.out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_budget_is_refused(own, tmp_path, capsys):
+    """Nothing says what should remain."""
+    assert main(["prune", "--model", f"{own}:net", "--out", str(tmp_path / "out")]) == 2
+    assert "--macs 0.5" in capsys.readouterr().err
+
+
+def test_no_folder_is_refused(capsys):
+    """Nothing says where to write."""
+    assert main(["prune", "--macs", "0.5"]) == 2
+    assert "--out FOLDER" in capsys.readouterr().err
+
+
+def _pickle(path, state):
+    torch.save(state, path)
+
+
+def _truncated(path, state):
+    save_file(state, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _text(path, state):
+    path.write_text("weights")
+
+
+def _folder(path, state):
+    path.mkdir()
+
+
+def _renamed(path, state):
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, path)
+
+
+def _wider(path, state):
+    save_file(state | {"0.weight": torch.zeros(9, 1, 3, 3)}, path)
+
+
+def _not_finite(path, state):
+    save_file(state | {"0.weight": state["0.weight"].fill_(float("nan"))}, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (_pickle, "is a pickle: loading one runs whatever code it holds"),
+        (_truncated, "no whole safetensors file"),
+        (_text, "no whole safetensors file"),
+        (_folder, "is a folder"),
+        (_renamed, "'module.' of DataParallel"),
+        (_wider, r"0.weight has shape \(9, 1, 3, 3\) there and \(8, 1, 3, 3\) here"),
+        (_not_finite, "NaN or infinite"),
+    ],
+)
+def test_weights_of_another_kind_or_shape_are_refused(write, words, prune, own, tmp_path, capsys):
+    """The file, what is wrong with it, and what to do."""
+    write(tmp_path / "weights.safetensors", fresh(own).state_dict())
+
+    assert prune(tmp_path / "out", "--weights", str(tmp_path / "weights.safetensors")) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_left_alone(prune, tmp_path, capsys):
+    """Neither a folder with something in it nor a file is written to; an empty folder is fine."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    (tmp_path / "file").write_text("")
+
+    for out, words in (("mine", "exists and is not empty"), ("file", "is a file")):
+        assert prune(tmp_path / out) == 2
+        assert words in capsys.readouterr().err
+    assert prune(tmp_path / "mine", "--resume") == 2
+    assert "no run in it to resume" in capsys.readouterr().err
+    assert ["thesis.tex"] == [path.name for path in (tmp_path / "mine").iterdir()]
+
+
+def test_a_full_disk_is_noticed_before_any_work(prune, tmp_path, monkeypatch, capsys):
+    """With both numbers."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2**20))
+
+    assert prune(tmp_path / "out") == 2
+    assert "has 1 MiB left" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_is_told_and_the_run_resumes(prune, finished, tmp_path, monkeypatch, capsys):
+    """One sentence, exit code 1; what was finished is kept."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        assert prune(tmp_path / "out") == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+    assert prune(tmp_path / "out", "--resume") == 0
+    assert (finished / "plan.json").read_bytes() == (tmp_path / "out" / "plan.json").read_bytes()
+
+
+def test_a_folder_in_use_is_refused(finished, prune, capsys):
+    """Two processes in one folder would overwrite each other's checkpoints."""
+    fcntl = pytest.importorskip("fcntl", reason="locks are POSIX")
+    with (finished / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert prune(finished, "--resume") == 2
+    assert "another process works in" in capsys.readouterr().err
+
+
+def test_resuming_with_other_flags_is_refused(finished, prune, capsys):
+    """A run stays what it was; flags that repeat it are fine."""
+    assert prune(finished, "--resume", "--seed", "1") == 2
+    assert "has seed 0, and 1 was asked for" in capsys.readouterr().err
+    assert main(["prune", "--out", str(finished), "--resume"]) == 0
+
+
+def test_debug_shows_the_traceback(prune, tmp_path, capsys):
+    """For whoever wants it."""
+    assert prune(tmp_path / "out", "--debug", "--lr", "0") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
+    """The file gives what no flag gives; keys may be written with dashes."""
+    recipe = {"model": f"{own}:net", "macs": 0.5, "batch-size": 0, "method": {"name": "l2", "p": 1}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
+
+    assert main(flags) == 2
+    assert "--batch-size 0" in capsys.readouterr().err
+    assert main([*flags, "--batch-size", "-1"]) == 2
+    assert "--batch-size -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("maccs: 0.5", "unknown key 'maccs'; did you mean 'macs'"),
+        ("macs: half", "macs of the recipe .* takes a number"),
+        ("method: {p: 1}", "has no name"),
+        ("method: {name: magnitude, power: 1}", "has no option 'power'"),
+        ("[1, 2", "is not YAML"),
+        ("just words", "holds str"),
+    ],
+)
+def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
+    """By the name of the file and the key."""
+    (tmp_path / "run.yaml").write_text(text)
+
+    assert main(["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["inspect", "--help"]])
+def test_help(command, capsys):
+    """Every command explains itself on standard output."""
+    assert main(command) == 0
+    printed = capsys.readouterr()
+
+    assert printed.out.startswith("usage: secateurs")
+    assert printed.err == ""
+    assert max(map(len, printed.out.splitlines())) <= 120
+
+
+def test_help_names_every_flag_of_a_recipe_and_the_options_of_the_method(capsys):
+    """Fields and flags are the same list."""
+    assert main(["prune", "--method", "taylor", "--help"]) == 0
+    printed = capsys.readouterr().out
+
+    for name in Recipe().as_keys():
+        assert f"--{name.replace('_', '-')} " in printed
+    assert "--method.roles" in printed
+    assert "--method.p " not in printed
+
+
+def test_version_and_unknown_commands(capsys):
+    """The version is the library's; a slip is answered with the near command."""
+    assert main(["--version"]) == 0
+    assert f"secateurs {sct.__version__}\n" == capsys.readouterr().out
+    assert main(["prun"]) == 2
+    assert "did you mean 'prune'" in capsys.readouterr().err
+
+
+def test_inspect_shows_groups_protection_and_cost(capsys):
+    """Every group by name, each reason once, and the three costs."""
+    assert main(["inspect", "resnet20"]) == 0
+    printed = capsys.readouterr().out
+
+    for name in ("conv1", "layer1.0.conv1", "layer3.2.conv1"):
+        assert len(re.findall(rf"^ {re.escape(name)} ", printed, re.MULTILINE)) == 1
+    assert "It is an output of the model" in printed
+    assert "269.7 k parameters" in printed
+
+
+def test_inspect_follows_its_flags(own, capsys):
+    """One's own network, on one's own input, with a module protected."""
+    assert main(["inspect", f"{own}:net", "--input", "1x1x8x8", "--classes", "3", "--protect", "0"]) == 0
+    printed = capsys.readouterr().out
+
+    assert "2 groups" in printed or "1 groups" in printed
+    assert not re.search(r"^ 0 ", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name the network first"),
+        (["resnet2"], "no model is called"),
+        (["resnet20", "--input", "3x-2"], "is no shape"),
+        (["resnet20", "--input", "1x4"], "does not run|shape"),
+        (["resnet20", "--classes", "0"], "--classes 0"),
+        (["resnet20", "--protect", "stem"], "stem"),
+        (["resnet20", "--macs", "1"], "there is no flag --macs"),
+    ],
+)
+def test_bad_questions_are_refused(arguments, words, capsys):
+    """Like bad runs."""
+    assert main(["inspect", *arguments]) in (1, 2)
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_demo_takes_few_flags(tmp_path, capsys):
+    """It is a recipe of its own; what it does not offer is not silently accepted."""
+    assert main(["demo", "--model", "resnet56", "--out", str(tmp_path / "out")]) == 2
+    assert "there is no flag --model" in capsys.readouterr().err
+    assert ("resnet20", "digits", 0.5) == (RECIPE.model, RECIPE.data, RECIPE.macs)
+
+
+@pytest.mark.slow
+def test_demo_recovers_its_accuracy(tmp_path):
+    """Within a point of the network before, on the test split; half of the MACs; one seed here."""
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    report = Report.from_json((tmp_path / "demo" / "report.json").read_text())
+
+    assert report.before.accuracy > 0.97
+    assert report.after.accuracy > report.before.accuracy - 0.015
+    assert report.after.macs <= 0.5 * report.before.macs
+
+
+@pytest.mark.slow
+def test_published_resnet20_is_pruned(data_root, tmp_path):
+    """The checkpoint of He et al.'s network on CIFAR-10, one epoch-less run."""
+    if not (data_root / "cifar-10-batches-py").is_dir():
+        pytest.skip(f"needs cifar-10-batches-py under {data_root}")
+    weights = data_root / "checkpoints" / "cifar10_resnet20.safetensors"
+    flags = ["--weights", str(weights), "--data", f"cifar10:{data_root}", "--macs", "0.9", "--epochs", "0"]
+
+    assert main(["prune", *flags, "--calibration-batches", "4", "--out", str(tmp_path / "out")]) == 0
+    report = Report.from_json((tmp_path / "out" / "report.json").read_text())
+    assert report.before.accuracy == pytest.approx(0.9173, abs=5e-5)
+
+
+def test_the_command_is_installed():
+    """`secateurs` on the path is this `main`."""
+    script = shutil.which("secateurs", path=os.path.dirname(sys.executable))  # noqa: PTH120
+    if script is None:
+        pytest.skip("the package is not installed in this environment")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+
+    assert f"secateurs {sct.__version__}\n" == done.stdout

@@ -1,0 +1,74 @@
+"""The sizes and names that keep each file readable at one sitting."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
+FILE_LINES = 300
+FUNCTION_LINES = 40
+BANNED_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers"}
+NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def lines_of_code(text):
+    """Numbers of the lines that hold code: not blank, not only a comment."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {line for t in tokens if t.type not in NOT_CODE for line in range(t.start[0], t.end[0] + 1)}
+
+
+def docstring_lines(function):
+    """Numbers of the lines of a function's docstring."""
+    if ast.get_docstring(function) is None:
+        return set()
+    return set(range(function.body[0].lineno, function.body[0].end_lineno + 1))
+
+
+def long_files(text):
+    """A file that is too long."""
+    if (lines := len(text.splitlines())) > FILE_LINES:
+        yield 1, f"{lines} lines, more than {FILE_LINES}"
+
+
+def long_functions(text):
+    """Functions with too many lines of code, signature included, docstring, comments and blank lines not."""
+    code = lines_of_code(text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            span = set(range(node.lineno, node.end_lineno + 1))
+            if (lines := len(span & code - docstring_lines(node))) > FUNCTION_LINES:
+                yield node.lineno, f"{node.name} has {lines} lines of code, more than {FUNCTION_LINES}"
+
+
+def swallowed_errors(text):
+    """Handlers that catch everything by saying nothing, or catch `Exception` and do nothing."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler):
+            broad = isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"}
+            silent = all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
+            if node.type is None or (broad and silent):
+                yield node.lineno, "catches every error without a word"
+
+
+@pytest.mark.parametrize("rule", [long_files, long_functions, swallowed_errors])
+def test_every_file_keeps(rule):
+    """Files are short, functions are short, no error is swallowed."""
+    files = sorted(SOURCE.rglob("*.py"))
+    found = [
+        f"{path.relative_to(SOURCE)}:{line} {what}" for path in files for line, what in rule(path.read_text("utf-8"))
+    ]
+
+    assert files
+    assert not found, "\n".join(["", *found])
+
+
+def test_modules_are_named_after_what_they_do():
+    """A name that would fit any module says nothing about this one."""
+    named = [
+        str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*") if path.stem.strip("_").lower() in BANNED_NAMES
+    ]
+
+    assert not named, "\n".join(["", *named])

@@ -1,0 +1,50 @@
+"""Imports point one way."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
+LAYERS = (
+    "errors < graph < evidence < criteria < allocate < surgery < session < methods < store"
+    " < models < data < training < bench < report < export < cli"
+)
+ORDER = LAYERS.split(" < ")
+
+
+def imported(tree, package):
+    """Full names of everything that a file of `package` (a tuple of names) imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def allowed(here, there):
+    """Whether module `here` may import module `there`, both named by their first part below the package.
+
+    Glue (`secateurs` itself, `prune.py`) may import everything; only the packages that use the library import glue.
+    """
+    if here not in ORDER:
+        return True
+    return ORDER.index(there if there in ORDER else "training") <= ORDER.index(here)
+
+
+def against_order(text, file):
+    """Imports of `file` (relative to the package) that point against the order."""
+    here = file.parts[0].removesuffix(".py")
+    for name in imported(ast.parse(text), ("secateurs", *file.parts[:-1])):
+        root, *below = name.split(".")
+        if root == "secateurs" and not allowed(here, below[0] if below else ""):
+            yield f"{file} imports {name}"
+
+
+def test_imports_point_one_way():
+    """A package imports itself and what stands before it; nothing in the core imports the glue."""
+    files = sorted(SOURCE.rglob("*.py"))
+    offenders = [line for path in files for line in against_order(path.read_text("utf-8"), path.relative_to(SOURCE))]
+
+    assert files
+    assert not offenders, "\n".join([LAYERS, *offenders])
