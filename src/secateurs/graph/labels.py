@@ -61,11 +61,12 @@ class Lab:
 
 @dataclass
 class Choice:
-    """A place in the source where a rule had a choice: its options, and the labels it decides about."""
+    """A place in the source where a rule had a choice: its options, what it took, the labels it decides about."""
 
     options: int
     labels: list[Labels] = field(default_factory=list)
     at: list[tuple[int, int]] = field(default_factory=list)
+    taken: list[Any] = field(default_factory=list)
 
 
 @dataclass

@@ -54,13 +54,15 @@ class Propagation:
         picked: dict[tuple[int, int, str], Any] | None = None,
         hints: Callable[[int], tuple[Any, ...]] | None = None,
         turn: int = -1,
+        before: Mapping[Any, Choice] | None = None,
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
         `choices`: site -> option; `banned`: operator key -> reason for which its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
         `hints` makes this a check: operator -> the axes that its results should have; `picked`: the options
-        that were taken, to take again; `turn`: the number of the recording before the first one run here.
+        that were taken, to take again; `turn`: the number of the recording before the first one run here;
+        `before`: what another pass took at each place, to be taken here where it is an option.
         """
         self.params = params
         self.choices = choices
@@ -71,10 +73,12 @@ class Propagation:
         self.given = picked is not None
         self.picked = picked if picked is not None else {}
         self.turn = turn
+        self.before = before or {}
         self.space = Space()
         self.labs: dict[int, Lab] = {}
         self.parents: dict[int, tuple[Op, Tensor]] = {}
         self.guarded: list[tuple[Labels, str, Op | None]] = []
+        self.left_out: list[tuple[Labels, Op]] = []
         self.inexact_at: list[tuple[Labels, Op]] = []
         self.sites: dict[Any, Choice] = {}
         self.follows: list[Follow] = []
@@ -188,7 +192,7 @@ class Propagation:
     def _compare(self, a: Any, b: Any) -> Any:
         if a is None or b is None:
             return None  # while collecting, this protected the other side's units
-        if a.shape != b.shape or not bool(((a == b) | (a < 0) | (b < 0)).all()):
+        if a.shape != b.shape or not _agree(a, b):
             self.fail("units of one kind meet units of another")
         return a if self.plain(a) else _mix(a, b)
 
@@ -201,13 +205,17 @@ class Propagation:
 
     def merge(self, rows: Labels) -> Labels:
         """Rows of equal length live or die together position by position; returns the common row."""
-        if self.check:
-            if not bool((rows == rows[:1]).all()):
-                self.fail("blocks keep different positions")
-            return rows[0]
         first = rows[0]
+        if not self.check:
+            for row in rows[1:]:
+                first = self._unite(first, row)
+            return first
+        if bool((rows == first).all()):
+            return first
         for row in rows[1:]:
-            first = self._unite(first, row)
+            if not _agree(first, row):
+                self.fail("blocks keep different positions")
+            first = _mix(first, row)
         return first
 
     def guard(self, labels: Any, reason: str, *, located: bool = True) -> None:
@@ -245,7 +253,11 @@ class Propagation:
         site.at.append((self.turn, self.index))
         if isinstance(labels, np.ndarray):
             site.labels.append(labels)
-        option = self.picked[pick] = options[min(self.choices.get(key, 0), len(options) - 1)]
+        option = options[min(self.choices.get(key, 0), len(options) - 1)]
+        earlier = self.before[key].taken if key in self.before else ()
+        option = self.picked[pick] = next((o for o in options if o in earlier), option)
+        if option not in site.taken:
+            site.taken.append(option)
         return option
 
     def hint(self, k: int = 0) -> Any:
@@ -267,6 +279,11 @@ class Propagation:
         """Remember that a result is a view, so that writing into it updates the base."""
         if view is not base:
             self.parents[id(view)] = (self.op, base)
+
+
+def _agree(a: Labels, b: Labels) -> bool:
+    """Whether equal units meet, or fixed entries (which protected the units that they met)."""
+    return bool(((a == b) | (a < 0) | (b < 0)).all())
 
 
 def _mix(a: Labels, b: Labels) -> Labels:

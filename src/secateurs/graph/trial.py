@@ -111,11 +111,26 @@ def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mas
         size = int(((of < 0) | alive[of]).sum())
         gone[name, dim] = np.setdiff1d(np.arange(size), index)
     tape = source.tape(view, training=source.passes[turn], silent=gone)
-    p = Propagation(dict(units.params), choices=units.choices, banned={}, attributes=view.attribute, turn=turn - 1)
+    params = _living(units, alive)
+    p = Propagation(
+        params, choices=units.choices, banned={}, attributes=view.attribute, turn=turn - 1, before=units.sites
+    )
     results = collect_results(p, tape)
     last = max((i for i, op in enumerate(tape.ops) if _carries(units, p, op, results[i])), default=-1)
     del tape.ops[last + 1 :]
     return Reference(tape, results, p.picked)
+
+
+def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
+    """The labels of every parameter without those of dead units; equal axes stay one object."""
+    if alive.all():
+        return dict(units.params)
+    known: dict[int, Any] = {}
+    for axis in units.params.values():
+        if isinstance(axis, np.ndarray) and id(axis) not in known:
+            of = units.units(axis)
+            known[id(axis)] = axis[(of < 0) | alive[of]]
+    return {key: known.get(id(axis), axis) for key, axis in units.params.items()}
 
 
 def _carries(units: Units, p: Propagation, op: Op, outs: Any) -> bool:

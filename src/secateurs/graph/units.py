@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateurs.graph.propagate import tensors
 from secateurs.graph.values import Group, Protected, Slice
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def gather(
         real = labels[labels >= 0]
         for unit in np.unique(unit_of[real]).tolist():
             why.setdefault(unit, (reason, op))
+    if p.left_out:
+        _protect_unread(p, tapes, results, unit_of, why)
     free = np.ones(total, dtype=bool)
     free[list(why)] = False
     unused = [(n, d, s) for n, shape in shapes.items() for d, s in enumerate(shape) if s > 1 and (n, d) not in p.params]
@@ -95,6 +98,33 @@ def gather(
     _group(units, free)
     _mark_inexact(units, p.inexact_at)
     return units
+
+
+def _protect_unread(
+    p: Propagation,
+    tapes: list[Tape],
+    results: list[list[tuple[tuple[Any, ...], ...]]],
+    unit_of: Ints,
+    why: dict[int, Reason],
+) -> None:
+    """What a slice leaves out and no result that depends on the input holds: another input may read it.
+
+    A table of positions longer than the example, for one.
+    """
+    read = np.zeros(int(unit_of.max()) + 1 if unit_of.size else 0, dtype=bool)
+    for tape, found in zip(tapes, results, strict=True):
+        constant = set(tape.origins)
+        for op, outs in zip(tape.ops, found, strict=False):
+            if all(id(t) in constant for t in (*tensors(op.args), *tensors(tuple(op.kwargs.values())))):
+                constant.update(id(t) for t in tensors(op.out))
+                continue
+            for axis in (p.settle(axis) for axes in outs for axis in axes):
+                if isinstance(axis, np.ndarray):
+                    read[unit_of[axis[axis >= 0]]] = True
+    for labels, op in p.left_out:
+        for unit in np.unique(unit_of[labels[labels >= 0]]).tolist():
+            if not read[unit]:
+                why.setdefault(unit, ("the example does not read it, another input may: it is left out", op))
 
 
 def _arrays(units: Units) -> list[Labels]:

@@ -31,6 +31,8 @@ def slice_(p: Propagation, op: Op) -> None:
         labels = p.fresh(axis)
         start, stop, step = bounds(op, n)
         axes[dim] = _cut(p, labels, [(start, stop, step)])[0]
+        if not p.check:
+            p.left_out.append((np.delete(labels, slice(start, stop, step)), op))
     p.set(out, tuple(axes), zero=lab.zero)
     p.alias(out, x)
 
