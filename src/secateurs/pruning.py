@@ -12,11 +12,11 @@ from secateurs.allocate import Allocator, Budget, Ranked
 from secateurs.criteria import Criterion, score
 from secateurs.errors import BudgetError, InputError
 from secateurs.evidence import observe
-from secateurs.graph import Cost, Graph, trace
+from secateurs.graph import Cost, Graph, check_model, trace
 from secateurs.registry import resolve
-from secateurs.surgery.apply import apply, check_signature
+from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.soundness import check_sound
+from secateurs.surgery.soundness import check_plain, check_sound
 from secateurs.surgery.tensors import duplicate
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def plan(
     >>> len(chosen.keep["0"])
     3
     """
-    model = check_sound(model)
-    check_signature(Plan.identity(graph), model)
+    model = check_model(model)
+    check_plain(model)
+    check_shapes(graph.signature, model)
     _check_budget(budget)
     if not isinstance(criterion, Criterion):
         message = (

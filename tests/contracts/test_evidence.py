@@ -522,7 +522,7 @@ def test_weights_that_are_not_finite_are_refused(bad):
     with torch.no_grad():
         model.c.weight[1, :2] = bad
 
-    with pytest.raises(ModelError, match=r"'c.weight' has 2 non-finite of 12"):
+    with pytest.raises(ModelError, match=r"c.weight holds 2 values that are NaN or infinite, of 12"):
         observe(graph, model, [Weights])
 
 

@@ -63,6 +63,8 @@ def test_pruning_follows_the_masked_trajectory(kind, make):
     graph = sct.trace(made(kind).double(), images().double())
     plan = sct.Plan.from_keep(graph, {g.name: range(1, g.units, 2) for g in graph.groups})
     dense = made(kind).double().train()
+    if kind is Tied:  # a bias before a norm has rounding for a gradient, which some optimizers scale up to a step
+        dense.stem.bias.requires_grad_(False)
     optimizer = make(dense.parameters())
     train(dense, optimizer, range(STEPS))
     pruned, again = copy.deepcopy((dense, optimizer))

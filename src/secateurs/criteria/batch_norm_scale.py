@@ -44,4 +44,4 @@ class BatchNormScale:
             return self.fallback(group, evidence)
         weights = evidence[Weights]
         slices = of_roles(group, ("scale",), among=weights.parameters, why=repr(self))
-        return torch.stack([power_sum(weights.tensors[s.tensor], s, 1) for s in slices]).sum(0)
+        return torch.stack([power_sum(weights, s, 1) for s in slices]).sum(0)

@@ -51,5 +51,5 @@ class Magnitude:
         """Return the norm of each unit."""
         weights = evidence[Weights]
         slices = of_roles(group, self.roles, among=weights.parameters, why=repr(self))
-        total = torch.stack([power_sum(weights.tensors[s.tensor], s, self.p) for s in slices]).sum(0)
+        total = torch.stack([power_sum(weights, s, self.p) for s in slices]).sum(0)
         return total if self.p == 1 else total.sqrt()

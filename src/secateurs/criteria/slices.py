@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from secateurs.errors import EvidenceError
+from secateurs.evidence.kinds import Weights
 from secateurs.graph.values import Group, Role, Slice
 
 _BLOCK = 1 << 17
@@ -36,31 +36,41 @@ _REMEDY = "Use other roles or another criterion, or exclude the group."
 def per_unit(per_entry: Tensor, slice_: Slice) -> Tensor:
     """Sum a vector [D] over the entries of each unit: [units]. With `index` the identity this is the vector itself.
 
+    >>> import numpy as np
     >>> per_unit(torch.tensor([1.0, 2.0, 4.0, 8.0]), Slice("w", 0, np.array([[0, 2], [1, 3]]))).tolist()
     [5.0, 10.0]
     """
-    units, m = slice_.index.shape
-    if m == 1 and units == per_entry.shape[0] and np.array_equal(slice_.index[:, 0], np.arange(units)):
+    if slice_.index.shape[0] == per_entry.shape[0] and slice_.in_order:
         return per_entry
     index = torch.as_tensor(slice_.index, device=per_entry.device)
     return per_entry[index].sum(1)
 
 
-def power_sum(tensor: Tensor, slice_: Slice, p: int) -> Tensor:
+def power_sum(weights: Weights, slice_: Slice, p: int) -> Tensor:
     """Sum |w|^p over all entries of each unit: float64 [units], for p = 1 or 2.
 
-    >>> power_sum(torch.tensor([[3.0, -4.0], [0.0, 1.0]]), Slice("w", 0, np.array([[0], [1]])), 2).tolist()
+    The tensor is read once: its sums along the first two dimensions are kept with the evidence.
+
+    >>> import numpy as np
+    >>> weights = Weights({"w": torch.tensor([[3.0, -4.0], [0.0, 1.0]])})
+    >>> power_sum(weights, Slice("w", 0, np.array([[0], [1]])), 2).tolist()
     [25.0, 1.0]
     """
+    tensor = weights.tensors[slice_.tensor]
     if tensor.dim() == 1:
         return per_unit(_powered(tensor, p).double(), slice_)
-    cube = _cube(tensor, slice_.dim)
-    return per_unit(_power_rows(cube[0], p) if cube.shape[0] == 1 else _power_columns(cube, p), slice_)
+    if slice_.dim > 1 or not tensor.is_contiguous():
+        return per_unit(_power_columns(_cube(tensor, slice_.dim), p), slice_)
+    key = (slice_.tensor, tensor._version, p)  # noqa: SLF001 (a written tensor has another version)
+    if key not in weights.reduced:
+        weights.reduced[key] = _power_sums(tensor, p)
+    return per_unit(weights.reduced[key][slice_.dim], slice_)
 
 
 def dot(a: Tensor, b: Tensor, slice_: Slice) -> Tensor:
     """Sum a * b over all entries of each unit: float64 [units].
 
+    >>> import numpy as np
     >>> dot(torch.ones(2, 3), torch.arange(6.0).reshape(2, 3), Slice("w", 1, np.array([[0], [1], [2]]))).tolist()
     [3.0, 5.0, 7.0]
     """
@@ -74,6 +84,7 @@ def dot(a: Tensor, b: Tensor, slice_: Slice) -> Tensor:
 def rows(tensor: Tensor, slice_: Slice) -> Tensor:
     """Return the entries of each unit as a row: [units, features].
 
+    >>> import numpy as np
     >>> rows(torch.arange(6.0).reshape(2, 3), Slice("w", 1, np.array([[2], [0]]))).tolist()
     [[2.0, 5.0], [0.0, 3.0]]
     """
@@ -94,18 +105,22 @@ def _powered(block: Tensor, p: int) -> Tensor:
     return block.abs() if p == 1 else block * block
 
 
-def _power_rows(x: Tensor, p: int) -> Tensor:
-    """Sum |x|^p over the columns of [D, n]."""
-    if p == 2:
-        return torch.linalg.vector_norm(x, dim=1, dtype=torch.promote_types(x.dtype, torch.float32)).double().square()
-    height = max(1, _BLOCK // x.shape[1])
-    return torch.cat([_powered(block, p).sum(1) for block in x.split(height)]).double()
+def _power_sums(tensor: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    """Sum |x|^p of a contiguous [O, I, ...] over all dimensions but the first, and over all but the second."""
+    flat = tensor.flatten(1)
+    rows: list[Tensor] = []
+    columns = torch.zeros(flat.shape[1], dtype=torch.float64, device=flat.device)
+    for block in flat.split(max(1, _BLOCK // max(flat.shape[1], 1))):
+        powered = _powered(block, p)
+        rows.append(powered.sum(1))
+        columns += powered.sum(0)
+    return torch.cat(rows).double(), columns.reshape(tensor.shape[1], -1).sum(1)
 
 
 def _power_columns(cube: Tensor, p: int) -> Tensor:
     """Sum |x|^p over all but the middle dimension of [before, D, after]."""
     flat = cube.flatten(1)
     total = torch.zeros(flat.shape[1], dtype=torch.float64, device=cube.device)
-    for block in flat.split(max(1, _BLOCK // flat.shape[1])):
+    for block in flat.split(max(1, _BLOCK // max(flat.shape[1], 1))):
         total += _powered(block, p).sum(0)
     return total.reshape(cube.shape[1:]).sum(1)

@@ -38,6 +38,8 @@ class Weights:
 
     tensors: Mapping[str, Tensor]
     buffers: frozenset[str] = frozenset()
+    reduced: dict[tuple[Any, ...], Any] = field(default_factory=dict[tuple[Any, ...], Any], repr=False)
+    """What criteria have read off a tensor already, by its name, its version and what was read."""
 
     @cached_property
     def parameters(self) -> frozenset[str]:

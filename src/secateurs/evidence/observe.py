@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 
-from secateurs.errors import EvidenceError, InputError, ModelError, near
+from secateurs.errors import EvidenceError, InputError, near
 from secateurs.evidence.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
 from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Weights, describe
 from secateurs.evidence.purity import device_of, untouched
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
-from secateurs.graph.refuse import check_model
+from secateurs.graph.refuse import check_model, check_values
+from secateurs.graph.twin import held_tensors
 
 
 class Traced(Sited, Protocol):
@@ -94,10 +95,9 @@ _KINDS = "List Weights, Gradients, Activations(...) or GateGradients(...)."
 def read_weights(graph: Traced, model: nn.Module) -> Weights:
     """Return views of all tensors by canonical name, after checking names, shapes, and that parameters are finite."""
     signature, aliases = graph.signature, graph.aliases
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    buffers = dict(model.named_buffers(remove_duplicate=False))
+    parameters, buffers = held_tensors(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in (parameters | buffers).items()}
-    for name in sorted(shapes.keys() | signature.keys()):
+    for name in sorted(shapes.keys() | signature.keys()) if shapes != signature else ():
         have, traced = shapes.get(name), signature.get(name)
         if have is None or traced is None or have != tuple(traced):
             msg = (
@@ -106,30 +106,12 @@ def read_weights(graph: Traced, model: nn.Module) -> Weights:
             )
             raise InputError(msg)
     tensors = {n: t.detach() for n, t in (parameters | buffers).items() if n not in aliases}
-    for name in parameters:
-        if name in tensors:
-            _refuse_non_finite(name, tensors[name])
+    check_values(parameters | buffers)
     return Weights(MappingProxyType(tensors), frozenset(buffers.keys() & tensors.keys()))
 
 
 def _of(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else f"of shape {tuple(shape)}"
-
-
-def _refuse_non_finite(name: str, tensor: Tensor) -> None:
-    """A sum is finite if and only if all terms are, overflow aside: one pass and no temporary for the usual case."""
-    if tensor.is_meta:
-        msg = f"parameter {name!r} is on the meta device and has no values. Load weights before scoring the model."
-        raise ModelError(msg)
-    if torch.isfinite(tensor.sum()):
-        return
-    bad = int(tensor.numel() - torch.isfinite(tensor).sum())
-    if bad:
-        msg = (
-            f"parameter {name!r} has {bad} non-finite of {tensor.numel()} entries. They would decide the plan "
-            "silently. Load a sound checkpoint, or repair these entries."
-        )
-        raise ModelError(msg)
 
 
 def _chosen(graph: Traced, names: Collection[str] | None) -> list[Any]:

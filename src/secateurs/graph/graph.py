@@ -12,7 +12,7 @@ from secateurs.graph.numeric import agrees, runs
 from secateurs.graph.sites import find_sites
 from secateurs.graph.trial import disprove, follow_values, surviving
 from secateurs.graph.twin import View
-from secateurs.graph.units import make_groups, make_protected, renumber
+from secateurs.graph.units import make_groups, make_protected
 from secateurs.graph.values import Cost
 
 if TYPE_CHECKING:
@@ -147,9 +147,8 @@ class Graph:
     def _members(self) -> list[NDArray[np.int64]]:
         """The living units of every group, in their order."""
         if self._ordered is None:
-            rank = renumber(self._units, self._alive)
-            living = np.flatnonzero(rank >= 0)
-            order = living[np.lexsort((rank[living], self._units.group_of[living]))]
+            order = self._units.order
+            order = order[self._alive[order]]
             edges = np.searchsorted(self._units.group_of[order], np.arange(1, len(self.groups)))
             self._ordered = np.split(order, edges)
         return self._ordered

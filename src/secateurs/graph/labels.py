@@ -11,7 +11,7 @@ A tensor's `Lab` holds one entry per dimension:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -57,16 +57,6 @@ class Lab:
         """Labels along every dimension."""
         self.axes = axes
         self.zero = zero
-
-
-@dataclass
-class Choice:
-    """A place in the source where a rule had a choice: its options, what it took, the labels it decides about."""
-
-    options: int
-    labels: list[Labels] = field(default_factory=list)
-    at: list[tuple[int, int]] = field(default_factory=list)
-    taken: list[Any] = field(default_factory=list)
 
 
 @dataclass

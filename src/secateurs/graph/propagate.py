@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from secateurs.graph.labels import ANY, FIXED, Choice, Follow, Fresh, Lab, Space
+from secateurs.graph.labels import ANY, FIXED, Follow, Fresh, Lab, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from secateurs.graph.choices import Choices
     from secateurs.graph.labels import Labels
     from secateurs.graph.recorder import Op, Tape
 
@@ -48,21 +49,18 @@ class Propagation:
         self,
         params: dict[tuple[str, int], Any],
         *,
-        choices: Mapping[Any, int],
+        choices: Choices,
         banned: Mapping[Any, str],
         attributes: Callable[[str, str], Any],
-        picked: dict[tuple[int, int, str], Any] | None = None,
         hints: Callable[[int], tuple[Any, ...]] | None = None,
         turn: int = -1,
-        before: Mapping[Any, Choice] | None = None,
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
-        `choices`: site -> option; `banned`: operator key -> reason for which its labels are protected;
+        `choices`: what takes the options; `banned`: operator key -> reason for which its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
-        `hints` makes this a check: operator -> the axes that its results should have; `picked`: the options
-        that were taken, to take again; `turn`: the number of the recording before the first one run here;
-        `before`: what another pass took at each place, to be taken here where it is an option.
+        `hints` makes this a check: operator -> the axes that its results should have; `turn`: the number of the
+        recording before the first one run here.
         """
         self.params = params
         self.choices = choices
@@ -70,17 +68,13 @@ class Propagation:
         self.attribute = attributes
         self.check = hints is not None
         self.hints = hints
-        self.given = picked is not None
-        self.picked = picked if picked is not None else {}
         self.turn = turn
-        self.before = before or {}
         self.space = Space()
         self.labs: dict[int, Lab] = {}
         self.parents: dict[int, tuple[Op, Tensor]] = {}
         self.guarded: list[tuple[Labels, str, Op | None]] = []
         self.left_out: list[tuple[Labels, Op]] = []
         self.inexact_at: list[tuple[Labels, Op]] = []
-        self.sites: dict[Any, Choice] = {}
         self.follows: list[Follow] = []
         self.roles: dict[tuple[str, int], str] = {}
         self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
@@ -109,21 +103,24 @@ class Propagation:
     def get(self, tensor: Tensor) -> Lab:
         """The labels of a tensor; parameters and buffers are known by name, anything new is fixed."""
         lab = self.labs.get(id(tensor))
-        if lab is None:
-            name = self.tape.origins.get(id(tensor))
-            axes: tuple[Any, ...] = (None,) * tensor.dim()
-            if name is not None:
-                params = self.params
-                axes = tuple(
-                    (params[name, d] if (name, d) in params else Fresh(name, d, n)) if n > 1 or self.check else None
-                    for d, n in enumerate(tensor.shape)
-                )
-            lab = self.labs[id(tensor)] = Lab(axes)
+        if lab is not None:
+            for a in lab.axes:
+                if type(a) is Fresh:
+                    lab.axes = tuple(self.settle(a) for a in lab.axes)
+                    break
             return lab
-        for a in lab.axes:
-            if type(a) is Fresh:
-                lab.axes = tuple(self.settle(a) for a in lab.axes)
-                break
+        name = self.tape.origins.get(id(tensor))
+        if name is None:
+            axes: tuple[Any, ...] = (None,) * tensor.dim()
+        else:
+            params, check = self.params, self.check
+            axes = tuple(
+                [
+                    params[name, d] if (name, d) in params else Fresh(name, d, n) if n > 1 or check else None
+                    for d, n in enumerate(tensor.shape)
+                ]
+            )
+        lab = self.labs[id(tensor)] = Lab(axes)
         return lab
 
     def settle(self, axis: Any) -> Any:
@@ -244,21 +241,7 @@ class Propagation:
 
     def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
         """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
-        pick = (self.turn, self.index, kind)
-        if self.given:
-            return self.picked[pick]
-        key = (*self.op.key, kind)
-        site = self.sites.setdefault(key, Choice(len(options)))
-        site.options = max(site.options, len(options))
-        site.at.append((self.turn, self.index))
-        if isinstance(labels, np.ndarray):
-            site.labels.append(labels)
-        option = options[min(self.choices.get(key, 0), len(options) - 1)]
-        earlier = self.before[key].taken if key in self.before else ()
-        option = self.picked[pick] = next((o for o in options if o in earlier), option)
-        if option not in site.taken:
-            site.taken.append(option)
-        return option
+        return self.choices.take((self.turn, self.index, kind), (*self.op.key, kind), labels, options)
 
     def hint(self, k: int = 0) -> Any:
         """Checking: the axes that result `k` of the current operator should have."""

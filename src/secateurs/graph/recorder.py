@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from secateurs.graph.shapes import FAST
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from types import CodeType
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
@@ -73,11 +72,15 @@ class Tape:
 
 
 _internal: dict[CodeType, bool] = {}
+_transparent: dict[type[nn.Module], bool] = {}
+_PLAIN = frozenset({int, float, bool, type(None), torch.dtype, torch.device, str})
+
+Place = tuple["CodeType | None", int]
 
 
-def _user_frame() -> tuple[CodeType | None, int]:
-    """The innermost frame that is neither torch's nor ours."""
-    frame = sys._getframe(2)  # noqa: SLF001
+def _user_frame(depth: int) -> Place:
+    """The innermost frame that is neither torch's nor ours, `depth` callers up or further."""
+    frame = sys._getframe(depth)  # noqa: SLF001
     while frame is not None:
         code = frame.f_code
         internal = _internal.get(code)
@@ -87,6 +90,15 @@ def _user_frame() -> tuple[CodeType | None, int]:
             return code, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None, 0
+
+
+def _is_transparent(kind: type[nn.Module]) -> bool:
+    """Whether a module class runs torch's own forward: the user's line is then the one that called the module."""
+    known = _transparent.get(kind)
+    if known is None:
+        code = getattr(kind.forward, "__code__", None)
+        known = _transparent[kind] = code is not None and code.co_filename.startswith(_TORCH)
+    return known
 
 
 class Recorder(TorchDispatchMode):
@@ -99,21 +111,23 @@ class Recorder(TorchDispatchMode):
         self.twins = twins
         self.paths = paths
         self.stack = [""]
+        self.places: list[Place | None] = [None]
         self._metas: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run, or only shape, the operator, and write it down."""
         kwargs = kwargs or {}
-        real = self.tape.real
-        if real:
+        fast = None
+        if self.tape.real:
             args = tuple(self._to_twin(a) for a in args)
         else:
-            strays, metas = _kinds(args)
-            if strays and (metas or any(id(t) in self.twins for t in strays)):
-                args = tuple(self._to_meta(a) for a in args)
-                kwargs = {k: self._to_meta(v) for k, v in kwargs.items()}
-        code, line = _user_frame()
-        fast = None if real else FAST.get(func)
+            if not _all_meta(args):
+                strays, metas = _kinds(args)
+                if strays and (metas or any(id(t) in self.twins for t in strays)):
+                    args = tuple(self._to_meta(a) for a in args)
+                    kwargs = {k: self._to_meta(v) for k, v in kwargs.items()}
+            fast = FAST.get(func)
+        code, line = self.places[-1] or _user_frame(2)
         out = NotImplemented if fast is None else fast(args, kwargs)
         if out is NotImplemented:
             try:
@@ -150,6 +164,21 @@ class Recorder(TorchDispatchMode):
         return value
 
 
+def _all_meta(args: Any) -> bool:
+    """Whether every argument is a plain tensor without storage, or no tensor at all."""
+    for a in args:
+        kind = type(a)
+        if kind is Tensor or kind is nn.Parameter:
+            if not a.is_meta:
+                return False
+        elif kind is list:
+            if a and type(a[0]) not in _PLAIN and not _all_meta(a):
+                return False
+        elif kind not in _PLAIN:
+            return False
+    return True
+
+
 def _kinds(args: Any) -> tuple[list[Tensor], bool]:
     """Tensors with storage among the arguments, and whether there is one without."""
     strays: list[Tensor] = []
@@ -169,38 +198,23 @@ def _kinds(args: Any) -> tuple[list[Tensor], bool]:
     return strays, metas
 
 
-@contextmanager
-def _module_calls(recorder: Recorder) -> Generator[None]:
-    """Keep the recorder's module stack, and note the calls of leaf modules, by wrapping `nn.Module.__call__`."""
-    original: Callable[..., Any] = nn.Module.__call__
+def caller(recorder: Recorder) -> Callable[..., Any]:
+    """What a module's `__call__` runs meanwhile: it keeps the module stack, and notes the calls of leaf modules."""
     thread = threading.get_ident()
-    tape, stack, paths = recorder.tape, recorder.stack, recorder.paths
+    tape, stack, paths, places = recorder.tape, recorder.stack, recorder.paths, recorder.places
+    ops, calls = tape.ops, tape.calls
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != thread:
-            return original(module, *args, **kwargs)
-        path = paths.get(id(module), stack[-1])
-        stack.append(path)
-        start = len(tape.ops)
-        out = original(module, *args, **kwargs)
-        stack.pop()  # not in a finally: after an error the stack says where it was
+            return module._call_impl(*args, **kwargs)  # noqa: SLF001
+        stack.append(paths.get(id(module), stack[-1]))
+        places.append((places[-1] or _user_frame(1)) if _is_transparent(type(module)) else None)
+        start = len(ops)
+        out = module._call_impl(*args, **kwargs)  # noqa: SLF001
+        places.pop()
+        path = stack.pop()  # not in a finally: after an error the stack says where it was
         if not module._modules:  # noqa: SLF001
-            tape.calls.append(Call(path, args, out, start, len(tape.ops)))
+            calls.append(Call(path, args, out, start, len(ops)))
         return out
 
-    nn.Module.__call__ = call  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = original  # type: ignore[method-assign]
-
-
-def record(run: Callable[[], Any], tape: Tape, twins: dict[int, Tensor], paths: dict[int, str]) -> Any:
-    """Run `run` under a recorder; what it raises is kept in `tape.error` and raised again."""
-    recorder = Recorder(tape, twins, paths)
-    try:
-        with _module_calls(recorder), recorder:
-            return run()
-    except Exception as error:
-        tape.error = error
-        raise
+    return call

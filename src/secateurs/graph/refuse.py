@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import ModelError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_STATISTICS = ("running_mean", "running_var")
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -36,8 +41,7 @@ def check_model(model: Any) -> nn.Module:
 
 def _refuse_parts(model: nn.Module) -> None:
     for path, module in model.named_modules():
-        origin = type(module).__module__
-        if origin.startswith(("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+        if _is_quantised(type(module)):
             raise ModelError(
                 f"{path or 'The model'} is a quantised {type(module).__name__}: its weights are packed integers. "
                 "Prune the floating-point model first, then quantise the result."
@@ -47,8 +51,44 @@ def _refuse_parts(model: nn.Module) -> None:
                 f"{path} is a TorchScript module: its code is frozen. Replace it by the original nn.Module."
             )
         for name, p in module._parameters.items():  # noqa: SLF001
-            if isinstance(p, (UninitializedBuffer, UninitializedParameter)):
+            if type(p) in (UninitializedBuffer, UninitializedParameter):
                 raise ModelError(
                     f"{path + '.' if path else ''}{name} has no shape yet (a lazy module). "
                     "Run the model once on an example first."
+                )
+
+
+@cache
+def _is_quantised(kind: type[nn.Module]) -> bool:
+    return kind.__module__.startswith(
+        ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+    )
+
+
+def check_values(named: Mapping[str, Tensor]) -> None:
+    """Refuse parameters and running statistics without values, or with NaN or infinite ones.
+
+    Masks of -inf are common among other buffers and harmless. A finite sum has finite terms; only where one is not are
+    the terms looked at (a sum may overflow), and all sums of a kind are looked at together.
+    """
+    sums: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
+    for name, tensor in named.items():
+        if tensor.is_meta:
+            raise ModelError(
+                f"{name} is on the meta device: it has a shape and no values. Units cannot be scored without values. "
+                "Load the weights (model.to_empty, then load_state_dict) first."
+            )
+        if isinstance(tensor, nn.Parameter) or name.rpartition(".")[2] in _STATISTICS:
+            total = tensor.detach().sum()
+            sums.setdefault((total.device, total.dtype), {})[name] = total
+    for found in sums.values():
+        if bool(torch.isfinite(torch.stack(list(found.values()))).all()):
+            continue
+        for name, total in found.items():
+            count = 0 if bool(torch.isfinite(total)) else int((~torch.isfinite(named[name])).sum())
+            if count:
+                raise ModelError(
+                    f"{name} holds {count} values that are NaN or infinite, of {named[name].numel()}. "
+                    "Scores and sums over them mean nothing, and would choose units at random. "
+                    "Find out where training diverged, and prune a checkpoint from before."
                 )

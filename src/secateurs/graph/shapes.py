@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 _META = torch.device("meta")
 _empty = torch.empty
+_NOTHING = torch.empty(0, device=_META)
 
 
 def _empty_like(x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +58,17 @@ def _batch_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, channels = args[0], args[0].shape[1]
     if kwargs or args[5] or any(t is not None and t.shape[0] != channels for t in args[1:5]):
         return NotImplemented
-    return _empty_like(x), _empty(0, device=_META), _empty(0, device=_META)
+    return _empty_like(x), _NOTHING, _NOTHING
+
+
+def _factory(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.empty` in plain form, as batch norm asks for on every call."""
+    if kwargs.get("device") != _META or kwargs.keys() - _PLAIN_FACTORY or kwargs.get("layout", torch.strided) is None:
+        return NotImplemented
+    return _empty(args[0], dtype=kwargs.get("dtype"), device=_META)
+
+
+_PLAIN_FACTORY = {"device", "dtype", "layout", "pin_memory"}
 
 
 def _same(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -133,6 +144,7 @@ FAST: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
         op.default: _itself
         for op in (aten.relu_, aten.silu_, aten.hardswish_, aten.hardsigmoid_, aten.sigmoid_, aten.hardtanh_)
     },
+    aten.empty.memory_format: _factory,
     aten.mean.dim: _mean,
     aten.addmm.default: _addmm,
     aten.cat.default: _cat,

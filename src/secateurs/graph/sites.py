@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs.graph.axes import Axes
 from secateurs.graph.labels import Fresh
-from secateurs.graph.units import parts, renumber
 from secateurs.graph.values import Site
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ _PARAMETRISED = {
 
 def find_sites(units: Units, alive: NDArray[np.bool_]) -> list[tuple[Site, ...]]:
     """For every group, each module input and output that carries its units, once, in forward order."""
-    rank = renumber(units, alive)
+    ports = list(_ports(units))
+    distinct = {id(labels): labels for _, _, _, labels, _ in ports}
+    members = Axes([units.units(labels) for labels in distinct.values()]).members(alive, units.group_of, units.order)
+    spread = dict(zip(distinct, members, strict=True))
     found: list[dict[tuple[str, str, int], Site]] = [{} for _ in units.counts]
-    spread: dict[int, tuple[Any, dict[int, Any]]] = {}
-    for call, port, dim, labels, parametrised in _ports(units):
-        if id(labels) not in spread:
-            spread[id(labels)] = (labels, parts(units, labels, alive, rank))
-        for group, index in spread[id(labels)][1].items():
+    for call, port, dim, labels, parametrised in ports:
+        for group, index in spread[id(labels)].items():
             if (call.module, port, dim) not in found[group]:
                 found[group][call.module, port, dim] = _site(call, port, dim, index, parametrised=parametrised)
     return [tuple(f.values()) for f in found]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.graph.inputs import find_tensors, map_tensors
-from secateurs.graph.recorder import Tape, record
+from secateurs.graph.recorder import Recorder, Tape, caller
 from secateurs.graph.twin import keeps_values, meta_like, quiet, swapped
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from secateurs.graph.twin import View
 
     Kept = Mapping[tuple[str, int], NDArray[Any]]
+    Indices = dict[str, dict[int, NDArray[Any]]]
 
 _TRANSPARENT = ("torch.nn.", "torchvision.ops.stochastic_depth", "timm.layers.drop", "torch.ao.")
 
@@ -50,30 +51,37 @@ class Source:
         An error of the forward is kept in `tape.error` (and its last operator has no result).
         """
         tape = Tape(real=self.real)
-        twins: dict[int, Tensor] = {}
-        shrunk: dict[str, dict[int, Any]] = {}
-        for (name, dim), index in (kept or {}).items():
-            shrunk.setdefault(name, {})[dim] = index
-        quieted: dict[str, dict[int, Any]] = {}
-        for (name, dim), index in (silent or {}).items():
-            quieted.setdefault(name, {})[dim] = index
-        for name, tensor in view.tensors.items():
-            dtype = self.dtypes.get(name, tensor.dtype)
-            twin = _twin(tensor, dtype, (shrunk.get(name), quieted.get(name)), real=self.real)
-            twins[id(tensor)] = twin
-            tape.origins[id(twin)] = name
-        tape.keep.append(twins)
+        twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
         args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
 
-        def run() -> Any:
-            return view.model(*args, **kwargs)
-
-        with quiet(real=self.real), swapped(view, twins, training=training, attributes=attributes):
+        recorder = Recorder(tape, twins, view.paths)
+        meanwhile = swapped(view, twins, training=training, attributes=attributes, call=caller(recorder))
+        with quiet(real=self.real), meanwhile:
             try:
-                tape.outputs = find_tensors(record(run, tape, twins, view.paths))
+                with recorder:
+                    tape.outputs = find_tensors(view.model(*args, **kwargs))
             except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
                 tape.error = error
         return tape
+
+    def _twins(self, view: View, tape: Tape, kept: Indices, silent: Indices) -> dict[int, Tensor]:
+        """A twin of every tensor, by the identity of the original."""
+        twins: dict[int, Tensor] = {}
+        for name, tensor in view.tensors.items():
+            dtype = self.dtypes.get(name, tensor.dtype)
+            if self.real or keeps_values(tensor):
+                twin = _twin(tensor, dtype, kept.get(name), silent.get(name))
+            elif name in kept:
+                shape = list(tensor.shape)
+                for dim, index in kept[name].items():
+                    shape[dim] = len(index)
+                twin = meta_like(tensor, shape, dtype)
+            else:
+                twin = meta_like(tensor, None, dtype)
+            twins[id(tensor)] = twin
+            tape.origins[id(twin)] = name
+        tape.keep.append(twins)
+        return twins
 
     def _input(self, tape: Tape) -> Callable[[Tensor], Tensor]:
         def change(tensor: Tensor) -> Tensor:
@@ -84,14 +92,15 @@ class Source:
         return change
 
 
-def _twin(tensor: Tensor, dtype: torch.dtype, change: Any, *, real: bool) -> Tensor:
-    """A tensor as the trace saw it, but for the entries that `change` drops, or silences."""
-    kept, silent = change
-    if not real and not keeps_values(tensor):
-        shape = list(tensor.shape)
-        for dim, index in (kept or {}).items():
-            shape[dim] = len(index)
-        return meta_like(tensor, tuple(shape), dtype)
+def _by_name(indices: Kept | None) -> Indices:
+    found: Indices = {}
+    for (name, dim), index in (indices or {}).items():
+        found.setdefault(name, {})[dim] = index
+    return found
+
+
+def _twin(tensor: Tensor, dtype: torch.dtype, kept: Any, silent: Any) -> Tensor:
+    """A tensor with the values that the trace saw, but for the entries that are dropped, or silenced."""
     twin = tensor.detach().to(dtype)
     for dim, index in (kept or {}).items():
         twin = twin.index_select(dim, torch.as_tensor(index, device=twin.device))

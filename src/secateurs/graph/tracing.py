@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from secateurs.errors import InputError, TraceError, near
+from secateurs.graph.choices import Choices
 from secateurs.graph.graph import Facts, Graph
 from secateurs.graph.inputs import as_call, find_tensors
 from secateurs.graph.propagate import Propagation, tensors
@@ -148,7 +149,7 @@ class _Finder:
         return None
 
     def _collect(self) -> Units:
-        p = Propagation({}, choices=self.choices, banned=self.banned, attributes=self.view.attribute)
+        p = Propagation({}, choices=Choices(self.choices), banned=self.banned, attributes=self.view.attribute)
         results = []
         for tape in self.tapes:
             results.append(collect_results(p, tape))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.graph.choices import Choices
 from secateurs.graph.labels import ANY, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
 
@@ -61,20 +62,8 @@ def follow_patches(units: Units, view: View, keep: Mask, kept: Any) -> dict[tupl
 
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
     """(tensor, dim) -> indices into the living entries that survive `keep`, where any goes."""
-    found: dict[tuple[str, int], NDArray[np.int64]] = {}
-    known: dict[int, NDArray[np.int64] | None] = {}
-    for key, axis in units.params.items():
-        if not isinstance(axis, np.ndarray):
-            continue
-        if id(axis) not in known:
-            of = units.units(axis)
-            of = of[(of < 0) | alive[of]]
-            stays = (of < 0) | keep[of]
-            known[id(axis)] = None if stays.all() else np.flatnonzero(stays)
-        index = known[id(axis)]
-        if index is not None:
-            found[key] = index
-    return found
+    survivors = units.axes.survivors(alive, keep)
+    return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
 
 
 def disprove(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> Refuted | None:
@@ -113,12 +102,16 @@ def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mas
     tape = source.tape(view, training=source.passes[turn], silent=gone)
     params = _living(units, alive)
     p = Propagation(
-        params, choices=units.choices, banned={}, attributes=view.attribute, turn=turn - 1, before=units.sites
+        params,
+        choices=Choices(units.choices, before=units.sites),
+        banned={},
+        attributes=view.attribute,
+        turn=turn - 1,
     )
     results = collect_results(p, tape)
     last = max((i for i, op in enumerate(tape.ops) if _carries(units, p, op, results[i])), default=-1)
     del tape.ops[last + 1 :]
-    return Reference(tape, results, p.picked)
+    return Reference(tape, results, p.choices.picked)
 
 
 def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
@@ -175,10 +168,9 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
 
     p = Propagation(
         params,
-        choices={},
+        choices=Choices(picked=picked),
         banned={},
         attributes=lambda _path, _name: {},
-        picked=picked,
         hints=hints,
         turn=turn - 1,
     )

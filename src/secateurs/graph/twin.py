@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
+_META = torch.device("meta")
 _SMALL = 1 << 20
 """Integer and boolean buffers up to this size keep their values in the twin: indices decide what code does."""
 
@@ -60,22 +62,45 @@ class View:
             return None if name else {}
         if name:
             return getattr(module, name, None)
-        if type(module).__module__.startswith("torch.nn.modules."):
+        if _is_torchs(type(module)):
             return {}
         return {k: v for k, v in vars(module).items() if type(v) is int and v > 1}
 
 
-def meta_like(tensor: Tensor, shape: tuple[int, ...] | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor without storage, of the same dtype and, unless a shape is given, the same strides."""
+def held_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and buffers under all of their names, as `named_parameters(remove_duplicate=False)`, but faster."""
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    pending: list[tuple[str, nn.Module]] = [("", model)]
+    while pending:
+        prefix, module = pending.pop()
+        held = module.__dict__
+        for found, store in ((parameters, held["_parameters"]), (buffers, held["_buffers"])):
+            for name, tensor in store.items():
+                if tensor is not None:
+                    found[prefix + name] = tensor
+        inside = [(f"{prefix}{name}.", child) for name, child in held["_modules"].items() if child is not None]
+        pending.extend(reversed(inside))
+    return parameters, buffers
+
+
+def meta_like(tensor: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor without storage, of the same dtype and, unless another shape is given, the same strides."""
     dtype = dtype or tensor.dtype
-    if shape is not None and shape != tuple(tensor.shape):
-        return torch.empty(shape, dtype=dtype, device="meta")
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="meta")
+    if shape is not None and tuple(shape) != tensor.shape:
+        return torch.empty(shape, dtype=dtype, device=_META)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=_META)
 
 
 def keeps_values(tensor: Tensor) -> bool:
     """Whether the twin needs the tensor's values: small integer buffers (indices, masks), counters excepted."""
-    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dim() > 0 and tensor.numel() <= _SMALL
+    kind = tensor.dtype
+    return not kind.is_floating_point and not kind.is_complex and tensor.dim() > 0 and tensor.numel() <= _SMALL
+
+
+@cache
+def _is_torchs(kind: type[nn.Module]) -> bool:
+    return kind.__module__.startswith("torch.nn.modules.")
 
 
 @contextmanager
@@ -85,12 +110,14 @@ def swapped(
     *,
     training: bool = False,
     attributes: Mapping[tuple[int, str], Any] | None = None,
+    call: Callable[..., Any] | None = None,
 ) -> Generator[None]:
     """Run the model on `twins` (id of the original tensor -> twin) for the time of the `with`.
 
-    `attributes` maps (id of a module, attribute) to the value it has meanwhile. `training` concerns the user's own
-    modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
-    over one value does not complain).
+    `attributes` maps (id of a module, attribute) to the value it has meanwhile; `call(module, *args, **kwargs)` runs in
+    place of every module's call, through the entry that a module keeps for its compiled call. `training` concerns the
+    user's own modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a
+    batch norm over one value does not complain).
     """
     patches: dict[int, dict[str, Any]] = {}
     for (module_id, attribute), value in (attributes or {}).items():
@@ -105,10 +132,12 @@ def swapped(
                 held = original[store]
                 if held:
                     meanwhile[store] = {k: None if t is None else twins[id(t)] for k, t in held.items()}
+            meanwhile["training"] = training and not _is_torchs(type(module))
+            meanwhile["_compiled_call_impl"] = partial(call, module) if call is not None else None
             if isinstance(module, nn.RNNBase):
                 meanwhile["_flat_weights"] = [twins.get(id(w), w) for w in original["_flat_weights"]]
-            meanwhile["training"] = training and not type(module).__module__.startswith("torch.nn.modules.")
-            meanwhile.update(patches.get(id(module), ()))
+            if id(module) in patches:
+                meanwhile.update(patches[id(module)])
             saved.append((module, original))
             set_dict(module, "__dict__", meanwhile)
         yield

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateurs.graph.axes import Axes
 from secateurs.graph.propagate import tensors
 from secateurs.graph.values import Group, Protected, Slice
 
@@ -49,6 +51,39 @@ class Units:
     fixed_because: dict[tuple[str, int], Reason] = field(default_factory=dict)
     _units: dict[int, tuple[Labels, Ints]] = field(default_factory=dict)
 
+    @cached_property
+    def order(self) -> Ints:
+        """All units that are in a group, sorted by group and by their number in it."""
+        grouped = np.flatnonzero(self.group_of >= 0)
+        return grouped[np.lexsort((self.rank_of[grouped], self.group_of[grouped]))]
+
+    @cached_property
+    def labelled(self) -> list[tuple[tuple[str, int], int]]:
+        """(tensor, dim) of every labelled dimension of a parameter or buffer, and its number among `axes`."""
+        return self._labelled[0]
+
+    @cached_property
+    def axes(self) -> Axes:
+        """The distinct axes of parameters and buffers."""
+        return self._labelled[1]
+
+    @cached_property
+    def _labelled(self) -> tuple[list[tuple[tuple[str, int], int]], Axes]:
+        number: dict[int, int] = {}
+        distinct: list[Ints] = []
+        found: list[tuple[tuple[str, int], int]] = []
+        for key, axis in self.params.items():
+            if isinstance(axis, np.ndarray):
+                if id(axis) not in number:
+                    number[id(axis)] = len(distinct)
+                    distinct.append(self.units(axis))
+                found.append((key, number[id(axis)]))
+        return found, Axes(distinct)
+
+    def remember(self, labels: Labels, of: Ints) -> None:
+        """These labels are these units."""
+        self._units[id(labels)] = (labels, of)
+
     def units(self, labels: Labels) -> Ints:
         """The unit of every entry (-1 fixed, -2 anything), remembered by identity."""
         known = self._units.get(id(labels))
@@ -81,23 +116,31 @@ def gather(
     """Turn what a collecting pass saw into units and groups."""
     unit_of = p.space.components()
     total = int(unit_of.max()) + 1 if unit_of.size else 0
-    why: dict[int, Reason] = {}
-    for labels, reason, op in p.guarded:
-        real = labels[labels >= 0]
-        for unit in np.unique(unit_of[real]).tolist():
-            why.setdefault(unit, (reason, op))
+    why = _guarded(p, unit_of)
     if p.left_out:
         _protect_unread(p, tapes, results, unit_of, why)
     free = np.ones(total, dtype=bool)
     free[list(why)] = False
     unused = [(n, d, s) for n, shape in shapes.items() for d, s in enumerate(shape) if s > 1 and (n, d) not in p.params]
     units = Units(
-        tapes, results, p.params, p.roles, p.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
-        np.zeros(0, dtype=np.int64), [], [], why, shapes, choices, p.sites, p.labs, unused, p.fixed_because,
+        tapes, results, p.params, p.roles, p.choices.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
+        np.zeros(0, dtype=np.int64), [], [], why, shapes, choices, p.choices.sites, p.labs, unused, p.fixed_because,
     )  # fmt: skip
     _group(units, free)
     _mark_inexact(units, p.inexact_at)
     return units
+
+
+def _guarded(p: Propagation, unit_of: Ints) -> dict[int, Reason]:
+    """Unit -> the first reason for which it is never removed."""
+    if not p.guarded:
+        return {}
+    labels = np.concatenate([labels for labels, _, _ in p.guarded])
+    number = np.repeat(np.arange(len(p.guarded)), [labels.size for labels, _, _ in p.guarded])
+    real = labels >= 0
+    found, first = np.unique(unit_of[labels[real]], return_index=True)
+    reasons = [(reason, op) for _, reason, op in p.guarded]
+    return {unit: reasons[k] for unit, k in zip(found.tolist(), number[real][first].tolist(), strict=True)}
 
 
 def _protect_unread(
@@ -146,19 +189,23 @@ def _group(units: Units, free: NDArray[np.bool_]) -> None:
     """Units with one footprint form a group: the same tensors and dimensions, the same activations, as many entries."""
     total = free.size
     draw = np.random.default_rng(0)
+    held_by = [id(axis) for axis in units.params.values() if isinstance(axis, np.ndarray)]
+    owners: dict[int, int] = {}
+    for owner, mark in zip(held_by, draw.integers(1, 2**63, size=len(held_by)).tolist(), strict=True):
+        owners[owner] = owners.get(owner, 0) ^ mark
+    arrays = _arrays(units)
+    every = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
+    every = np.where(every >= 0, units.unit_of[every], every) if units.unit_of.size else every
+    sizes = [a.size for a in arrays]
+    for labels, of in zip(arrays, np.split(every, np.cumsum(sizes)[:-1]), strict=False):
+        units.remember(labels, of)
+    weights = draw.integers(1, 2**63, size=len(arrays), dtype=np.uint64)
+    weights = np.array([owners.get(id(a), w) for a, w in zip(arrays, weights.tolist(), strict=True)], dtype=np.uint64)
+    real = every >= 0
     mark = np.zeros(total, dtype=np.uint64)
-    owners: dict[int, np.uint64] = {}
-    for axis in units.params.values():
-        if isinstance(axis, np.ndarray):
-            owners[id(axis)] = owners.get(id(axis), np.uint64(0)) ^ draw.integers(1, 2**63, dtype=np.uint64)
+    np.add.at(mark, every[real], np.repeat(weights, sizes)[real])
     held = np.zeros(total, dtype=bool)
-    for axis in _arrays(units):
-        of = units.units(axis)
-        of = of[of >= 0] if of.size and of.min() < 0 else of
-        weight = owners.get(id(axis))
-        if weight is not None:
-            held[of] = True
-        np.add.at(mark, of, weight if weight is not None else draw.integers(1, 2**63, dtype=np.uint64))
+    held[every[real & np.repeat(np.array([id(a) in owners for a in arrays], dtype=bool), sizes)]] = True
     chosen = np.flatnonzero(free & held)
     _, first, inverse, counts = np.unique(mark[chosen], return_index=True, return_inverse=True, return_counts=True)
     alone = counts < 2
@@ -191,17 +238,12 @@ def _mark_inexact(units: Units, found: list[tuple[Labels, Op]]) -> None:
 
 def make_groups(units: Units, alive: NDArray[np.bool_]) -> tuple[Group, ...]:
     """The groups of a network in which only the units `alive` are left."""
-    renumbered = renumber(units, alive)
     slices: list[list[Slice]] = [[] for _ in units.counts]
-    spread: dict[int, dict[int, Ints]] = {}
-    for (name, dim), axis in units.params.items():
-        if not isinstance(axis, np.ndarray):
-            continue
-        found = spread.get(id(axis))
-        if found is None:
-            found = spread[id(axis)] = parts(units, axis, alive, renumbered)
-        for g, index in found.items():
-            slices[g].append(Slice(name, dim, index, units.roles.get((name, dim), "other")))  # type: ignore[arg-type]
+    members = units.axes.members(alive, units.group_of, units.order)
+    for (name, dim), k in units.labelled:
+        role: Any = units.roles.get((name, dim), "other")
+        for g, index in members[k].items():
+            slices[g].append(Slice(name, dim, index, role))
     counts = np.bincount(units.group_of[alive & (units.group_of >= 0)], minlength=units.counts.size)
     if not units.names:
         units.names = _names(slices)
@@ -209,33 +251,6 @@ def make_groups(units: Units, alive: NDArray[np.bool_]) -> tuple[Group, ...]:
         Group(units.names[g], int(counts[g]), tuple(slices[g]), not units.inexact[g], units.inexact[g])
         for g in range(units.counts.size)
     )
-
-
-def renumber(units: Units, alive: NDArray[np.bool_]) -> Ints:
-    """The number of every living unit in its group, counted without the dead."""
-    rank = np.full(units.group_of.size, -1, dtype=np.int64)
-    living = np.flatnonzero(alive & (units.group_of >= 0))
-    order = living[np.lexsort((units.rank_of[living], units.group_of[living]))]
-    groups = units.group_of[order]
-    starts = np.searchsorted(groups, np.arange(units.counts.size))
-    rank[order] = np.arange(order.size) - starts[groups]
-    return rank
-
-
-def parts(units: Units, axis: Labels, alive: NDArray[np.bool_], rank: Ints) -> dict[int, Ints]:
-    """Of one axis: for every group, the surviving positions of each unit, [units, m]."""
-    of = units.units(axis)
-    of = of[(of < 0) | alive[of]]
-    group = np.where(of >= 0, units.group_of[of], -1)
-    found: dict[int, Ints] = {}
-    for g in np.unique(group).tolist():
-        if g < 0:
-            continue
-        position = np.flatnonzero(group == g)
-        order = np.argsort(rank[of[position]], kind="stable")
-        count = int(rank[of[position]].max()) + 1
-        found[g] = position[order].reshape(count, -1).astype(np.int64)
-    return found
 
 
 def _names(slices: list[list[Slice]]) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     Index = NDArray[np.int64]
@@ -28,6 +30,12 @@ class Slice:
     dim: int
     index: Index
     role: Role = "other"
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether unit u owns the one entry u, for every u."""
+        units, m = self.index.shape
+        return m == 1 and np.array_equal(self.index[:, 0], np.arange(units))
 
     def __repr__(self) -> str:
         """One line: tensor, dimension, units, role."""

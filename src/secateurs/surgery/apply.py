@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from secateurs.surgery.journal import Journal
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
 from secateurs.surgery.soundness import check_plain
-from secateurs.surgery.tensors import differences, named_tensors, select, shapes
+from secateurs.surgery.tensors import as_index, differences, named_tensors, select, shapes
 
 Targets = Mapping[str, tuple[Tensor, Mapping[int, Indices]]]
 """Name -> the tensor, and dimension -> indices to keep (or repeat) of it."""
@@ -76,32 +76,58 @@ def apply(
 
 def check_signature(plan: Plan, model: nn.Module) -> None:
     """Refuse a model whose tensors do not have the names and shapes that the plan was made for."""
+    check_shapes(plan.signature, model, plan.signature_after)
+
+
+def check_shapes(
+    signature: Mapping[str, tuple[int, ...]],
+    model: nn.Module,
+    after: Callable[[], Mapping[str, tuple[int, ...]]] | None = None,
+) -> None:
+    """Refuse a model whose tensors do not have these names and shapes; `after`: those that a plan leaves."""
     found = shapes(model)
-    problem = differences(plan.signature, found)
+    if found == signature:
+        return
+    problem = differences(signature, found)
     if problem:
         message = (
-            f"the plan was made for another network: {problem}. {_guess(plan, found)}"
+            f"the plan was made for another network: {problem}. {_guess(signature, found, after)}"
             "A plan fits only the tensors it was made for. Trace this model and make a plan on its graph."
         )
         raise PlanError(message)
 
 
-def _guess(plan: Plan, found: Mapping[str, tuple[int, ...]]) -> str:
+def _guess(
+    signature: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    after: Callable[[], Mapping[str, tuple[int, ...]]] | None,
+) -> str:
     """Name the two likely reasons why a plan does not fit, where they hold."""
     inside = {name.removeprefix("module."): shape for name, shape in found.items() if name.startswith("module.")}
-    if not differences(plan.signature, inside):
+    if not differences(signature, inside):
         return "They are all there, inside a wrapper: pass model.module. "
-    return (
-        "" if differences(plan.signature_after(), found) else "The model already has the shapes that the plan leaves. "
-    )
+    if after is None or differences(after(), found):
+        return ""
+    return "The model already has the shapes that the plan leaves. "
 
 
 def prepare(targets: Targets) -> list[Swap]:
     """Slice every tensor that shrinks, and its gradient, without touching it."""
-    return [
-        Swap(tensor, select(tensor.detach(), dims), None if tensor.grad is None else select(tensor.grad, dims))
-        for tensor, dims in targets.values()
-    ]
+    known: dict[tuple[int, torch.device], Tensor] = {}
+    swaps: list[Swap] = []
+    for tensor, dims in targets.values():
+        index = {dim: _index(kept, tensor.device, known) for dim, kept in dims.items()}
+        grad = None if tensor.grad is None else select(tensor.grad, index)
+        swaps.append(Swap(tensor, select(tensor.detach(), index), grad))
+    return swaps
+
+
+def _index(kept: Indices, device: torch.device, known: dict[tuple[int, torch.device], Tensor]) -> Tensor:
+    """Kept indices as a tensor: tensors that are cut alike share the tuple, which is turned into one only once."""
+    index = known.get((id(kept), device))
+    if index is None:
+        index = known[id(kept), device] = as_index(kept, device)
+    return index
 
 
 def write(
@@ -118,8 +144,9 @@ def write(
 
 
 def _write_attributes(journal: Journal, model: nn.Module, settings: Mapping[tuple[str, str], object]) -> None:
+    modules = dict(model.named_modules(remove_duplicate=False)) if settings else {}
     for (path, name), value in settings.items():
-        module = model.get_submodule(path)
+        module = modules[path]
         if getattr(module, name) != value:
             journal.assign(module, name, value)
 

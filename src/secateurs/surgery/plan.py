@@ -64,7 +64,7 @@ class Plan:
         chosen = {g.name: kept_units(g, keep[g.name]) if g.name in keep else _all(g) for g in graph.groups}
         arrays = {name: np.asarray(units, dtype=np.int64) for name, units in chosen.items()}
         indices = graph.kept_indices(arrays)
-        tensors = {t: {d: tuple(index.tolist()) for d, index in dims.items()} for t, dims in indices.items() if dims}
+        tensors = _as_tuples(indices)
         attributes = {f"{path}:{name}": value for (path, name), value in graph.attributes(arrays).items()}
         return Plan(
             keep=chosen,
@@ -205,6 +205,16 @@ def _pick(first: Indices, second: Indices) -> Indices:
 def _chain(first: Mapping[int, Indices], second: Mapping[int, Indices]) -> dict[int, Indices]:
     both = {d: _pick(first[d], second[d]) if d in second else first[d] for d in first}
     return dict(sorted({**second, **both}.items()))
+
+
+def _as_tuples(indices: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> dict[str, dict[int, Indices]]:
+    """Indices as plain numbers; tensors that are cut alike share one tuple."""
+    known: dict[int, Indices] = {}
+    for dims in indices.values():
+        for index in dims.values():
+            if id(index) not in known:
+                known[id(index)] = tuple(index.tolist())
+    return {name: {d: known[id(index)] for d, index in dims.items()} for name, dims in indices.items() if dims}
 
 
 def _directions(graph: Graph, cut: Mapping[str, Mapping[int, Indices]]) -> dict[str, tuple[int, ...]]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateurs.errors import ModelError
-from secateurs.graph import check_model
+from secateurs.graph import check_model, check_values
 from secateurs.surgery.tensors import named_tensors
-
-_STATISTICS = ("running_mean", "running_var")
 
 
 def check_sound(model: Any) -> nn.Module:
@@ -21,22 +18,7 @@ def check_sound(model: Any) -> nn.Module:
     """
     model = check_model(model)
     check_plain(model)
-    for name, tensor in named_tensors(model).items():
-        if tensor.is_meta:
-            message = (
-                f"{name} is on the meta device: it has a shape and no values. Units cannot be scored without values. "
-                "Load the weights (model.to_empty, then load_state_dict) first."
-            )
-            raise ModelError(message)
-        judged = isinstance(tensor, nn.Parameter) or name.rpartition(".")[2] in _STATISTICS
-        # A finite sum has finite terms; only where it is not are they looked at one by one (a sum may overflow).
-        if judged and not bool(torch.isfinite(tensor.sum())) and (count := int((~torch.isfinite(tensor)).sum())):
-            message = (
-                f"{name} holds {count} values that are NaN or infinite, of {tensor.numel()}. "
-                "Scores and sums over them mean nothing, and would choose units at random. "
-                "Find out where training diverged, and prune a checkpoint from before."
-            )
-            raise ModelError(message)
+    check_values(named_tensors(model))
     return model
 
 

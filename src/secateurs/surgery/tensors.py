@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from secateurs.graph.twin import held_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,9 +21,8 @@ M = TypeVar("M", bound="nn.Module")
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Give every parameter and buffer under all of its names: a tied tensor appears once for each."""
-    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    named.update(model.named_buffers(remove_duplicate=False))
-    return named
+    parameters, buffers = held_tensors(model)
+    return parameters | buffers
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -70,13 +72,13 @@ def in_order(tensor: Tensor, order: Sequence[int]) -> Tensor:
     return tensor.permute(tuple(order)).clone(memory_format=torch.contiguous_format).permute(back)
 
 
-def select(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
+def select(tensor: Tensor, dims: Mapping[int, Sequence[int] | Tensor]) -> Tensor:
     """Keep (or repeat) the given indices along the given dimensions, in a new tensor of the same memory format.
 
     >>> select(torch.arange(6).view(2, 3), {1: (0, 2)}).tolist()
     [[0, 2], [3, 5]]
     """
-    chosen = {dim: torch.tensor(index, dtype=torch.int64, device=tensor.device) for dim, index in dims.items()}
+    chosen = {dim: as_index(index, tensor.device) for dim, index in dims.items()}
     if tensor.layout is not torch.strided:
         for dim, index in chosen.items():
             tensor = tensor.index_select(dim, index)
@@ -87,6 +89,13 @@ def select(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
         inner = inner.index_select(order.index(dim), index)
     back = sorted(range(tensor.dim()), key=order.__getitem__)
     return inner.permute(back)
+
+
+def as_index(index: Sequence[int] | Tensor, device: torch.device) -> Tensor:
+    """Indices as an int64 tensor; one that already is, as it is."""
+    if isinstance(index, Tensor):
+        return index.to(device)
+    return torch.from_numpy(np.array(index, dtype=np.int64)).to(device)
 
 
 def duplicate(model: M) -> M:
