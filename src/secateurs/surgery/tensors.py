@@ -85,7 +85,8 @@ def select(tensor: Tensor, dims: Mapping[int, Sequence[int] | Tensor]) -> Tensor
         return tensor
     order = physical_order(tensor)
     inner = tensor.permute(order)
-    for dim, index in chosen.items():
+    # the dimension that loses most goes first: what lies between is smaller
+    for dim, index in sorted(chosen.items(), key=lambda cut: len(cut[1]) / max(tensor.shape[cut[0]], 1)):
         inner = inner.index_select(order.index(dim), index)
     back = sorted(range(tensor.dim()), key=order.__getitem__)
     return inner.permute(back)
