@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs.graph.axes import Axes
 from secateurs.graph.labels import ANY, Fresh
 from secateurs.graph.propagate import tensors
 
@@ -37,7 +38,6 @@ class CostModel:
         """Read the terms off the recording `turn`; `params`: canonical parameter name -> shape as traced."""
         self._units = units
         self._axes: dict[int, int] = {}
-        self._rows: list[tuple[int, dict[int, int]]] = [(1, {})]
         self._held: list[Any] = []
         terms: list[dict[tuple[int, ...], int]] = [{}, {}, {}]
         for name, shape in params.items():
@@ -48,11 +48,7 @@ class CostModel:
             self._macs(terms[0], op, outs, labs)
             self._memory(terms[2], op, outs)
         self.groups = int(units.counts.size)
-        self._constant = np.array([c for c, _ in self._rows], dtype=np.int64)
-        self._multiple = np.zeros((self.groups, len(self._rows)), dtype=np.int64)
-        for k, (_, of) in enumerate(self._rows):
-            for g, m in of.items():
-                self._multiple[g, k] = m
+        self._constant, self._multiple = self._sizes()
         self._terms = [_table(t) for t in terms]
         del self._units, self._held
 
@@ -63,17 +59,24 @@ class CostModel:
         return np.stack([(np.prod(sizes[..., index], axis=-1) @ factor) for index, factor in self._terms], axis=-1)
 
     def _axis(self, labels: Any) -> int:
-        """The number of a labelled axis among the sizes."""
+        """The number of a labelled axis among the sizes (0 is the size of one)."""
         known = self._axes.get(id(labels))
         if known is None:
-            of = self._units.units(labels)
-            group = np.where(of >= 0, self._units.group_of[of], -1)
-            counts = self._units.counts
-            found = {g: int((group == g).sum()) // int(counts[g]) for g in np.unique(group).tolist() if g >= 0}
-            self._rows.append((int((group < 0).sum()), found))
             self._held.append(labels)
-            known = self._axes[id(labels)] = len(self._rows) - 1
+            known = self._axes[id(labels)] = len(self._held)
         return known
+
+    def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of every size: its constant part, [1 + axes], and its multiple of each group's width, [groups, 1 + axes]."""
+        units, count = self._units, len(self._held) + 1
+        axes = Axes([units.units(labels) for labels in self._held])
+        group = (
+            np.where(axes.of >= 0, units.group_of[axes.of], -1) if units.group_of.size else np.full(axes.of.size, -1)
+        )
+        constant = np.bincount(axes.owner[group < 0] + 1, minlength=count)
+        constant[0] = 1
+        entries = np.bincount(group[group >= 0] * count + axes.owner[group >= 0] + 1, minlength=self.groups * count)
+        return constant, entries.reshape(self.groups, count) // np.maximum(units.counts, 1)[:, None]
 
     def _size(self, axes: Any, shape: Any, factor: int = 1) -> tuple[tuple[int, ...], int]:
         """A product of dimensions: the labelled axes, and the constant rest."""
