@@ -31,6 +31,33 @@ def test_laws_hold_on_networks_from_hypothesis(program: Program):
     check_all(subject(program))
 
 
+FOUND = {
+    "a single channel repeated, read by a transposed convolution": """Program(steps=(
+        Conv(x=0, out=4, kernel=3, stride=1, groups=1, bias=True), Chunk(x=1, parts=4, pick=2),
+        Repeat(x=2, interleaved=True), Transposed(x=3, out=4, groups=1)), heads=(Classify(x=4),))""",
+    "one unit in all, beside entries that are anything": """Program(steps=(
+        Conv(x=0, out=4, kernel=3, stride=1, groups=1, bias=True), PixelUnshuffle(x=1),
+        Activation(x=1, kind='hardtanh'), Multiply(x=3, y=1), Flip(x=4), PixelShuffle(x=5),
+        PadPixels(x=6, mode='circular'), Add(x=7, y=6)), heads=(Raw(x=8),))""",
+    "a group norm that pruning leaves one channel": """Program(steps=(
+        Conv(x=0, out=8, kernel=3, stride=1, groups=1, bias=True), PixelShuffle(x=1),
+        Conv(x=2, out=12, kernel=3, stride=2, groups=1, bias=True), SqueezeExcite(x=3, hidden=3),
+        Norm(x=2, kind='group')), heads=(Classify(x=5), Classify(x=4)))""",
+    "padding before a grouped convolution": """Program(steps=(
+        Conv(x=0, out=4, kernel=3, stride=1, groups=1, bias=True), PadChannels(x=1, before=0, after=2),
+        Norm(x=2, kind='batch'), Norm(x=3, kind='batch'),
+        Conv(x=4, out=4, kernel=1, stride=1, groups=2, bias=False)), heads=(Map(x=5),))""",
+}
+"""Networks on which a law was broken once, as they were found."""
+
+
+@pytest.mark.parametrize("text", FOUND.values(), ids=FOUND)
+@pytest.mark.parametrize("seed", [4100, 5815, 6513])
+def test_laws_hold_on_networks_that_once_broke_them(text: str, seed: int):
+    """They hold now, for several draws of what is removed."""
+    check_all(subject(eval(text, vars(random_networks)), seed), seed)
+
+
 def test_a_seed_is_a_network():
     """The same seed gives the same program, another seed another one, and a program can be read back from its text."""
     programs_ = [from_seed(seed) for seed in range(20)]

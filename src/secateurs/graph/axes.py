@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 
+def chosen(mask: Mask, of: Ints) -> Mask:
+    """Whether each entry's unit is in the mask; an entry without a unit always is.
+
+    >>> chosen(np.array([True, False]), np.array([0, 1, -2])).tolist()
+    [True, False, True]
+    """
+    return (of < 0) | mask[np.maximum(of, 0)] if mask.size else np.ones(of.shape, dtype=bool)
+
+
+def entry_of(table: Ints, index: Ints) -> Ints:
+    """The table's entry for every index; a negative index stands for itself.
+
+    >>> entry_of(np.array([7]), np.array([0, -2])).tolist()
+    [7, -2]
+    """
+    return np.where(index >= 0, table[np.maximum(index, 0)], index) if table.size else index
+
+
 class Axes:
     """Axes as unit numbers (negative where fixed), one after the other.
 
@@ -34,17 +52,15 @@ class Axes:
         """Unit, owner and place in its axis of every entry whose unit is not dead."""
         of, owner = self.of, self.owner
         if not alive.all():
-            living = (of < 0) | alive[of]
+            living = chosen(alive, of)
             of, owner = of[living], owner[living]
         starts = np.searchsorted(owner, np.arange(self.count))
         return of, owner, np.arange(of.size) - starts[owner]
 
     def survivors(self, alive: Mask, keep: Mask) -> list[Ints | None]:
         """Of each axis: which of its living entries survive `keep`, or None where all do."""
-        if not keep.size:
-            return [None] * self.count
         of, owner, place = self._living(alive)
-        stays = (of < 0) | keep[of]
+        stays = chosen(keep, of)
         before = np.bincount(owner, minlength=self.count)
         after = np.bincount(owner[stays], minlength=self.count)
         pieces = np.split(place[stays], np.cumsum(after)[:-1]) if self.count else []
@@ -62,7 +78,8 @@ class Axes:
         if not order.size:
             return found
         of, owner, place = self._living(alive)
-        ours = np.flatnonzero((of >= 0) & (group_of[of] >= 0))
+        ours = np.flatnonzero(of >= 0)
+        ours = ours[group_of[of[ours]] >= 0]
         rank = np.empty(group_of.size, dtype=np.int64)
         rank[order] = np.arange(order.size)
         ours = ours[np.argsort(owner[ours] * max(order.size, 1) + rank[of[ours]], kind="stable")]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.axes import Axes
+from secateurs.graph.axes import Axes, entry_of
 from secateurs.graph.labels import ANY, Fresh
 from secateurs.graph.propagate import tensors
 
@@ -70,9 +70,7 @@ class CostModel:
         """Of every size: its constant part, [1 + axes], and its multiple of each group's width, [groups, 1 + axes]."""
         units, count = self._units, len(self._held) + 1
         axes = Axes([units.units(labels) for labels in self._held])
-        group = (
-            np.where(axes.of >= 0, units.group_of[axes.of], -1) if units.group_of.size else np.full(axes.of.size, -1)
-        )
+        group = entry_of(units.group_of, axes.of)
         constant = np.bincount(axes.owner[group < 0] + 1, minlength=count)
         constant[0] = 1
         entries = np.bincount(group[group >= 0] * count + axes.owner[group >= 0] + 1, minlength=self.groups * count)

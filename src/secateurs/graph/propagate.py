@@ -113,10 +113,10 @@ class Propagation:
         if name is None:
             axes: tuple[Any, ...] = (None,) * tensor.dim()
         else:
-            params, check = self.params, self.check
+            params = self.params
             axes = tuple(
                 [
-                    params[name, d] if (name, d) in params else Fresh(name, d, n) if n > 1 or check else None
+                    params[name, d] if (name, d) in params else Fresh(name, d, n) if n > 1 else None
                     for d, n in enumerate(tensor.shape)
                 ]
             )

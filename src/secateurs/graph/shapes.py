@@ -39,7 +39,9 @@ def _convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     ):
         return NotImplemented
     inputs, outputs = (ws[0], ws[1] * groups) if transposed else (ws[1] * groups, ws[0])
-    if xs[1] != inputs or outputs % groups or (bias is not None and bias.shape[0] != outputs):
+    if xs[1] != inputs:  # the meta kernel of a transposed convolution does not look
+        raise RuntimeError(f"a convolution that reads {inputs} channels is given {xs[1]}")
+    if outputs % groups or (bias is not None and bias.shape[0] != outputs):
         return NotImplemented  # the real kernel says what is wrong
     out = [xs[0], outputs]
     for i in range(n):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.graph.axes import chosen
 from secateurs.graph.choices import Choices
 from secateurs.graph.labels import ANY, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
@@ -40,7 +41,7 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
     values: dict[tuple[str, str], Any] = {}
     for f in units.follows:
         of = units.units(f.labels)
-        count = int(((of < 0) | keep[of]).sum())
+        count = int(chosen(keep, of).sum())
         old = getattr(modules[f.module], f.attribute)
         value = (count,) if isinstance(old, (tuple, list)) else count
         if values.setdefault((f.module, f.attribute), value) != value:
@@ -97,7 +98,7 @@ def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mas
     gone = {}
     for (name, dim), index in kept.items():
         of = units.units(units.params[name, dim])
-        size = int(((of < 0) | alive[of]).sum())
+        size = int(chosen(alive, of).sum())
         gone[name, dim] = np.setdiff1d(np.arange(size), index)
     tape = source.tape(view, training=source.passes[turn], silent=gone)
     params = _living(units, alive)
@@ -122,7 +123,7 @@ def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
     for axis in units.params.values():
         if isinstance(axis, np.ndarray) and id(axis) not in known:
             of = units.units(axis)
-            known[id(axis)] = axis[(of < 0) | alive[of]]
+            known[id(axis)] = axis[chosen(alive, of)]
     return {key: known.get(id(axis), axis) for key, axis in units.params.items()}
 
 
@@ -221,7 +222,7 @@ def _expectation(units: Units, keep: Mask) -> Callable[[Any], Any]:
         found = known.get(id(axis))
         if found is None:
             of = units.units(axis)
-            found = known[id(axis)] = of[(of < 0) | keep[of]]
+            found = known[id(axis)] = of[chosen(keep, of)]
         return found
 
     return expected

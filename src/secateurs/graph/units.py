@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateurs.graph.axes import Axes
+from secateurs.graph.axes import Axes, chosen, entry_of
 from secateurs.graph.propagate import tensors
 from secateurs.graph.values import Group, Protected, Slice
 
@@ -88,12 +88,7 @@ class Units:
         """The unit of every entry (-1 fixed, -2 anything), remembered by identity."""
         known = self._units.get(id(labels))
         if known is None or known[0] is not labels:
-            found = (
-                np.where(labels >= 0, self.unit_of[labels], labels)
-                if labels.size and labels.min() < 0
-                else self.unit_of[labels]
-            )
-            known = self._units[id(labels)] = (labels, found)
+            known = self._units[id(labels)] = (labels, entry_of(self.unit_of, labels))
         return known[1]
 
 
@@ -195,7 +190,7 @@ def _group(units: Units, free: NDArray[np.bool_]) -> None:
         owners[owner] = owners.get(owner, 0) ^ mark
     arrays = _arrays(units)
     every = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
-    every = np.where(every >= 0, units.unit_of[every], every) if units.unit_of.size else every
+    every = entry_of(units.unit_of, every)
     sizes = [a.size for a in arrays]
     for labels, of in zip(arrays, np.split(every, np.cumsum(sizes)[:-1]), strict=False):
         units.remember(labels, of)
@@ -206,23 +201,23 @@ def _group(units: Units, free: NDArray[np.bool_]) -> None:
     np.add.at(mark, every[real], np.repeat(weights, sizes)[real])
     held = np.zeros(total, dtype=bool)
     held[every[real & np.repeat(np.array([id(a) in owners for a in arrays], dtype=bool), sizes)]] = True
-    chosen = np.flatnonzero(free & held)
-    _, first, inverse, counts = np.unique(mark[chosen], return_index=True, return_inverse=True, return_counts=True)
+    ours = np.flatnonzero(free & held)
+    _, first, inverse, counts = np.unique(mark[ours], return_index=True, return_inverse=True, return_counts=True)
     alone = counts < 2
     for k in np.flatnonzero(alone).tolist():
         units.why.setdefault(
-            int(chosen[first[k]]), ("it is the only unit of its kind: the tensor would be empty without it", None)
+            int(ours[first[k]]), ("it is the only unit of its kind: the tensor would be empty without it", None)
         )
     order = np.argsort(first, kind="stable")
     order = order[~alone[order]]
     place = np.full(counts.size, -1)
     place[order] = np.arange(order.size)
-    units.group_of[chosen] = place[inverse]
+    units.group_of[ours] = place[inverse]
     ranked = np.argsort(inverse, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]) if counts.size else np.zeros(0, dtype=np.int64)
-    rank = np.empty(chosen.size, dtype=np.int64)
-    rank[ranked] = np.arange(chosen.size) - np.repeat(starts, counts)
-    units.rank_of[chosen] = rank
+    rank = np.empty(ours.size, dtype=np.int64)
+    rank[ranked] = np.arange(ours.size) - np.repeat(starts, counts)
+    units.rank_of[ours] = rank
     units.counts = counts[order].astype(np.int64)
 
 
@@ -277,8 +272,8 @@ def make_protected(units: Units, alive: NDArray[np.bool_]) -> tuple[Protected, .
                 found.append(Protected(name, dim, np.arange(units.shapes[name][dim]), told(reason)))
         elif isinstance(axis, np.ndarray):
             of = units.units(axis)
-            of = of[(of < 0) | alive[of]]
-            fixed = np.flatnonzero((of < 0) | (units.group_of[of] < 0))
+            of = of[chosen(alive, of)]
+            fixed = np.flatnonzero(entry_of(units.group_of, of) < 0)
             otherwise = units.fixed_because.get((name, dim), _CONSTANT)
             by_reason: dict[str, list[int]] = {}
             for k in fixed.tolist():
