@@ -1,15 +1,18 @@
 """Training-time methods on CIFAR-10 ResNet-56 from the given checkpoint. Made for a GPU; every run is one command.
 
-    python benchmarks/cifar_training.py --data $SECATEURS_DATA --method GroupFisher --macs 0.5 --epochs 40 --out
-    results/cifar_training python benchmarks/cifar_training.py --data $SECATEURS_DATA --method GReg2 --macs 0.5
-    --epochs 60 --out results/cifar_training python benchmarks/cifar_training.py --data $SECATEURS_DATA --method
-    ASRFP --remove 0.4 --epochs 100 --out results/cifar_training
+    RUN="python benchmarks/cifar_training.py --data $SECATEURS_DATA --seed 0 --out results/cifar_training"
+    $RUN --method GroupFisher --macs 0.5 --epochs 60
+    $RUN --method GReg2 --macs 0.5 --epochs 60
+    $RUN --method ASRFP --remove 0.4 --epochs 120
+
+$SECATEURS_DATA holds cifar10/ as torchvision writes it and checkpoints/cifar10_resnet56.safetensors.
 
 The session takes the first part of the epochs (`--prune`, two thirds by default) at the learning rate `--prune-lr`,
 then the network, cut and BatchNorm recalibrated, is fine-tuned for the rest at `--lr`, both falling by a cosine. A
 tenth of the training images is held out; the epoch with the best held-out accuracy among those of the pruned
-network is the one whose test accuracy is reported, next to that of the last epoch. A JSON line with every setting
-is appended to OUT/runs.jsonl. `--limit N` uses N training images and is for trying the command out without a GPU.
+network is chosen, and its test accuracy reported next to that of the last epoch; the test split decides nothing. A
+JSON line with every setting is appended to OUT/runs.jsonl. `--limit N` uses N training images and is for trying the
+command out without a GPU.
 """
 
 from __future__ import annotations

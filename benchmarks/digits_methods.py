@@ -8,7 +8,7 @@ first two thirds and their network, cut and BatchNorm recalibrated, trains for t
 too has epochs after its removal. "From scratch" trains the network that L2 leaves, newly initialised, for base +
 epochs. The learning rate falls by a cosine over each part. Accuracy is that of the last epoch on the test split;
 nothing is chosen by it. One JSON line per run is appended, so that an interrupted benchmark goes on where it
-stopped; `table.md` is made from them.
+stopped; `table.md` is made from them. A row over half the dense MACs stops the benchmark.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import argparse
 import copy
 import json
 import math
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,20 @@ METHODS = {
         AdaptivePruning(batches=4, probe_samples=16),
     )
 }  # fmt: skip
+METHODS |= {"SFP, scale_norm": SFP(scale_norm=True), "ASFP, scale_norm": ASFP(scale_norm=True)}
 BASELINES = ("Random", "L2", "FromScratch")
+CACHE = Path(__file__).parent / "cache"
+
+
+def inserted(page: Path, name: str, text: str) -> None:
+    """Replace what stands between a page's markers."""
+    before, rest = page.read_text().split(f"<!-- {name} -->\n", 1)
+    after = rest.split(f"<!-- /{name} -->", 1)[1]
+    page.write_text(f"{before}<!-- {name} -->\n{text}<!-- /{name} -->{after}")
+
+
+Row = dict[str, Any]
+"""One run: method, seed, accuracy, macs, params, seconds, base and epochs."""
 
 
 class Digits:
@@ -114,74 +129,93 @@ def pruned(name: str, base: nn.Module, data: Digits, epochs: int, seed: int) -> 
     return model
 
 
-def base_network(data: Digits, seed: int, epochs: int, folder: Path) -> nn.Module:
+def base_network(data: Digits, seed: int, epochs: int) -> nn.Module:
     """The trained network of a seed, kept so that every row starts from the same."""
     torch.manual_seed(seed)
-    model, file = resnet20(in_channels=1, num_classes=10), folder / f"base_{seed}.pt"
+    model, file = resnet20(in_channels=1, num_classes=10), CACHE / f"digits_{epochs}_epochs_seed_{seed}.pt"
     if not file.is_file():
         train(model, data, epochs, seed)
+        CACHE.mkdir(exist_ok=True)
         torch.save(model.state_dict(), file)
     model.load_state_dict(torch.load(file, weights_only=True))
     return model
 
 
-def table(rows: list[dict[str, object]], about: str) -> str:
+def table(rows: list[Row], about: str) -> str:
     """Mean and standard deviation over seeds, per method."""
-    lines = [about, "", "| method | test accuracy % | MACs | parameters | seconds |", "|---|---|---|---|---|"]
+    dense = {row["seed"]: row["macs"] for row in rows if row["method"] == "Dense"}
+    lines = [about, "", "| method | test accuracy % | MACs | of dense | parameters | seconds |", "|---" * 6 + "|"]
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
-        scores = [100 * float(row["accuracy"]) for row in own]
+        scores = [100 * row["accuracy"] for row in own]
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-        middle = {key: statistics.mean(float(row[key]) for row in own) for key in ("macs", "params", "seconds")}
+        macs, params, seconds = (statistics.mean(row[key] for row in own) for key in ("macs", "params", "seconds"))
+        share = statistics.mean(row["macs"] / dense[row["seed"]] for row in own)
         lines.append(
-            f"| {name} | {statistics.mean(scores):.2f}{spread} ({len(own)}) | {middle['macs'] / 1e6:.3f} M | "
-            f"{middle['params'] / 1e3:.1f} k | {middle['seconds']:.0f} |"
+            f"| {name} | {statistics.mean(scores):.2f}{spread} ({len(own)}) | {macs / 1e6:.3f} M | "
+            f"{100 * share:.1f} % | {params / 1e3:.1f} k | {seconds:.0f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def measured(name: str, base: nn.Module, data: Digits, seed: int, lengths: tuple[int, int]) -> Row:
+    """One row: the network after all its epochs, its accuracy on the test split and its cost."""
+    first, epochs = lengths
+    begin = time.process_time()
+    if name == "Dense":
+        model = copy.deepcopy(base)
+        train(model, data, epochs, seed)
+    else:
+        model = pruned(name, base, data, epochs + (first if name == "FromScratch" else 0), seed)
+    seconds = round(time.process_time() - begin, 1)
+    x = torch.zeros(1, *data.splits.shape)
+    cost, dense = sct.trace(model, x).cost(), sct.trace(base, x).cost()
+    if name != "Dense" and cost.macs > 0.5 * dense.macs:
+        raise SystemExit(f"{name}, seed {seed}: {cost.macs} MACs are more than half of {dense.macs}")
+    return {
+        "method": name, "seed": seed, "accuracy": data.accuracy(model), "macs": cost.macs, "params": cost.params,
+        "seconds": seconds, "base": first, "epochs": epochs,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--base", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--base", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--into", type=Path, default=None, help="a page that shows the table between its markers")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     data, log = Digits(load("digits")), given.out / "runs.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    found = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    rows: list[Row] = [row for row in found if (row["base"], row["epochs"]) == (given.base, given.epochs)]
     for seed in given.seeds:
-        base = base_network(data, seed, given.base, given.out)
+        base = base_network(data, seed, given.base)
         for name in ("Dense", *BASELINES, *METHODS):
-            done = any(row["method"] == name and row["seed"] == seed for row in rows)
+            done = any((row["method"], row["seed"]) == (name, seed) for row in rows)
             if done or (given.only and name not in given.only):
                 continue
-            begin = time.process_time()
-            if name == "Dense":
-                model = copy.deepcopy(base)
-                train(model, data, given.epochs, seed)
-            else:
-                more = given.base if name == "FromScratch" else 0
-                model = pruned(name, base, data, given.epochs + more, seed)
-            cost = sct.trace(model, torch.zeros(1, *data.splits.shape)).cost()
-            row = {
-                "method": name, "seed": seed, "accuracy": data.accuracy(model), "macs": cost.macs,
-                "params": cost.params,
-                "seconds": round(time.process_time() - begin, 1), "base": given.base, "epochs": given.epochs,
-            }  # fmt: skip
+            row = measured(name, base, data, seed, (given.base, given.epochs))
             rows.append(row)
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
+    names = ("Dense", *BASELINES, *METHODS)
+    rows.sort(key=lambda row: (names.index(row["method"]), row["seed"]))
     about = (
         f"ResNet-20 on scikit-learn's digits, to 50 % of the MACs. {given.base} epochs of training, then "
         f"{given.epochs} epochs for every row; test accuracy of the last epoch, mean ± standard deviation over seeds "
-        "(their number); seconds of processor time on one thread. "
-        f"Made by `python benchmarks/digits_methods.py --out {given.out}`."
+        f"(their number); seconds of processor time on one thread, without those first {given.base} epochs (with them "
+        f"for FromScratch). torch {torch.__version__}, {platform.machine()}. Made by "
+        f"`python benchmarks/digits_methods.py --out {given.out} --base {given.base} --epochs {given.epochs} "
+        f"--seeds {' '.join(map(str, given.seeds))}`."
     )
     (given.out / "table.md").write_text(table(rows, about))
+    if given.into:
+        inserted(given.into, "digits", table(rows, about))
     print(table(rows, about))
 
 

@@ -120,6 +120,21 @@ class TestEveryMethod:
         assert result.cost_after.macs <= 0.6 * result.cost_before.macs
         result.model.eval()(data[0][0])
 
+    def test_prunes_without_a_budget_what_it_selects_without_one(self, kind, net, graph, data):
+        """`prune` hands the decision to the paper."""
+        method = unbudgeted(kind, "uncoupled")
+        result = sct.prune(net, torch.zeros(1, 3, 4, 4, dtype=torch.float64), method=method, data=data)
+
+        alone = plan_of(graph, method.select(graph, net, None, data=data))
+        assert result.cost_after == graph.cost(alone)
+        assert result.cost_after.macs < result.cost_before.macs
+
+    def test_is_called_by_what_is_not_the_papers(self, kind):
+        """Messages name a method by its settings, without those that are as in the paper."""
+        assert repr(kind(scope="coupled")).startswith(f"{kind.__name__}(")
+        assert "scope=coupled" in repr(kind(scope="coupled"))
+        assert "scope" not in repr(kind())
+
     @every_scope
     @pytest.mark.parametrize("macs", [0.9, 0.6, 0.45])
     def test_meets_the_budget_to_within_one_unit(self, kind, scope, macs, graph, net, data):

@@ -117,6 +117,69 @@ def test_the_saved_model_is_the_one_that_was_reported(finished, own):
     assert {w.name: w.after for w in report.widths}["0"] == model[0].out_channels
 
 
+TRAINING = ["--method", "greg1", "--prune-epochs", "2"]
+
+
+def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
+    """Same folder, same report; the record of the stage holds its epochs and what was pruned when."""
+    assert prune(tmp_path / "out", *TRAINING) == 0
+    report = Report.from_json((tmp_path / "out" / "report.json").read_text())
+    record = read(tmp_path / "out" / "stages" / "pruned.json")
+    model = sct.load(fresh(own), tmp_path / "out")
+
+    assert report.after.macs <= 0.5 * report.before.macs
+    assert report.after.params == sum(p.numel() for p in model.parameters())
+    assert len(record["history"]) == 2
+    assert any("penalty" in event for event in record["events"])
+
+
+def test_pruning_that_was_interrupted_goes_on(prune, tmp_path, monkeypatch):
+    """Stopped in the second epoch of pruning, resumed: the bits of the run that was not stopped."""
+    step, count = Classifier.training_step, iter(range(1, 10_000))
+
+    def stop(*args):
+        if next(count) > 2 * 16 + 16 + 5:  # two epochs of training, one of pruning, a part of the next
+            raise KeyboardInterrupt
+        return step(*args)
+
+    assert prune(tmp_path / "whole", *TRAINING) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        assert prune(tmp_path / "cut", *TRAINING) == 130
+    assert (tmp_path / "cut" / "checkpoints" / "pruning" / "last.ckpt").exists()
+    assert prune(tmp_path / "cut", *TRAINING, "--resume") == 0
+
+    for name in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_too_few_epochs_to_prune_in_are_refused(prune, tmp_path, capsys):
+    """Before any work, with the number that would do."""
+    assert prune(tmp_path / "out", "--method", "adaptive-pruning", "--prune-epochs", "1", "--batch-size", "512") == 2
+    told = capsys.readouterr().err
+
+    assert re.search(
+        r"needs \d+ optimizer steps and the run has 2.*--prune-epochs \d+ or more", told.replace("\n", " ")
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_single_weights_stay_zero_in_the_run_folder(own, tmp_path, capsys):
+    """Saved and loaded by the same store; the report says that zeros do not run faster; fine-tuning is refused."""
+    flags = ["prune", "--model", f"{own}:net", "--out", str(tmp_path / "out"), *FAST, "--params", "0.5"]
+    flags += ["--method", "sfp", "--method.unit", "weight", "--prune-epochs", "1"]
+    assert main(flags) == 2
+    assert "--epochs 0" in capsys.readouterr().err
+    assert main([*flags, "--epochs", "0"]) == 0
+    report = Report.from_json((tmp_path / "out" / "report.json").read_text())
+    model = sct.load(fresh(own), tmp_path / "out")
+    zeros = sum(int((p == 0).sum()) for p in model.parameters() if p.ndim > 1)
+
+    assert zeros >= 0.5 * report.before.params
+    assert report.after.macs == report.before.macs
+    assert "do not run faster" in report.conditions["zeros"]
+
+
 def test_stages_are_recorded_in_order(finished):
     """Each with its validation accuracy."""
     report = Report.from_json((finished / "report.json").read_text())

@@ -13,6 +13,7 @@ from secateurs.cli.flags import METHOD, method_fields, method_parser, parse_flag
 from secateurs.cli.recipe import Recipe
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.registry import registry, resolve
+from secateurs.session import TrainingMethod
 
 
 @final
@@ -57,12 +58,13 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Sequence[str] = ()) -> R
 
 
 def default_method(name: str) -> Any:
-    """The method or criterion of this name with its paper's settings; one that prunes in one shot, as a run does."""
+    """The method or criterion of this name with its paper's settings."""
     known = registry()
     if name not in known:
         raise RecipeError(f"no method is called {name!r}; {near(name, known)}")
     method = known[name]()
-    resolve(method)
+    if not isinstance(method, TrainingMethod):
+        resolve(method)
     return method
 
 

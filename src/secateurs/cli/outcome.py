@@ -1,6 +1,7 @@
 """The last stage of a run: measure the network before and after, on the test split this once, and tell."""
 
 import platform
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         after=after,
         widths=layer_widths(dense, recovered),
         stages=stages(work),
-        conditions=_conditions(work, times, record["error"]),
+        conditions=_conditions(work, times, record),
     )
     work.folder.put({REPORT: report.to_json().encode(), PICTURE: draw(report)})
     work.folder.finish("measured", {})
@@ -70,13 +71,15 @@ def budget_words(budget: sct.Budget) -> str:
     return " and ".join(parts)
 
 
-def _conditions(work: Work, times: tuple[Latency, ...], error: float) -> dict[str, str]:
+def _conditions(work: Work, times: tuple[Latency, ...], record: dict[str, Any]) -> dict[str, str]:
     splits = work.loaders.splits
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]  # type: ignore[arg-type]
+    zeros = f"{record.get('zeros', 0):,} single weights; zeros inside dense tensors do not run faster by themselves"
     return {
         "seed": str(work.recipe.seed),
         "data": f"{splits.name}: {counts[0]} images to train, {counts[1]} to decide by, {counts[2]} to test once",
-        "verified": f"removal equals silence: relative error {error:.1e}",
+        "verified": f"removal equals silence: relative error {record['error']:.1e}",
+        **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",
         "trained on": f"{device_name(work.device())}, CPU threads: {torch.get_num_threads()}",
         "versions": f"secateurs {sct.__version__}, torch {torch.__version__}, Python {platform.python_version()}",

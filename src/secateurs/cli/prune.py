@@ -13,9 +13,10 @@ from secateurs.cli.invocation import Invocation, chosen_method, compose, read_fi
 from secateurs.cli.outcome import measure
 from secateurs.cli.recipe import Recipe
 from secateurs.cli.weights import load_weights
-from secateurs.cli.work import Work, cut, recover, train
+from secateurs.cli.work import Work, cut, recover, session_of, train
 from secateurs.errors import InputError
 from secateurs.report import table
+from secateurs.session import TrainingMethod
 from secateurs.training import Loaders, Optimisation
 
 
@@ -87,6 +88,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     # Any criterion shows whether the budget can be reached.
     sct.plan(graph, model, sct.criteria.Magnitude(), budget)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
+    if isinstance(method, TrainingMethod):
+        session_of(work, model)
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work
 
@@ -106,7 +109,15 @@ def budget_of(recipe: Recipe) -> sct.Budget:
 
 
 def _check_numbers(recipe: Recipe) -> None:
-    least = {"batch_size": 1, "image_size": 1, "calibration_batches": 1, "workers": 0, "threads": 0, "seed": 0}
+    least = {
+        "batch_size": 1,
+        "image_size": 1,
+        "calibration_batches": 1,
+        "prune_epochs": 1,
+        "workers": 0,
+        "threads": 0,
+        "seed": 0,
+    }
     least["train_epochs"] = 0 if recipe.weights else 1
     for name, bound in least.items():
         if getattr(recipe, name) < bound:

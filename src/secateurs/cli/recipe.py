@@ -76,9 +76,15 @@ class Recipe:
     train_lr: float = field(
         default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
     )
+    prune_epochs: int = field(
+        default=40,
+        metadata=_about("training", "epochs in which a method that prunes during training does so (others: none)", "N"),
+    )
     epochs: int = field(default=40, metadata=_about("training", "epochs of fine-tuning after pruning", "N"))
-    lr: float = field(default=0.02, metadata=_about("training", "peak learning rate of fine-tuning", "RATE"))
-    weight_decay: float = field(default=5e-4, metadata=_about("training", "decay of the weights, in both", "X"))
+    lr: float = field(
+        default=0.02, metadata=_about("training", "peak learning rate of pruning and of fine-tuning", "RATE")
+    )
+    weight_decay: float = field(default=5e-4, metadata=_about("training", "decay of the weights, in all of them", "X"))
 
     seed: int = field(
         default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")

@@ -1,7 +1,8 @@
 """The work of a run, stage by stage: train, prune, recalibrate, fine-tune, measure. Each is done once and recorded."""
 
+import copy
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -14,9 +15,15 @@ import secateurs as sct
 from secateurs.cli.folder import RunFolder
 from secateurs.cli.recipe import Recipe
 from secateurs.cli.weights import load_weights
+from secateurs.errors import BudgetError, RecipeError
+from secateurs.methods import AdaptivePruning
 from secateurs.models import build
 from secateurs.report import Stage
-from secateurs.training import Loaders, Optimisation, Place, evaluate, fit
+from secateurs.session import ScheduleError, TrainingMethod
+from secateurs.training import Loaders, Optimisation, Place, evaluate, fit, fit_session
+
+Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
+"""The pruned network, the plan that leads to it, and what else to record."""
 
 TRAINED, PRUNED = Path("checkpoints", "trained"), Path("checkpoints", "pruned")
 
@@ -92,8 +99,32 @@ def cut(work: Work, dense: nn.Module) -> nn.Module:
     if record := work.folder.done("pruned"):
         work.say("pruned", record, "done before")
         return sct.load(work.fresh(), work.folder.path / PRUNED)
-    start, recipe, device = time.monotonic(), work.recipe, work.device()
-    seed_everything(recipe.seed, verbose=False)
+    start = time.monotonic()
+    seed_everything(work.recipe.seed, verbose=False)
+    trains = isinstance(work.method, TrainingMethod)
+    pruned, plan, more = (cut_while_training if trains else cut_at_once)(work, dense)
+    images, _ = next(iter(work.loaders.calibration(1)))
+    verified = sct.verify(plan, dense.cpu(), images[:4], per_group=False)
+    verified.raise_if_failed()
+    sct.save(pruned, plan, work.folder.path / PRUNED, overwrite=True)
+    graph = sct.trace(dense, work.loaders.example(), protect=work.recipe.protect)
+    record = {
+        "accuracy": work.validate(pruned),
+        "before": asdict(graph.cost()),
+        "after": asdict(graph.cost(plan)),
+        "groups": {g.name: [g.units, len(plan.keep[g.name])] for g in graph.groups},
+        "error": verified.error,
+        "tolerance": verified.tolerance,
+        "deviation": verified.deviation,
+        **more,
+    }
+    work.close("pruned", record, start)
+    return pruned
+
+
+def cut_at_once(work: Work, dense: nn.Module) -> Cut:
+    """Prune in one shot."""
+    recipe, device = work.recipe, work.device()
     result = sct.prune(
         dense.to(device),
         work.loaders.example().to(device),
@@ -103,22 +134,55 @@ def cut(work: Work, dense: nn.Module) -> nn.Module:
         protect=recipe.protect,
         seed=recipe.seed,
     )
-    pruned = result.model.cpu()
-    images, _ = next(iter(work.loaders.calibration(1)))
-    verified = sct.verify(result.plan, dense.cpu(), images[:4], per_group=False)
-    verified.raise_if_failed()
-    sct.save(pruned, result.plan, work.folder.path / PRUNED, overwrite=True)
-    record = {
-        "accuracy": work.validate(pruned),
-        "before": asdict(result.cost_before),
-        "after": asdict(result.cost_after),
-        "groups": {g.name: [g.units, len(result.plan.keep[g.name])] for g in result.graph.groups},
-        "error": verified.error,
-        "tolerance": verified.tolerance,
-        "deviation": verified.deviation,
-    }
-    work.close("pruned", record, start)
-    return pruned
+    return result.model.cpu(), result.plan, {}
+
+
+def session_of(work: Work, model: nn.Module) -> sct.Session:
+    """Begin a session on a model: the method's schedule, scaled to the epochs that it has."""
+    recipe, epochs = work.recipe, work.recipe.prune_epochs
+    if getattr(work.method, "unit", "filter") != "filter" and recipe.epochs:
+        raise RecipeError(
+            f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
+            "Give --epochs 0."
+        )
+    # A plan only removes, and a run folder is a plan for the dense network.
+    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
+    steps = len(work.loaders.shuffled(0))
+    try:
+        return sct.Session(
+            model,
+            method.fitted(steps, epochs),
+            work.budget,
+            work.loaders.example(),
+            steps_per_epoch=steps,
+            epochs=epochs,
+            data=work.loaders.calibration(recipe.calibration_batches),
+            protect=recipe.protect,
+            seed=recipe.seed,
+        )
+    except ScheduleError as cause:
+        least = -(-cause.needed // steps)
+        message = f"{cause} Here an epoch has {steps} steps: give --prune-epochs {least} or more."
+        raise BudgetError(message) from cause
+
+
+def cut_while_training(work: Work, dense: nn.Module) -> Cut:
+    """Prune while the network trains."""
+    recipe, model = work.recipe, copy.deepcopy(dense)
+    work.console.print(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
+    settings = Optimisation(recipe.prune_epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    session = session_of(work, model)
+    history = fit_session(session, work.loaders, settings, place=work.place("pruning"), resume=True)
+    events = [str(event) for event in session.history]
+    zeros = sum(int((~mask.bool()).sum()) for mask in held_at_zero(session).values())
+    record = {"history": [asdict(epoch) for epoch in history], "events": events, "zeros": zeros}
+    return model.cpu(), session.plan, record
+
+
+def held_at_zero(session: sct.Session) -> dict[str, torch.Tensor]:
+    """The masks of single weights and columns, as large as their tensors."""
+    tensors = dict(session.model.named_parameters())
+    return {name: mask.expand_as(tensors[name]) for name, mask in session.masks.items()}
 
 
 def recover(work: Work, pruned: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed, Costs, Ints
+from secateurs.allocate.levels import Costed, Ints
 from secateurs.errors import BudgetError
 from secateurs.evidence.kinds import Need
 from secateurs.graph import Graph, Group
+from secateurs.session.part import Part
 
 Keep = dict[str, Ints]
 Loss = Callable[[Any, Any], Any]
@@ -52,44 +53,6 @@ class Method(Protocol):
         Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The groups of a network that a method may prune, as allocators see a network: the other groups stay whole."""
-
-    whole: Graph
-    groups: tuple[Group, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the groups."""
-        return tuple(group.name for group in self.groups)
-
-    @property
-    def signature(self) -> Mapping[str, tuple[int, ...]]:
-        """Every tensor's shape."""
-        return self.whole.signature
-
-    @property
-    def costs(self) -> Costs:
-        """Cost of the whole network, as a function of the widths of this part."""
-        names = set(self.names)
-        return _PartCosts(self.whole.costs, self.whole.widths, np.array([g.name in names for g in self.whole.groups]))
-
-
-@dataclass(frozen=True, eq=False)
-class _PartCosts:
-    costs: Costs
-    widths: Ints
-    inside: NDArray[np.bool_]
-
-    def at(self, widths: Ints) -> Ints:
-        """Return (macs, params, memory) [..., 3] for units kept per group of the part [..., G]."""
-        widths = np.asarray(widths, np.int64)
-        full = np.broadcast_to(self.widths, (*widths.shape[:-1], len(self.widths))).copy()
-        full[..., self.inside] = widths
-        return self.costs.at(full)
 
 
 def producers(graph: Graph, group: Group) -> frozenset[str]:

@@ -19,6 +19,7 @@ from secateurs.session.schedule import (
     ToZero,
 )
 from secateurs.session.session import Session
+from secateurs.session.targets import ScheduleError
 
 __all__ = [
     "Asymptotic",
@@ -37,6 +38,7 @@ __all__ = [
     "History",
     "Linear",
     "LinearDecay",
+    "ScheduleError",
     "Session",
     "SessionError",
     "ShrinkingRounds",

@@ -19,7 +19,7 @@ from secateurs.session.options import AdaptiveOptions
 from secateurs.session.profit import Combination, candidates, correlation, effective_rank, next_profit, own_profit
 from secateurs.session.run import Run
 from secateurs.session.standing import Standing
-from secateurs.session.targets import too_short
+from secateurs.session.targets import check_reach, too_short
 from secateurs.surgery import recalibrate
 
 Floats = NDArray[np.float64]
@@ -54,6 +54,7 @@ class AdaptiveDriver(Driver):
         allowed = levels(run.origin, run.budget)
         least = {group.name: int(found[0]) for group, found in zip(run.origin.groups, allowed, strict=True)}
         self._floor = {n: max(least[n], 2, int(np.ceil(0.05 * g.units))) for n, g in self._groups.items()}
+        check_reach(run, self._floor)
 
     # --- what a session asks ---
 

@@ -9,10 +9,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.errors import InputError, SecateursError
+from secateurs.session.driver import TrainingMethod
 
 
 class SessionError(SecateursError):
     """The session is not in the state that the call needs; the model is usable and unharmed."""
+
+
+def check_method(method: object) -> None:
+    """Refuse what is no training-time method with its settings."""
+    if isinstance(method, type | str):
+        named = method.__name__ if isinstance(method, type) else repr(method)
+        raise InputError(
+            f"{named} is {'a class' if isinstance(method, type) else 'a name'}, not a method with its settings. "
+            "Write, for example, secateurs.methods.GReg1()."
+        )
+    if not isinstance(method, TrainingMethod):
+        raise InputError(
+            f"{type(method).__name__} does not work during training: it has no start(run). "
+            "Use secateurs.prune for one-shot methods and criteria."
+        )
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[str]) -> None:

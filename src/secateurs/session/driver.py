@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,10 +69,8 @@ class Driver(ABC):
 class TrainingMethod(Protocol):
     """A paper's method that works during training: a frozen dataclass with the paper's defaults."""
 
-    @property
-    def reference(self) -> str:
-        """Authors, title, year, where."""
-        ...
+    reference: ClassVar[str]
+    """Authors, title, year, where."""
 
     def start(self, run: Run) -> Driver:
         """Check that the run can reach its budget, and make the driver; the model is not touched."""

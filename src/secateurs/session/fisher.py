@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from secateurs.allocate import levels
 from secateurs.session.driver import Driver, State
-from secateurs.session.maps import measure_maps
+from secateurs.session.layout import Layout, find_layouts
+from secateurs.session.maps import measure_elements
 from secateurs.session.run import Run
 from secateurs.session.taps import Taps
 from secateurs.session.targets import removals, too_short
@@ -65,13 +66,15 @@ class FisherDriver(Driver):
         self._allowed = {group.name: found for group, found in zip(run.origin.groups, allowed, strict=True)}
         self._check_length()
         self._shrunk_at = run.cost().macs
+        self._layouts: dict[str, Layout | str] | None = None
         self._bind()
         self._last: Floats | None = None
 
     def _check_length(self) -> None:
         run, how = self._run, self._how
+        # Also says whether the budget can be reached at all.
+        units = sum(removals(run, run.groups(), None, rounding=lambda n, _: n))
         if how.within is None:
-            units = sum(removals(run, run.groups(), None, rounding=lambda n, _: n))
             needed = -(-units // how.per_event) * how.every
             if needed > run.clock.total:
                 why = f"about {units} units have to go, {how.per_event} every {how.every} steps"
@@ -82,9 +85,11 @@ class FisherDriver(Driver):
         sites = {g.name: [s for s in run.graph.sites(g.name) if s.reads and s.port == "input"] for g in run.groups()}
         self._groups = [group for group in run.groups() if sites[group.name]]
         self._ledger = Ledger.of(self._groups)
-        maps = measure_maps(run.graph, run.model, run.example, self._groups)
-        self._taps = Taps(run.model, self._ledger, sites, maps.rows)
-        self._elements = np.array(maps.elements)
+        if self._layouts is None:
+            paths = dict.fromkeys(site.module for found in sites.values() for site in found)
+            self._layouts = find_layouts(run.model, run.example, paths)
+        self._taps = Taps(run.model, self._ledger, sites, self._layouts)
+        self._elements = np.array(measure_elements(run.graph, run.model, run.example, self._groups))
 
     # --- what a session asks ---
 

@@ -56,11 +56,11 @@ def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[
 
 
 def _check(run: Run, method: TrainingMethod, state: Mapping[str, Any]) -> None:
-    if state.get("format") != FORMAT:
+    found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+    if found != FORMAT:
         raise InputError(
-            f"the session state has format {state.get('format')!r}; this version reads {FORMAT}. It was written by "
-            f"another "
-            "version or is no session state. Pass what Session.state_dict() returned."
+            f"the session state has format {found!r}; this version reads {FORMAT}. It was written by another version "
+            "or is no session state. Pass what Session.state_dict() returned."
         )
     mine = {name: list(shape) for name, shape in run.origin.signature.items()}
     if mine != state["signature"]:

@@ -66,6 +66,7 @@ def scoped(run: Run, unit: Unit, scope: str, rates: Rates | None, *, up: bool, n
     names = layers(run)
     rows = Rows.inside(names, run.parameters, columns=unit == "column")
     shares = share_of_entries(run, rows, rates)
+    rounding = rounding if rates is not None else count_up  # a budget holds to the last weight
     return Scoped(unit, rows, rows, tuple(rounding(n, s) for n, s in zip(rows.ledger.sizes, shares, strict=True)))
 
 

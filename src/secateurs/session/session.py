@@ -16,6 +16,7 @@ from secateurs.graph import Cost, Graph, check_model, trace
 from secateurs.session.checks import (
     SessionError,
     all_finite,
+    check_method,
     check_optimizer,
     drop_step,
     gradients,
@@ -65,10 +66,11 @@ class Session:
         protect: tuple[str, ...] = (),
         seed: int = 0,
     ) -> None:
-        if not isinstance(method, TrainingMethod):
+        check_method(method)
+        if budget is not None and not isinstance(budget, Budget):
             raise InputError(
-                f"{type(method).__name__} does not work during training: it has no start(run). "
-                "Use secateurs.prune for one-shot methods and criteria."
+                f"budget is {budget!r}. What remains is said by a Budget. Write secateurs.Budget(macs=0.5) for half of "
+                "the multiply-accumulates, or None where the method decides."
             )
         clock = Clock(steps_per_epoch, epochs)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel)
@@ -138,6 +140,11 @@ class Session:
     def ready(self) -> bool:
         """Whether the model at this step is the pruned one: choose the best checkpoint among these only."""
         return self._driver.ready
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called, so that the model is the pruned one and the session is over."""
+        return self._finished
 
     @property
     def skipped(self) -> int:

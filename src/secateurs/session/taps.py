@@ -11,7 +11,7 @@ consumer only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.evidence.gates import gate_gradient, tap
 from secateurs.graph.values import Site
-from secateurs.session.maps import samples_of
+from secateurs.session.layout import NOT_SAMPLES, Layout, samples_of
 from secateurs.session.units import Ledger
 
 
@@ -32,20 +33,19 @@ class Pass:
     samples: int | None
     z: Tensor | None = None
 
-    def add(self, part: Tensor, entries: Entries, rows: int) -> bool:
+    def add(self, rows: Tensor, entries: Entries, layout: Layout) -> bool:
         """Add one consumer's contribution [rows, entries along the site's dimension]; signs are kept.
 
-        Rows that are `rows` per sample, in the samples' order (windows, tokens folded into the batch), are summed.
-        False where rows cannot be told apart by sample (regions of interest in varying numbers).
+        Rows of one sample (windows, tokens folded into the batch) are summed. False where rows cannot be told apart
+        by sample (regions of interest in varying numbers).
         """
-        samples = part.shape[0] if self.samples is None else self.samples
-        if part.shape[0] not in {samples, samples * rows}:
+        samples = len(rows) if self.samples is None else self.samples
+        part = layout.per_sample(rows, samples)
+        if part is None:
             return False
-        if part.shape[0] != samples:
-            part = part.view(samples, -1, part.shape[1]).sum(1)
         if self.z is None:
             self.z = torch.zeros(samples, self.units, dtype=torch.float32, device=part.device)
-        entries.add_to(self.z, part)
+        entries.add_to(self.z, part.float())
         return True
 
 
@@ -75,36 +75,6 @@ class Entries:
             z.index_add_(1, self.unit.to(z.device), part.index_select(1, self.entry.to(z.device)))
 
 
-class _Gate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, take: Callable[[Tensor], None]) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.dim, ctx.take = dim, take
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        ctx.take(gate_gradient(x, grads[0], ctx.dim))
-        return grads[0], None, None
-
-
-def gate_gradient(x: Tensor, grad: Tensor, dim: int) -> Tensor:
-    """Sum x·∂L/∂x over everything but samples (dimension 0) and `dim`: [samples, entries], in float32.
-
-    >>> gate_gradient(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0]]]), 1)
-    tensor([[11.]])
-    """
-    dims = [d for d in range(1, x.dim()) if d != dim % x.dim()]
-    product = x.float() * grad.float()
-    return product.sum(dims) if dims else product
-
-
-def tap(x: Tensor, dim: int, take: Callable[[Tensor], None]) -> Tensor:
-    """Return x itself; when its gradient arrives, `take` is given the gate gradient [rows, entries along `dim`]."""
-    return _Gate.apply(x, dim, take)  # pyright: ignore[reportReturnType]
-
-
 @dataclass(eq=False)
 class Taps:
     """The taps of a model: squares of per-sample gate gradients, summed over samples and passes into one flat vector.
@@ -117,8 +87,8 @@ class Taps:
     model: nn.Module
     ledger: Ledger
     sites: Mapping[str, Sequence[Site]]
-    rows: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows per sample of a reading module's input, where that is a fixed number; 1 is always taken as samples."""
+    layouts: Mapping[str, Layout | str] = field(default_factory=dict[str, "Layout | str"])
+    """Where samples lie in a reading module's input, or why they cannot be told apart; dimension 0 if not named."""
     scale: float = 1.0
     """Loss scale to divide by (AMP); constant scales cancel in every ranking."""
     blind: dict[str, str] = field(init=False, default_factory=dict[str, str])
@@ -131,6 +101,10 @@ class Taps:
     def __post_init__(self) -> None:
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.total = torch.zeros(self.ledger.total, dtype=torch.float32, device=device)
+        for name in self.ledger.names:
+            reasons = [r for r in (self.layouts.get(s.module) for s in self.sites[name]) if isinstance(r, str)]
+            if reasons:
+                self.blind[name] = reasons[0]
 
     def open(self) -> None:
         """Register the taps; a second call replaces them (after the network shrank)."""
@@ -139,9 +113,9 @@ class Taps:
         self._handles.append(self.model.register_forward_pre_hook(begin, prepend=True, with_kwargs=True))
         modules = dict(self.model.named_modules(remove_duplicate=False))
         for name, start in zip(self.ledger.names, self.ledger.starts, strict=True):
-            for site in self.sites[name]:
+            for site in self.sites[name] if name not in self.blind else ():
                 hook: Any = _Tap(self, name, site, Entries.of(site, start))
-                self._handles.append(modules[site.module].register_forward_pre_hook(hook))
+                self._handles.append(modules[site.module].register_forward_pre_hook(hook, with_kwargs=True))
 
     @property
     def is_open(self) -> bool:
@@ -213,19 +187,28 @@ class _Begin(_Hook):
 class _Tap(_Hook):
     def __init__(self, taps: Taps, group: str, site: Site, entries: Entries) -> None:
         self._taps, self._group, self._dim, self._entries = taps, group, site.dim, entries
-        self._rows = taps.rows.get(site.module, 1)
+        found = taps.layouts.get(site.module, Layout())
+        self._layout = Layout() if isinstance(found, str) else found
 
     @torch.compiler.disable
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         record = self._taps.current()
-        if record is None or not args or not torch.is_grad_enabled() or not isinstance(args[0], Tensor):
+        place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
+        key = next((k for k, value in kwargs.items() if isinstance(value, Tensor)), None)
+        if record is None or not torch.is_grad_enabled() or (place is None and key is None):
             return None
-        if not args[0].requires_grad:
+        x: Tensor = args[place] if place is not None else kwargs[str(key)]
+        if not x.requires_grad:
             self._taps.blind[self._group] = "a consumer's input needs no gradient (frozen layers before it)"
             return None
 
-        def take(part: Tensor) -> None:
-            if not record.add(part, self._entries, self._rows):
-                self._taps.blind[self._group] = "a consumer's rows are not samples (regions of interest)"
+        def take(x: Tensor, grad: Tensor) -> None:
+            if not record.add(gate_gradient(x, grad, self._dim, self._layout.dim), self._entries, self._layout):
+                self._taps.blind[self._group] = NOT_SAMPLES
 
-        return (tap(args[0], self._dim, take), *args[1:])
+        tapped = tap(x, take)
+        if place is not None:
+            return (*args[:place], tapped, *args[place + 1 :]), kwargs
+        return args, {**kwargs, str(key): tapped}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from secateurs.allocate import Uniform
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph import Group
+from secateurs.session.part import Part
 from secateurs.session.run import Run
 from secateurs.session.units import Rows
 
@@ -71,11 +73,9 @@ def _by_budget(run: Run, groups: Sequence[Group]) -> tuple[int, ...]:
             "neither a budget nor removal rates are given, so nothing says how small the network is to be. "
             "Pass a Budget, or the method's remove=."
         )
-    inside = {group.name for group in groups}
-    outside = tuple(group.name for group in run.graph.groups if group.name not in inside)
-    budget = replace(run.budget, exclude=(*run.budget.exclude, *outside))
-    scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in run.graph.groups}
-    keep = Uniform()(scores, run.graph, budget)
+    # Not exclude=outside: the name of a group is that of a module, which groups inside may touch as well.
+    scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in groups}
+    keep = Uniform()(scores, Part(run.graph, tuple(groups)), replace(run.budget, exclude=()))
     return tuple(group.units - len(keep[group.name]) for group in groups)
 
 
@@ -97,11 +97,30 @@ def _named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
     return found
 
 
-def too_short(method: str, needed: int, given: int, because: str) -> BudgetError:
+def check_reach(run: Run, floors: Mapping[str, int]) -> None:
+    """Refuse a budget below the network in which every group named in `floors` has only so many units."""
+    widths = [floors.get(group.name, group.units) for group in run.graph.groups]
+    left = run.graph.costs.at(np.array(widths, dtype=np.int64))
+    if run.bound and (left > run.targets).any():
+        raise BudgetError(
+            f"this method leaves at least 2 units and 5 % of every group, which cost {left[0]} MACs, {left[1]} "
+            f"parameters and {left[2]} bytes, and the budget asks for at most {run.targets[0]}, {run.targets[1]} and "
+            f"{run.targets[2]}. Ask for more to remain, or use a method without that floor."
+        )
+
+
+class ScheduleError(BudgetError):
+    """A schedule that cannot reach its budget in the steps given; `needed` says how many would do."""
+
+    needed: int = 0
+
+
+def too_short(method: str, needed: int, given: int, because: str) -> ScheduleError:
     """The error of a schedule that cannot reach its budget in the steps given."""
-    return BudgetError(
+    error = ScheduleError(
         f"{method} needs {needed} optimizer steps and the run has {given}: {because}. It would end with the network "
-        f"half "
-        f"pruned. Train for at least {needed} steps, or scale the schedule: {method}().fitted(steps_per_epoch, "
-        f"epochs)."
+        f"half pruned. Train for at least {needed} steps, or scale the schedule: {method}().fitted(steps_per_epoch, "
+        "epochs)."
     )
+    error.needed = needed
+    return error

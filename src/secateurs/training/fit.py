@@ -1,6 +1,6 @@
 """Train, and measure what was trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -13,12 +13,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from secateurs.errors import InputError
+from secateurs.session import Session
 from secateurs.training.checkpoints import WholeFiles
 from secateurs.training.loaders import Loaders
 from secateurs.training.module import Classifier, Optimisation
 from secateurs.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.training.quiet import quietly
 from secateurs.training.seeds import SeedEachEpoch
+from secateurs.training.session_callback import SessionCallback
 
 LAST = "last.ckpt"
 
@@ -53,19 +55,8 @@ def fit(model: nn.Module, data: Loaders, optimisation: Optimisation, *, place: P
 
     With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
     """
-    last = place.folder / LAST
     progress = Progress(model)
-    seed_everything(place.seed, verbose=False)
-    model.train()
-    with quietly():
-        trainer = _trainer(place, [progress, SeedEachEpoch(place.seed)], epochs=optimisation.epochs)
-        checkpoint = str(last) if resume and last.is_file() else None
-        try:
-            trainer.fit(Classifier(model, optimisation), datamodule=data, ckpt_path=checkpoint)
-        except SystemExit as stop:  # how Lightning passes Ctrl-C on
-            if trainer.interrupted:
-                raise KeyboardInterrupt from stop
-            raise
+    _run(Classifier(model, optimisation), data, [progress], place=place, resume=resume)
     if progress.best is None:
         losses = ", ".join(f"{epoch.train_loss:.3g}" for epoch in progress.history[:5])
         raise InputError(
@@ -75,6 +66,22 @@ def fit(model: nn.Module, data: Loaders, optimisation: Optimisation, *, place: P
     model.load_state_dict(progress.weights)
     model.eval()
     return Fitted(progress.best, progress.history)
+
+
+def fit_session(
+    session: Session, data: Loaders, optimisation: Optimisation, *, place: Place, resume: bool = False
+) -> tuple[Epoch, ...]:
+    """Train the session's model while the session prunes it; it is left pruned, in eval mode, with its last weights.
+
+    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    """
+    progress = Progress(session.model, keeps=False)
+    module = Classifier(session.model, optimisation)
+    _run(module, data, [progress, SessionCallback(session)], place=place, resume=resume)
+    if not session.finished:  # all epochs had been trained before this start
+        session.finish()
+    session.model.eval()
+    return progress.history
 
 
 def evaluate(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") -> float:
@@ -92,6 +99,24 @@ def evaluate(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto")
         figures = trainer.test(Classifier(model, Optimisation(1, 1.0)), loader, verbose=False)
     model.eval()
     return float(figures[0]["test/accuracy"])
+
+
+def _run(
+    module: Classifier, data: Loaders, callbacks: Sequence[Callback], *, place: Place, resume: bool = False
+) -> None:
+    """All epochs of a training, or those that an earlier start left."""
+    last = place.folder / LAST
+    seed_everything(place.seed, verbose=False)
+    module.model.train()
+    with quietly():
+        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed)], epochs=module.optimisation.epochs)
+        checkpoint = str(last) if resume and last.is_file() else None
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit as stop:  # how Lightning passes Ctrl-C on
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
 
 
 def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer:

@@ -33,11 +33,15 @@ class Epoch:
 
 @final
 class Progress(Callback):
-    """Keep every epoch's figures and the best one's weights inside the checkpoint, so that one file resumes all."""
+    """Keep every epoch's figures and the best one's weights inside the checkpoint, so that one file resumes all.
 
-    def __init__(self, model: nn.Module) -> None:
+    Without `keeps` no weights: the best epoch of a run that prunes is one before it pruned.
+    """
+
+    def __init__(self, model: nn.Module, *, keeps: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.keeps = keeps
         self.history: tuple[Epoch, ...] = ()
         self.best: Epoch | None = None
         self.weights: dict[str, Tensor] = {}
@@ -49,7 +53,7 @@ class Progress(Callback):
             trainer.current_epoch + 1, found["train/loss"], found["validation/loss"], found["validation/accuracy"]
         )
         self.history = (*self.history, epoch)
-        if math.isfinite(epoch.train_loss) and epoch.better_than(self.best):
+        if self.keeps and math.isfinite(epoch.train_loss) and epoch.better_than(self.best):
             self.best = epoch
             self.weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 

@@ -1,0 +1,50 @@
+"""Some groups of a network, as allocators see a whole one: budgets are met inside it, and count what is outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateurs.allocate.levels import Costs, Ints
+from secateurs.graph import Graph, Group
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The groups of a network that a method may prune, as allocators see a network: the other groups stay whole."""
+
+    whole: Graph
+    groups: tuple[Group, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return tuple(group.name for group in self.groups)
+
+    @property
+    def signature(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's shape."""
+        return self.whole.signature
+
+    @property
+    def costs(self) -> Costs:
+        """Cost of the whole network, as a function of the widths of this part."""
+        names = set(self.names)
+        return _PartCosts(self.whole.costs, self.whole.widths, np.array([g.name in names for g in self.whole.groups]))
+
+
+@dataclass(frozen=True, eq=False)
+class _PartCosts:
+    costs: Costs
+    widths: Ints
+    inside: NDArray[np.bool_]
+
+    def at(self, widths: Ints) -> Ints:
+        """Return (macs, params, memory) [..., 3] for units kept per group of the part [..., G]."""
+        widths = np.asarray(widths, np.int64)
+        full = np.broadcast_to(self.widths, (*widths.shape[:-1], len(self.widths))).copy()
+        full[..., self.inside] = widths
+        return self.costs.at(full)
