@@ -16,13 +16,15 @@ import argparse
 import copy
 import json
 import os
+import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -31,8 +33,8 @@ import secateurs as sct
 from secateurs.allocate import Ranked, Uniform
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
 from secateurs.data.cifar import cifar10
-from secateurs.evidence import observe
-from secateurs.methods import CCP, FOAD, Curvature, EPruner, Gate, Order, Sizes
+from secateurs.evidence import GateGradients, Writes, observe
+from secateurs.methods import CCP, FOAD, Curvature, EPruner, Gate, Order, Preference, Sizes
 from secateurs.methods.base import Scope, meet_budget, part_of
 from secateurs.models import build
 
@@ -53,8 +55,17 @@ class Entry:
     networks: tuple[str, ...] = ALL
     budgets: tuple[float, ...] = BUDGETS
     uniform: bool = False
+    images: int = CHOOSE
 
 
+OWN = {
+    "EPruner, beta 0.76": EPruner(0.76),
+    "EPruner, beta 0.60": EPruner(0.60),
+    "EPruner, beta 0.50": EPruner(0.50),
+    "EPruner, beta 0.76, overall preference (ours)": EPruner(0.76, preference=Preference.overall),
+    "FOAD, t = 1, s = 0": FOAD(),
+    "FOAD, t = 1, s = 0, published file": FOAD(duplicates=None),
+}
 SMALL = ("resnet20",)
 ENTRIES = (
     Entry("Random", Random, seeds=3),
@@ -70,6 +81,7 @@ ENTRIES = (
     Entry("L2, uniform widths", lambda _: Magnitude(p=2), networks=SMALL, uniform=True),
     Entry("FOAD, by energy (ours)", lambda _: FOAD(order=Order.energy), networks=SMALL),
     Entry("EPruner, uniform widths (ours)", lambda _: EPruner(0.76, uniform=True)),
+    Entry("CCP, 8,192 images", lambda _: CCP(), networks=SMALL, images=8192),
     Entry("CCP, gate on the activation (ours)", lambda _: CCP(gate=Gate.activation), networks=SMALL),
     Entry(
         "CCP, … and logits' curvature (ours)",
@@ -115,7 +127,8 @@ class Bench:
 
     def keep(self, entry: Entry, budget: sct.Budget, seed: int) -> Mapping[str, Any]:
         """What an entry keeps."""
-        data = self.images(seed, skip=0, count=CHOOSE)
+        # Never the images that BatchNorm is recalibrated on.
+        data = self.images(seed, skip=0 if entry.images <= CHOOSE else CHOOSE + RECALIBRATE, count=entry.images)
         chosen = entry.make(seed)
         if hasattr(chosen, "select"):
             return chosen.select(self.graph, self.model, budget, data=data, loss=None, seed=seed)
@@ -141,23 +154,53 @@ class Bench:
             "widths": [len(plan.keep[g.name]) for g in self.graph.groups],
         }
 
-    def unbudgeted(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The papers' own widths: EPruner at the paper's beta, FOAD with the paper's settings."""
-        for name, method in (("EPruner, beta 0.76", EPruner(0.76)), ("FOAD, t = 1, s = 0", FOAD())):
-            keep = method.select(self.graph, self.model, None, data=self.images(0, skip=0, count=BATCH))
-            plan = sct.Plan.from_keep(self.graph, keep)
-            cost, dense = self.graph.cost(plan), self.graph.cost()
-            small = sct.apply(plan, copy.deepcopy(self.model))
-            sct.recalibrate(small, self.images(0, skip=CHOOSE, count=RECALIBRATE))
-            yield (
-                name,
-                {
-                    "accuracy": self.accuracy(small),
-                    "macs_removed": 1 - cost.macs / dense.macs,
-                    "params_removed": 1 - cost.params / dense.params,
-                    "widths": [f"{len(units)}/{self.graph.group(group).units}" for group, units in keep.items()],
-                },
-            )
+    def own(self, method: Any) -> dict[str, Any]:
+        """What a method removes when nobody asks for a budget."""
+        keep = method.select(self.graph, self.model, None, data=self.images(0, skip=0, count=BATCH))
+        plan = sct.Plan.from_keep(self.graph, keep)
+        cost, dense = self.graph.cost(plan), self.graph.cost()
+        small = sct.apply(plan, copy.deepcopy(self.model))
+        sct.recalibrate(small, self.images(0, skip=CHOOSE, count=RECALIBRATE))
+        return {
+            "accuracy": self.accuracy(small),
+            "macs_removed": 1 - cost.macs / dense.macs,
+            "params_removed": 1 - cost.params / dense.params,
+            "widths": [f"{len(units)}/{self.graph.group(group).units}" for group, units in keep.items()],
+        }
+
+    def causes(self) -> dict[str, Any]:
+        """Why methods fail: how few images make up CCP's S, and which channels are nearest to most others."""
+        data, need = self.images(0, skip=0, count=CHOOSE), GateGradients(Weight, Writes())
+        found = observe(self.graph, self.model, [need], data=data)[need].values()
+        with torch.inference_mode():
+            right = sum(int((self.model(x).argmax(1) == y).sum()) for x, y in data)
+        top = [float(w.topk(CHOOSE // 100).values.sum() / w.sum()) for w in found]
+        maps = observe(self.graph, self.model, FOAD(), data=data)[FOAD().needs[0]]
+        return {
+            "accuracy": 100 * right / CHOOSE,
+            "images": CHOOSE // 100,
+            "share_of_trace": statistics.mean(top),
+            "crowded": {name: crowded(found.s) for name, found in maps.items() if ".conv1" in name},
+        }
+
+
+def crowded(s: torch.Tensor) -> str:
+    """The channel that is nearest to most others, and to how many of them."""
+    nearest = s.clone().fill_diagonal_(0).argmax(1).bincount(minlength=len(s))
+    return f"{int(nearest.argmax())}: {int(nearest.max())} of {len(s) - 1}"
+
+
+class Weight:
+    """An accumulator: how much each sample adds to the trace of S, [N]."""
+
+    def __init__(self, group: sct.Group, sites: tuple[object, ...]) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def update(self, values: torch.Tensor) -> None:
+        self.seen.append(values.double().square().sum(1))
+
+    def result(self) -> torch.Tensor:
+        return torch.cat(self.seen)
 
 
 def key_of(network: str, entry: Entry, macs: float, seed: int) -> str:
@@ -173,11 +216,15 @@ def work(record: dict[str, Any], out: Path, args: argparse.Namespace) -> None:
             cost = bench.graph.cost()
             dense = {"accuracy": bench.accuracy(bench.model), "macs": cost.macs, "params": cost.params}
             save(record, out, f"{name} | dense", dense)
-        for method, found in bench.unbudgeted() if f"{name} | EPruner, beta 0.76 | own" not in record["points"] else ():
-            save(record, out, f"{name} | {method} | own", found)
-        for entry in (entry for entry in ENTRIES if name in entry.networks):
-            for macs in entry.budgets:
-                for seed in range(1 if args.quick or name != "resnet20" else entry.seeds):
+        if f"{name} | causes" not in record["points"]:
+            save(record, out, f"{name} | causes", bench.causes())
+        for title, method in OWN.items():
+            if (key := f"{name} | {title} | own") not in record["points"]:
+                save(record, out, key, bench.own(method))
+        mine = [entry for entry in ENTRIES if name in entry.networks]
+        for seed in range(1 if args.quick else max(entry.seeds for entry in mine)):  # every row once, then its spread
+            for entry in (entry for entry in mine if seed < entry.seeds):
+                for macs in entry.budgets:
                     if (key := key_of(name, entry, macs, seed)) not in record["points"]:
                         save(record, out, key, bench.point(entry, macs, seed))
 
@@ -211,10 +258,12 @@ def table(record: dict[str, Any]) -> str:
         "# One shot, no fine-tuning: CIFAR-10 test accuracy",
         "",
         "Generated by `benchmarks/one_shot_cifar.py`; do not edit. BN recalibrated on 1,024 training images; each",
-        "network tested once on the full test set. ± is the standard deviation over 3 seeds (images and draws);",
-        "entries without it were measured once. Only channels inside residual blocks go, as in the papers,",
-        "unless a row says *streams too*. Criteria are ranked over all groups, each score over its group's mean,",
-        "unless a row says *uniform widths*. Seconds are process CPU time of the choice, one thread.",
+        "network tested once on the full test set. ± is the standard deviation over seeds (images and draws), 3 unless",
+        "n says otherwise; entries without it were measured once. Only channels inside residual blocks go, as in the",
+        "papers, unless a row says *streams too*. Criteria are ranked over all groups, scores over their group's mean,",
+        "unless a row says *uniform widths*. In brackets: MACs left. Seconds are CPU time of the choice, one thread.",
+        "",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",
     ]
     for network in ALL:
         dense = points.get(f"{network} | dense")
@@ -238,7 +287,7 @@ def table(record: dict[str, Any]) -> str:
                     + tail(cells)
                     + " |"
                 )
-        lines += ["", *own(points, network)]
+        lines += ["", *own(points, network), *why(points.get(f"{network} | causes"))]
     return "\n".join(lines) + "\n"
 
 
@@ -246,6 +295,7 @@ def cell(found: dict[str, Any] | None) -> str:
     if found is None:
         return "—"
     spread = f" ± {found['std']:.2f}" if found["std"] is not None else ""
+    spread += f", n = {found['seeds']}" if found["seeds"] not in (1, 3) else ""
     return f"{found['accuracy']:.2f}{spread} ({found['macs']:.1%})"
 
 
@@ -260,15 +310,27 @@ def own(points: Mapping[str, Any], network: str) -> list[str]:
         "| without a budget | MACs removed | parameters removed | accuracy | units kept in each block |",
         "|---|---|---|---|---|",
     ]
-    for key, found in points.items():
-        if key.startswith(f"{network} | ") and key.endswith(" | own"):
+    for title in OWN:
+        if found := points.get(f"{network} | {title} | own"):
             share = f"{found['macs_removed']:.1%} | {found['params_removed']:.1%} | {found['accuracy']:.2f}"
-            lines.append(f"| {key.split(' | ')[1]} | {share} | {' '.join(found['widths'])} |")
+            lines.append(f"| {title} | {share} | {' '.join(found['widths'])} |")
     if network == "resnet56":
-        lines.append(
-            "| *EPruner's own checkpoint, beta 0.76 (its README)* | *61.33%* | *54.20%* | *93.18, fine-tuned* | |"
-        )
+        lines += [
+            "| *EPruner's own checkpoint, beta 0.76 (its README)* | *61.33%* | *54.20%* | *93.18, fine-tuned* | |",
+            "| *FOAD on a VGG-16 (abstract; ResNet-56 not read)* | *63.7%* | *87.1%* | *93.81, fine-tuned* | |",
+        ]
     return lines
+
+
+def why(found: dict[str, Any] | None) -> list[str]:
+    """What explains the figures: see docs/methods_one_shot.md."""
+    if not found:
+        return []
+    share = f"the {found['images']} with the largest gradients make up {found['share_of_trace']:.0%} of the trace of"
+    right = f"{found['accuracy']:.1f} % are classified right"
+    crowd = ", ".join(f"`{name}` {text}" for name, text in found["crowded"].items())
+    near = f"The channel that is nearest to most others under FOAD, and to how many: {crowd}."
+    return ["", near, "", f"Of the {CHOOSE} training images of seed 0, {right}; {share} CCP's S (mean over groups)."]
 
 
 def picture(record: dict[str, Any], out: Path) -> None:
@@ -281,25 +343,26 @@ def picture(record: dict[str, Any], out: Path) -> None:
     networks = [n for n in ALL if f"{n} | dense" in record["points"]]
     figure, axes = plt.subplots(1, len(networks), figsize=(6.5 * len(networks), 4.8), sharey=True, squeeze=False)
     shown = [e for e in ENTRIES if e.networks == ALL]
+    parents = dict.fromkeys(e.name.split(",")[0] for e in shown)
+    colours = {name: plt.get_cmap("tab10")(number) for number, name in enumerate(parents)}  # a method and its variant
     for axis, network in zip(axes[0], networks, strict=True):
         dense = record["points"][f"{network} | dense"]["accuracy"]
         axis.axhline(dense, color="0.8", lw=1, zorder=0)
-        for number, entry in enumerate(shown):
+        for entry in shown:
             cells = row(record["points"], network, entry)
-            paper = entry.name in {"FOAD", "EPruner", "CCP"}
-            style = "--" if "ours" in entry.name else "-" if paper else ":"
-            x, y = [1, *(c["macs"] for c in cells)], [dense, *(c["accuracy"] for c in cells)]
+            parent = entry.name.split(",")[0]
+            ours, paper = "(ours)" in entry.name, parent in {"FOAD", "EPruner", "CCP"}
             axis.errorbar(
-                [100 * v for v in x],
-                y,
+                [100, *(100 * c["macs"] for c in cells)],
+                [dense, *(c["accuracy"] for c in cells)],
                 yerr=[0, *(c["std"] or 0 for c in cells)],
-                ls=style,
-                marker="o",
+                ls="--" if ours else "-" if paper else ":",
+                marker="s" if ours else "o",
                 ms=4,
                 capsize=2,
-                lw=2 if paper or "ours" in entry.name else 1.2,
-                color=plt.get_cmap("tab20")(2 * number % 20 + number // 10),
-                label=entry.name,
+                lw=2 if paper else 1.2,
+                color=colours[parent],
+                label=entry.name.replace("…", "gate, curvature"),
             )
         axis.set(title=f"{network} on CIFAR-10", xlabel="MACs left, %")
         axis.invert_xaxis()
@@ -308,6 +371,23 @@ def picture(record: dict[str, Any], out: Path) -> None:
     axes[0][-1].legend(fontsize=7, loc="lower left")
     figure.tight_layout()
     figure.savefig(out, dpi=130)
+
+
+def opened(out: Path) -> dict[str, Any]:
+    """The record so far; points measured with other settings are no company for new ones."""
+    settings = {"choose": CHOOSE, "recalibrate": RECALIBRATE, "batch": BATCH, "threads": 1}
+    fresh = {
+        "command": "SECATEURS_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/one_shot_cifar.py",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "settings": settings,
+        "points": {},
+    }
+    if not out.exists():
+        return fresh
+    record = json.loads(out.read_text(encoding="utf-8"))
+    if record["settings"] != settings:
+        raise SystemExit(f"{out} was measured with {record['settings']}, not {settings}; give another --out")
+    return record
 
 
 def main() -> None:
@@ -323,11 +403,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/one_shot_cifar.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    record = (
-        json.loads(args.out.read_text(encoding="utf-8"))
-        if args.out.exists()
-        else {"torch": torch.__version__, "points": {}}
-    )
+    record = opened(args.out)
     if not args.report:
         if args.data is None:
             parser.error("set SECATEURS_DATA, or give --data: the folder that holds checkpoints/")

@@ -1,8 +1,9 @@
 """Speed of the one-shot methods, each against the formulation it replaces, in the same process.
 
-    OMP_NUM_THREADS=1 python benchmarks/one_shot_speed.py [--quick] [--out results/one_shot_speed.json]
+    OMP_NUM_THREADS=1 python benchmarks/one_shot_speed.py [--only CLAIM] [--quick] [--out results/one_shot_speed.json]
 
-Process CPU time on one thread; run it on an otherwise idle machine. `--quick` takes smaller problems.
+Process CPU time on one thread: a ratio of two such times bears other work on the machine, its parts less so. `--quick`
+takes smaller problems. A claim measured alone replaces its rows in an existing file; a table (`.md`) is written beside.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -70,33 +72,49 @@ def exemplars(filters: list[np.ndarray], betas: list[float], *, published: bool)
 
 
 def epruner(*, quick: bool) -> list[dict[str, object]]:
-    """All layers of a ResNet-152 with random weights: the paper's betas, and steeper ones."""
+    """All layers of a ResNet-152 with random weights, at the paper's betas."""
     name = "resnet50" if quick else "resnet152"
+    return clustered(name, [("the paper's betas", EPruner.preset(name))], ">= 5x, same exemplars")
+
+
+def steep(*, quick: bool) -> list[dict[str, object]]:
+    """The same at steeper betas: random filters are so far apart that at the paper's most layers keep them all."""
+    trials = [(f"beta {beta}", EPruner(beta=beta)) for beta in (0.92, 1.05)]
+    return clustered("resnet50" if quick else "resnet152", trials, "for information")
+
+
+def clustered(name: str, trials: list[tuple[str, EPruner]], aim: str) -> list[dict[str, object]]:
+    """Time the whole selection against scikit-learn's clustering of every layer."""
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
     graph = sct.trace(model, torch.zeros(1, 3, 224, 224))
     rows = []
-    paper = EPruner.preset(name)
-    trials = [("the paper's betas", paper), ("beta 0.92", EPruner(beta=0.92)), ("beta 1.05", EPruner(beta=1.05))]
-    for title, method in trials[: 1 if quick else None]:
+    for title, method in trials:
         kept = method.select(graph, model, None)
         filters = [model.get_submodule(group).weight.detach().flatten(1).numpy() for group in kept]
         betas = [method.beta_of(group) for group in kept]
-        ours = seconds(lambda m=method: m.select(graph, model, None), runs=3)
+        ours = seconds(lambda m=method: m.select(graph, model, None), runs=5)
         for published in (True, False):
-            start = time.process_time()
             theirs = exemplars(filters, betas, published=published)
-            peer = time.process_time() - start
+            peer = seconds(lambda p=published, f=filters, b=betas: exemplars(f, b, published=p), runs=3)
             same = sum(units.tolist() == other for units, other in zip(kept.values(), theirs, strict=True))
             form = "scikit-learn as published" if published else "scikit-learn, distances once"
-            aim = ">= 5x, same exemplars" if method is paper and published else "for information"
             widths = f"{sum(map(len, theirs))} of {sum(map(len, filters))} filters kept"
             what = f"EPruner {name}, {title}, against {form}"
-            rows.append(row(what, ours, peer, aim, same_exemplars=f"{same} of {len(kept)} layers", exemplars=widths))
+            rows.append(
+                row(
+                    what,
+                    ours,
+                    peer,
+                    aim if published else "for information",
+                    same_exemplars=f"{same} of {len(kept)} layers",
+                    exemplars=widths,
+                )
+            )
     return rows
 
 
-def double_loop(maps: np.ndarray, neighbors: int = 1) -> list[int]:
+def double_loop(maps: torch.Tensor) -> list[int]:
     """The published formulation: for every kept channel, the similarity to every living one, pair by pair."""
     count = maps.shape[1]
     living, kept = set(range(count)), []
@@ -104,15 +122,15 @@ def double_loop(maps: np.ndarray, neighbors: int = 1) -> list[int]:
         if i not in living:
             continue
         kept.append(i)
-        scores = []
+        scores, one = [], maps[:, i].detach().numpy()
         for j in range(count):
             if j == i or j not in living:
                 scores.append((0.0, j))
                 continue
-            distance = np.linalg.norm(maps[:, i] - maps[:, j], axis=(1, 2))
+            distance = np.linalg.norm(one - maps[:, j].detach().numpy(), axis=(1, 2))
             scores.append(((1 / (1 + distance)).mean(), j))
-        scores.sort(key=lambda pair: -pair[0])
-        living -= {j for _, j in scores[:neighbors] if j not in kept}
+        nearest = max(scores, key=lambda pair: (pair[0], -pair[1]))[1]
+        living -= {nearest} - set(kept)
     return kept
 
 
@@ -127,7 +145,7 @@ def foad(*, quick: bool) -> list[dict[str, object]]:
         return absorb(statistic.result().s.numpy(), duplicates=None)[0]
 
     start = time.process_time()
-    theirs = double_loop(maps.numpy())
+    theirs = double_loop(maps)
     peer = time.process_time() - start
     what = f"FOAD, {count} channels, 128 maps of 16x16, against the double loop"
     return [row(what, seconds(ours, runs=5), peer, ">= 50x", same_channels=theirs == ours())]
@@ -186,29 +204,60 @@ def statistics_of_a_network(*, quick: bool) -> list[dict[str, object]]:
     return rows
 
 
+CLAIMS = {"epruner": epruner, "steep": steep, "foad": foad, "ccp": ccp, "statistics": statistics_of_a_network}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines = [
+        "# Speed of the one-shot methods",
+        "",
+        f"Generated by `{record['command']}`; do not edit. CPU seconds, one thread of {record['machine']}, {versions}.",
+        "",
+        "| what | ours | peer | ratio | aim | found |",
+        "|---|---|---|---|---|---|",
+    ]
+    plain = ("what", "ours_s", "peer_s", "ratio", "aim")
+    for rows in record["claims"].values():
+        for one in rows:
+            more = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in one.items() if key not in plain)
+            figures = f"{one['ours_s']:.3g} s | {one['peer_s']:.3g} s | {one['ratio']:.3g}x"
+            lines.append(f"| {one['what']} | {figures} | {one['aim']} | {more} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(CLAIMS), choices=list(CLAIMS), help="measure these alone")
     parser.add_argument("--quick", action="store_true", help="smaller problems, for a look")
     parser.add_argument("--out", type=Path, default=None, help="write the results as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = [
-        *epruner(quick=args.quick),
-        *foad(quick=args.quick),
-        *ccp(quick=args.quick),
-        *statistics_of_a_network(quick=args.quick),
-    ]
-    if args.out:
-        versions = {"torch": torch.__version__, "sklearn": sklearn.__version__, "scipy": scipy.__version__}
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "threads": 1,
-            "versions": versions,
-            "rows": rows,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record: dict[str, Any] = {
+        "command": "OMP_NUM_THREADS=1 python benchmarks/one_shot_speed.py" + (" --quick" if args.quick else ""),
+        "machine": platform.machine(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+            "scipy": scipy.__version__,
+        },
+        "claims": {},
+    }
+    if args.out and args.out.exists():
+        before = json.loads(args.out.read_text(encoding="utf-8"))
+        if {**before, "claims": {}} != record:
+            raise SystemExit(f"{args.out} was measured by another command or other versions; give another --out")
+        record = before
+    for name in args.only:
+        rows = CLAIMS[name](quick=args.quick)
+        record["claims"] = {n: rows if n == name else record["claims"].get(n, []) for n in CLAIMS}
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            args.out.with_suffix(".md").write_text(table(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

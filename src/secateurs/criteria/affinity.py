@@ -66,9 +66,22 @@ def column_median(s: Tensor) -> Tensor:
     tensor([2., 2., 4.])
     """
     count = s.shape[-1]
+    if s.device.type != "cpu":
+        return _middle(s.sort().values)
     # NumPy sorts with vector instructions: on the CPU twenty times faster than torch, and than any selection.
-    ordered = torch.from_numpy(np.sort(s.numpy())) if s.device.type == "cpu" else s.sort().values
+    parts = s.reshape(-1, count, count).split(_at_once(s))
+    return torch.cat([_middle(torch.from_numpy(np.sort(part.numpy()))) for part in parts]).view(s.shape[:-1])
+
+
+def _middle(ordered: Tensor) -> Tensor:
+    count = ordered.shape[-1]
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
+
+
+def _at_once(s_LCC: Tensor) -> int:
+    """Return how many problems of this size are worked on at a time."""
+    size = s_LCC.shape[-1]
+    return max(1, HELD.get(s_LCC.device.type, HELD["cpu"]) // (s_LCC.element_size() * size * size))
 
 
 def affinity_propagation(
@@ -93,7 +106,7 @@ def affinity_propagation(
     """
     s_LCC = s_LCC.detach().to(torch.float64)
     size = s_LCC.shape[-1]
-    held = max(1, HELD.get(s_LCC.device.type, HELD["cpu"]) // (s_LCC.element_size() * size * size))
+    held = _at_once(s_LCC)
     noise_CC = _tie_noise(size, seed, s_LCC.device)
     found: list[Clustering] = []
     for s_part, p_part in zip(s_LCC.split(held), p_LC.split(held), strict=True):

@@ -98,17 +98,20 @@ def _largest_eigenvalue(s: Array) -> float:
 def project(v: Array, count: int) -> Array:
     """Project onto {0 <= a <= 1, sum(a) = count}: a = clip(v - t, 0, 1) with the t that gives the sum.
 
-    The sum falls with t and is linear between the breakpoints v_i - 1 and v_i, so one sort finds t exactly.
+    The sum falls with t and is linear between the breakpoints v_i - 1, where entry i begins to fall, and v_i, where it
+    is zero: one sort of them finds t exactly.
 
     >>> project(np.array([3.0, 0.5, 0.1]), 2).round(3)  # t = -0.2
     array([1. , 0.7, 0.3])
     """
-    ordered = np.sort(v)[::-1]
-    sums = np.concatenate(([0.0], np.cumsum(ordered)))
-    t = np.sort(np.concatenate((v - 1, v)))
-    above_zero = np.searchsorted(-ordered, -t)  # how many v_i > t
-    above_one = np.searchsorted(-ordered, -(t + 1), side="right")  # how many v_i >= t + 1
-    total = above_one + (sums[above_zero] - sums[above_one]) - t * (above_zero - above_one)
+    size = len(v)
+    breaks = np.concatenate((v - 1, v))
+    order = breaks.argsort()
+    t = breaks[order]
+    falling = np.where(order < size, 1.0, -1.0).cumsum()  # how many entries fall behind each breakpoint
+    total = np.empty(2 * size)
+    total[0] = size
+    np.subtract(size, (falling[:-1] * np.diff(t)).cumsum(), out=total[1:])
     last = int(np.searchsorted(-total, -count, side="right")) - 1  # total[last] >= count >= total[last + 1]
     last = min(max(last, 0), len(t) - 2)
     drop = total[last] - total[last + 1]

@@ -70,10 +70,10 @@ def absorb(
         is_kept[unit] = True
         scores = np.where(living, similarity_CC[unit], 0.0)
         scores[unit] = 0.0
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-scores, kind="stable") if neighbors > 1 else np.array([scores.argmax()])
         same = living & ~is_kept & (scores >= 1 - duplicates) if duplicates is not None else np.zeros(count, dtype=bool)
         taken = np.flatnonzero(same)
-        ranks = order[len(taken) : max(neighbors, len(taken))]
+        ranks = order[len(taken) : neighbors]
         more = [j for j in ranks if living[j] and not is_kept[j] and not same[j] and scores[j] >= threshold]
         for j in (*taken.tolist(), *more):
             living[j] = False

@@ -55,7 +55,7 @@ class FeatureSimilarity:
     >>> found.s  # (1/6 + 1) / 2 off the diagonal
     tensor([[1.0000, 0.5833],
             [0.5833, 1.0000]], dtype=torch.float64)
-    >>> found.energy.tolist()  # (0 + 2) / 2, (25 + 2) / 2
+    >>> found.energy.round(decimals=5).tolist()  # (0 + 2) / 2, (25 + 2) / 2
     [1.0, 13.5]
     """
 
@@ -67,9 +67,7 @@ class FeatureSimilarity:
 
     def update(self, values: Tensor) -> None:
         """Take in maps [samples, units, positions]."""
-        found = similarity_sum(values)
-        wide = values.detach().to(torch.promote_types(values.dtype, torch.float32))
-        energy = torch.linalg.vecdot(wide, wide).double().sum(0)
+        found, energy = sums(values)
         self._sum = found if self._sum is None else self._sum + found
         self._energy = energy if self._energy is None else self._energy + energy
         self._samples += len(values)
@@ -100,12 +98,19 @@ def full_precision() -> Generator[None]:
 def similarity_sum(x_BCF: Tensor) -> Tensor:
     """Sum over samples of 1 / (1 + d_b(i, j)): [B, C, F] -> float64 [C, C].
 
-    Similarities are summed, not distances: 1 / (1 + mean d) is another quantity. Samples are taken in chunks, so that
-    memory does not grow with B; half precision is computed in float32.
+    Similarities are summed, not distances: 1 / (1 + mean d) is another quantity.
 
     >>> similarity_sum(torch.tensor([[[0.0, 0.0], [3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]]))  # 1/(1+5) + 1/(1+0)
     tensor([[2.0000, 1.1667],
             [1.1667, 2.0000]], dtype=torch.float64)
+    """
+    return sums(x_BCF)[0]
+
+
+def sums(x_BCF: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum similarities [C, C] and energies [C] over samples, in float64.
+
+    Samples are taken in chunks, so that memory does not grow with B; half precision is computed in float32.
     """
     samples, count, _ = x_BCF.shape
     x_BCF = x_BCF.detach()
@@ -116,31 +121,38 @@ def similarity_sum(x_BCF: Tensor) -> Tensor:
     # One buffer for every block: a fresh megabyte each time costs more in page faults than the arithmetic.
     buffer = x_BCF.new_empty(held * min(ROWS, count) * count)
     out_CC = torch.zeros(count, count, dtype=torch.float64, device=x_BCF.device)
+    energy_C = out_CC.new_zeros(count)
     with torch.no_grad(), full_precision():
         for chunk in x_BCF.split(held):
-            x, q = _centred(chunk)
+            x, q, energy = _centred(chunk)
+            energy_C += energy.double().sum(0)
             for start in range(0, count, ROWS):
                 shape = (len(x), min(ROWS, count - start), count - start)
                 block = _distance_block(x, q, buffer[: math.prod(shape)].view(shape), start)
                 out_CC[start : start + ROWS, start:] += block.sqrt_().add_(1).reciprocal_().sum(0)
     # Only blocks on and above the diagonal were filled; inside a diagonal block both halves were.
     out_CC = out_CC.triu(1)
-    return out_CC + out_CC.T + samples * torch.eye(count, dtype=out_CC.dtype, device=out_CC.device)
+    return out_CC + out_CC.T + samples * torch.eye(count, dtype=out_CC.dtype, device=out_CC.device), energy_C
 
 
-def _centred(x_BCF: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract each sample's mean map where it holds most of the energy; return the maps and their squared norms.
+def _centred(x_BCF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Subtract each sample's mean map where it holds most of the energy; return maps, squared norms, and those before.
 
     Not always: centring turns exact zero maps (dead ReLU channels) into copies of the mean, which cost a recomputation.
     """
     count = x_BCF.shape[1]
-    q_BC = torch.linalg.vecdot(x_BCF, x_BCF)
+    q_BC = _energy(x_BCF)
     mean_B1F = x_BCF.mean(1, keepdim=True)
     common_B = count * mean_B1F.square().sum((1, 2)) > 0.5 * q_BC.sum(1)
     if not bool(common_B.any()):
-        return x_BCF, q_BC
+        return x_BCF, q_BC, q_BC
     x_BCF = x_BCF - mean_B1F * common_B[:, None, None]
-    return x_BCF, torch.linalg.vecdot(x_BCF, x_BCF)
+    return x_BCF, _energy(x_BCF), q_BC
+
+
+def _energy(x_BCF: Tensor) -> Tensor:
+    """Squared norms of the maps, [B, C]; in one pass, where vecdot writes the products out first."""
+    return torch.linalg.vector_norm(x_BCF, dim=-1).square_()
 
 
 def _distance_block(x_BCF: Tensor, q_BC: Tensor, d: Tensor, start: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from itertools import islice
 from typing import Any, ClassVar
@@ -115,6 +115,11 @@ class CCP:
                 "curvature uses no loss. Choose one of the two."
             )
             raise InputError(message)
+
+    def __repr__(self) -> str:
+        """Name the settings that are not the paper's."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"CCP({', '.join(f'{name}={value}' for name, value in given.items())})"
 
     @property
     def needs(self) -> tuple[Need, ...]:

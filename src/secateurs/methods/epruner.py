@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from secateurs.criteria.similarity import squared_distances
 from secateurs.criteria.slices import of_roles, rows
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.evidence import Need, Weights, observe
-from secateurs.graph import Graph
+from secateurs.graph import Graph, Group
 from secateurs.methods.base import Keep, Loss, Part, Scope, part_of, ranked
 from secateurs.methods.initialisation import project_consumers, reset_norms, restart
 from secateurs.surgery.plan import Plan
@@ -143,11 +143,9 @@ class EPruner:
         return EPruner(_BETA[network], _LATE.get(network, ()))
 
     def __repr__(self) -> str:
-        """Name the settings that matter."""
-        given = {"beta": self.beta, "betas": self.betas, "preference": self.preference}
-        given |= {"uniform": self.uniform, "scope": self.scope}
-        plain = {"betas": (), "preference": Preference.column, "uniform": False, "scope": "uncoupled"}
-        return f"EPruner({', '.join(f'{k}={v!r}' for k, v in given.items() if plain.get(k) != v)})"
+        """Name beta, and the settings that are not the paper's."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"EPruner({', '.join(f'{name}={value}' for name, value in ({'beta': self.beta} | given).items())})"
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -192,10 +190,7 @@ class EPruner:
             groups = [part.groups[at] for at in places]
             s: Tensor | None = None
             for at, group in enumerate(groups):
-                slices = of_roles(group, ("out",), among=weights.parameters, why=repr(self))
-                d = squared_distances(
-                    torch.cat([rows(weights.tensors[piece.tensor], piece) for piece in slices], dim=1)
-                )
+                d = squared_distances(_filters(group, weights, repr(self)))
                 s = d.new_empty(len(groups), width, width) if s is None else s
                 torch.neg(d, out=s[at])
             if s is not None:
@@ -255,6 +250,20 @@ class _Layers:
     p: Tensor
 
 
+def _filters(group: Group, weights: Weights, why: str) -> Tensor:
+    """Flatten the filters of all layers that write the units, side by side: [units, features]."""
+    slices = of_roles(group, ("out",), among=weights.parameters, why=why)
+    whole = np.arange(group.units)[:, None]
+    # A layer that writes all units in order, the common case, is looked at where it lies.
+    found = [
+        weights.tensors[s.tensor].flatten(1)
+        if s.dim == 0 and np.array_equal(s.index, whole)
+        else rows(weights.tensors[s.tensor], s)
+        for s in slices
+    ]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+
 _STEEPEST = 64.0
 """Factor on the betas beyond which widths hardly change: nearly every layer has one exemplar."""
 
@@ -264,8 +273,10 @@ _NEAR_ENOUGH = 1e-3
 
 def _exemplars(found: Clustering, min_keep: int) -> NDArray[np.int64]:
     """Return the exemplars, topped up to the floor by evidence; ascending."""
+    if len(found.exemplars) >= min(min_keep, len(found.evidence)):
+        return np.sort(found.exemplars.cpu().numpy())
     order = np.argsort(-_classes(found, None), kind="stable")
-    return np.sort(order[: max(len(found.exemplars), min(min_keep, len(order)))])
+    return np.sort(order[: min(min_keep, len(order))])
 
 
 def _classes(smaller: Clustering, larger: Clustering | None) -> NDArray[np.float64]:

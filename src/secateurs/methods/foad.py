@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,10 +21,10 @@ from secateurs.methods.base import Keep, Loss, Scope, part_of, ranked
 _MAPS = Activations(FeatureSimilarity)
 
 
-class Order(Enum):
+class Order(StrEnum):
     """Which channels are visited first, and so kept."""
 
-    index = "index"
+    stored = "stored"
     """In the order in which they are stored, as in the published code: the first is never removed."""
 
     energy = "energy"
@@ -64,7 +64,7 @@ class FOAD:
     neighbors: int = 1
     threshold: float = 0.0
     duplicates: float | None = 1e-6
-    order: Order = Order.index
+    order: Order = Order.stored
     scope: Scope = "uncoupled"
     min_keep: int = 1
     batches: int | None = None
@@ -80,6 +80,11 @@ class FOAD:
                 f"{self} is off the scale of similarities, which is (0, 1]. Give a threshold and a tolerance in it."
             )
             raise InputError(message)
+
+    def __repr__(self) -> str:
+        """Name the settings that are not the paper's."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return f"FOAD({', '.join(f'{name}={value}' for name, value in given.items())})"
 
     @property
     def needs(self) -> tuple[Need, ...]:
