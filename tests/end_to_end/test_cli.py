@@ -295,7 +295,7 @@ def test_what_decides_is_never_the_test_split(prune, tmp_path, monkeypatch):
     assert [True, True] == reads
 
 
-@pytest.mark.parametrize("method", ["l2", "fpgm", "taylor", "random", "bn-scale"])
+@pytest.mark.parametrize("method", ["l2", "fpgm", "taylor", "random", "bn-scale", "foad", "epruner", "ccp"])
 def test_methods_by_name(finished, own, method, tmp_path):
     """Each meets the budget on the trained network."""
     dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
@@ -308,7 +308,23 @@ def test_methods_by_name(finished, own, method, tmp_path):
     assert record["after"]["macs"] <= 0.6 * record["before"]["macs"]
 
 
+def test_a_method_of_a_paper_decides_how_much_goes(finished, own, tmp_path, capsys):
+    """Without a budget FOAD removes what it finds superfluous, and the title names no budget."""
+    dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
+    save_file(dense.state_dict(), tmp_path / "dense.safetensors")
+    flags = ["--weights", str(tmp_path / "dense.safetensors"), "--method", "foad", "--epochs", "0", "--device", "cpu"]
+
+    assert main(["prune", *flags, "--model", f"{own}:net", "--out", str(tmp_path / "out")]) == 0
+    record = read(tmp_path / "out" / "stages" / "pruned.json")
+    assert record["after"]["macs"] < record["before"]["macs"]
+    assert "pruned by foad" in capsys.readouterr().out
+
+
 REFUSED = {
+    "a method that has its own share": (
+        ["--method", "ccp", "--method.keep", "0.5"],
+        "both a budget and keep",
+    ),
     "unknown flag": (["--mcas", "0.5"], "did you mean '--macs'"),
     "unknown model": (["--model", "resnet21"], "did you mean .*'resnet20'"),
     "unknown data": (["--data", "digit"], "did you mean 'digits'"),

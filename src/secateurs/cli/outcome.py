@@ -53,7 +53,8 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
 def title(work: Work) -> str:
     """What was done, in a line."""
     recipe = work.recipe
-    return f"{recipe.model} on {work.loaders.splits.name}, pruned to {budget_words(work.budget)} by {recipe.method}"
+    to = "" if work.budget is None else f" to {budget_words(work.budget)}"
+    return f"{recipe.model} on {work.loaders.splits.name}, pruned{to} by {recipe.method}"
 
 
 def budget_words(budget: sct.Budget) -> str:

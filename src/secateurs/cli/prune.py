@@ -14,6 +14,7 @@ from secateurs.cli.outcome import measure
 from secateurs.cli.recipe import Recipe
 from secateurs.cli.weights import load_weights
 from secateurs.cli.work import Work, cut, recover, session_of, train
+from secateurs.criteria import Criterion
 from secateurs.errors import InputError
 from secateurs.report import table
 from secateurs.session import TrainingMethod
@@ -72,7 +73,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     models.check_name(recipe.model)
     data.check_name(recipe.data)
     method = chosen_method(recipe)
-    budget = budget_of(recipe)
+    budget = budget_of(recipe, method)
     _check_numbers(recipe)
     loaders = Loaders(
         data.load(recipe.data, image_size=recipe.image_size),
@@ -85,19 +86,26 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     if recipe.weights:
         load_weights(model, recipe.weights)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
-    # Any criterion shows whether the budget can be reached.
-    sct.plan(graph, model, sct.criteria.Magnitude(), budget)
-    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
+    # What cannot be reached, by this budget or this method, is said before anything is trained.
+    if budget is not None:
+        sct.plan(graph, model, sct.criteria.Magnitude(), budget)
     if isinstance(method, TrainingMethod):
         session_of(work, model)
+    elif not isinstance(method, Criterion):
+        method.select(graph, model, budget, data=loaders.calibration(1), loss=None, seed=recipe.seed)
+    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work
 
 
-def budget_of(recipe: Recipe) -> sct.Budget:
-    """The budget that a recipe asks for."""
+def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
+    """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
     if recipe.macs is None and recipe.params is None and recipe.memory is None:
-        raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
+        limits = ("min_keep", "min_keep_fraction", "multiple_of")
+        limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
+        if isinstance(method, (Criterion, TrainingMethod)) or limited:
+            raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
+        return None
     return sct.Budget(
         macs=recipe.macs,
         params=recipe.params,

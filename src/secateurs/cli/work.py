@@ -35,7 +35,7 @@ class Work:
 
     recipe: Recipe
     method: Any
-    budget: sct.Budget
+    budget: sct.Budget | None
     loaders: Loaders
     folder: RunFolder
     console: Console
