@@ -16,6 +16,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -225,7 +226,7 @@ def main() -> None:
             "command": "OMP_NUM_THREADS=1 python benchmarks/engine.py",
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
-            "torch_pruning": tp.__version__,
+            "torch_pruning": version("torch-pruning"),
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, one thread",
             "results": results,
