@@ -1,6 +1,7 @@
 """What every test shares: one thread, repeatable examples, and data sets that may be absent."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def pytest_runtest_setup(item):
     """A test marked `gpu` says why it did not run."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as Python has it: a shell makes what it runs in the background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(data, tmp
     assert before == (tmp_path / "last.ckpt").read_bytes()
 
 
-def test_ctrl_c_is_passed_on_and_still_works_afterwards(data, tmp_path, monkeypatch):
+def test_ctrl_c_is_passed_on_and_still_works_afterwards(data, tmp_path, monkeypatch, ctrl_c):
     """Lightning turns it into an exit and ignores the next one; here both are as Python has them."""
     monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
     handler = signal.getsignal(signal.SIGINT)

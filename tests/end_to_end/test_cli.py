@@ -256,7 +256,7 @@ def test_a_run_that_fails_anywhere_resumes_to_the_same_end(finished, prune, tmp_
         assert (finished / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
-def test_ctrl_c_says_how_to_go_on(prune, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_says_how_to_go_on(prune, tmp_path, monkeypatch, capsys, ctrl_c):
     """One sentence with the command, exit code 130."""
     monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
 

@@ -60,7 +60,11 @@ def method_parser(method: Any) -> ArgumentParser:
     for f, hint in method_fields(method):
         default = getattr(method, f.name)
         parser.add_argument(
-            f"{METHOD}{f.name}", type=hint, default=default, metavar="X", help=f"{_type_name(hint)} (default {default})"
+            f"{METHOD}{f.name}",
+            type=hint,
+            default=default,
+            metavar="X",
+            help=f"{_type_name(hint)} (default {'null' if default is None else default})",
         )
     return parser
 
