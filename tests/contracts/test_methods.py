@@ -297,3 +297,37 @@ def test_a_part_costs_what_the_whole_costs(graph):
     assert part.costs.at(widths[1]).tolist() == list(dataclasses.astuple(graph.cost()))
     ones = {g.name: [0] for g in graph.groups if g.name in inside}
     assert part.costs.at(widths)[0].tolist() == list(dataclasses.astuple(graph.cost(plan_of(graph, ones))))
+
+
+class Shared(nn.Module):
+    """Eight channels are read on, the last four of the same layer are an output and stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 12, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(y[:, :-4]), y[:, -4:]
+
+
+def test_epruner_looks_at_the_filters_that_may_go_alone():
+    """A layer that writes more than the group's units: the others are no candidates."""
+    torch.manual_seed(0)
+    net, x = Shared(), torch.randn(1, 3, 12, 12)
+    chosen = EPruner(beta=0.5).select(sct.trace(net, x), net, None, data=None, loss=None, seed=0)["a"]
+    alone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    alone[0].weight.data = net.a.weight.data[:8].clone()
+    expected = EPruner(beta=0.5).select(sct.trace(alone, x), alone, None, data=None, loss=None, seed=0)["0"]
+
+    assert expected.tolist() == chosen.tolist()
+
+
+@every_method
+def test_a_network_without_groups_cannot_meet_a_budget(kind):
+    """It is told what is reachable."""
+    net, x = nn.Conv2d(1, 4, 3), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(BudgetError, match="smallest network"):
+        kind().select(
+            sct.trace(net, x), net, sct.Budget(macs=0.5), data=[(x, torch.zeros(2, 6, 6).long())], loss=None, seed=0
+        )

@@ -65,7 +65,11 @@ def _batch_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _factory(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`torch.empty` in plain form, as batch norm asks for on every call."""
-    if kwargs.get("device") != _META or kwargs.keys() - _PLAIN_FACTORY or kwargs.get("layout", torch.strided) is None:
+    if (
+        kwargs.get("device") != _META
+        or kwargs.keys() - _PLAIN_FACTORY
+        or kwargs.get("layout") not in (None, torch.strided)
+    ):
         return NotImplemented
     return _empty(args[0], dtype=kwargs.get("dtype"), device=_META)
 

@@ -149,7 +149,7 @@ def _protect_unread(
 
     A table of positions longer than the example, for one.
     """
-    read = np.zeros(int(unit_of.max()) + 1 if unit_of.size else 0, dtype=bool)
+    read = np.zeros(unit_of.size, dtype=bool)
     for tape, found in zip(tapes, results, strict=True):
         constant = set(tape.origins)
         for op, outs in zip(tape.ops, found, strict=False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
 from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.part import Part
 from secateurs.errors import BudgetError
 from secateurs.evidence.kinds import Need
 from secateurs.graph import Graph, Group
-from secateurs.session.part import Part
 
 Keep = dict[str, Ints]
 Loss = Callable[[Any, Any], Any]
@@ -53,6 +53,12 @@ class Method(Protocol):
         Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
         """
         ...
+
+
+def named(method: Any, *always: str) -> str:
+    """Write a method with the settings that are not its paper's, and those that are `always` told."""
+    told = [f.name for f in fields(method) if f.name in always or getattr(method, f.name) != f.default]
+    return f"{type(method).__name__}({', '.join(f'{name}={getattr(method, name)}' for name in told)})"
 
 
 def producers(graph: Graph, group: Group) -> frozenset[str]:

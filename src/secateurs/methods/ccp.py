@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from secateurs.evidence.batches import cross_entropy
 from secateurs.evidence.gate_moments import GateMoments, Moments
 from secateurs.graph import Graph
 from secateurs.methods.auxiliary import with_classifiers
-from secateurs.methods.base import Keep, Loss, Scope, meet_budget, part_of
+from secateurs.methods.base import Keep, Loss, Scope, meet_budget, named, part_of
 
 
 class Gate(StrEnum):
@@ -118,8 +118,7 @@ class CCP:
 
     def __repr__(self) -> str:
         """Name the settings that are not the paper's."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return f"CCP({', '.join(f'{name}={value}' for name, value in given.items())})"
+        return named(self)
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from secateurs.criteria.slices import of_roles, rows
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.evidence import Need, Weights, observe
 from secateurs.graph import Graph, Group
-from secateurs.methods.base import Keep, Loss, Part, Scope, part_of, ranked
+from secateurs.methods.base import Keep, Loss, Part, Scope, named, part_of, ranked
 from secateurs.methods.initialisation import project_consumers, reset_norms, restart
 from secateurs.surgery.plan import Plan
 
@@ -144,8 +144,7 @@ class EPruner:
 
     def __repr__(self) -> str:
         """Name beta, and the settings that are not the paper's."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return f"EPruner({', '.join(f'{name}={value}' for name, value in ({'beta': self.beta} | given).items())})"
+        return named(self, "beta")
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -253,14 +252,7 @@ class _Layers:
 def _filters(group: Group, weights: Weights, why: str) -> Tensor:
     """Flatten the filters of all layers that write the units, side by side: [units, features]."""
     slices = of_roles(group, ("out",), among=weights.parameters, why=why)
-    whole = np.arange(group.units)[:, None]
-    # A layer that writes all units in order, the common case, is looked at where it lies.
-    found = [
-        weights.tensors[s.tensor].flatten(1)
-        if s.dim == 0 and np.array_equal(s.index, whole)
-        else rows(weights.tensors[s.tensor], s)
-        for s in slices
-    ]
+    found = [rows(weights.tensors[s.tensor], s) for s in slices]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from secateurs.errors import InputError
 from secateurs.evidence import Activations, Need, observe
 from secateurs.evidence.feature_similarity import FeatureSimilarity, Similarity
 from secateurs.graph import Graph
-from secateurs.methods.base import Keep, Loss, Scope, part_of, ranked
+from secateurs.methods.base import Keep, Loss, Scope, named, part_of, ranked
 
 _MAPS = Activations(FeatureSimilarity)
 
@@ -83,8 +83,7 @@ class FOAD:
 
     def __repr__(self) -> str:
         """Name the settings that are not the paper's."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return f"FOAD({', '.join(f'{name}={value}' for name, value in given.items())})"
+        return named(self)
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from secateurs.allocate import Uniform
+from secateurs.allocate.part import Part
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph import Group
-from secateurs.session.part import Part
 from secateurs.session.run import Run
 from secateurs.session.units import Rows
 

@@ -33,7 +33,8 @@ class Part:
     def costs(self) -> Costs:
         """Cost of the whole network, as a function of the widths of this part."""
         names = set(self.names)
-        return _PartCosts(self.whole.costs, self.whole.widths, np.array([g.name in names for g in self.whole.groups]))
+        inside = np.array([g.name in names for g in self.whole.groups], dtype=bool)
+        return _PartCosts(self.whole.costs, self.whole.widths, inside)
 
 
 @dataclass(frozen=True, eq=False)
