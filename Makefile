@@ -63,7 +63,7 @@ bench: .venv ## Measure speed and accuracy
 	@$(ONE) $(BIN)/python benchmarks/run.py
 
 coverage: .venv ## Which architectures and operators are covered: writes docs/coverage.md
-	@$(ONE) $(BIN)/python -m secateurs.bench.coverage docs/coverage.md
+	@$(ONE) $(BIN)/python -m secateurs.app.bench.coverage docs/coverage.md
 
 pins: .venv ## Compile requirements.txt anew from pyproject.toml (needs uv)
 	@uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --fork-strategy fewest \

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.data import load
-from secateurs.models import resnet56
+from secateurs.app.data import load
+from secateurs.app.models import resnet56
 
 
 class Data:

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.data import Splits, load
+from secateurs.app.data import Splits, load
+from secateurs.app.models import resnet20
 from secateurs.methods.adaptive import AdaptivePruning
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
-from secateurs.models import resnet20
 
 BATCH, RATE = 64, 0.05
 HALF = sct.Budget(macs=0.5)

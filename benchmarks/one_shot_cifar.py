@@ -31,12 +31,12 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.allocate import Ranked, Uniform
+from secateurs.app.data.cifar import cifar10
+from secateurs.app.models import build
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
-from secateurs.data.cifar import cifar10
 from secateurs.evidence import GateGradients, Writes, observe
 from secateurs.methods import CCP, FOAD, Curvature, EPruner, Gate, Order, Preference, Sizes
-from secateurs.methods.base import Scope, meet_budget, part_of
-from secateurs.models import build
+from secateurs.methods.one_shot import Scope, meet_budget, part_of
 
 BUDGETS = (0.80, 0.65, 0.50)
 CHOOSE, RECALIBRATE, BATCH = 512, 1024, 128

@@ -30,12 +30,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.criteria.quadratic import Solver, objective, relax, remove, round_to
-from secateurs.criteria.similarity import absorb
+from secateurs.app.models import build
 from secateurs.evidence import observe
-from secateurs.evidence.feature_similarity import FeatureSimilarity
 from secateurs.methods import CCP, FOAD, EPruner, Gate
-from secateurs.models import build
+from secateurs.methods.ccp.quadratic import Solver, objective, relax, remove, round_to
+from secateurs.methods.foad.absorb import absorb
+from secateurs.methods.foad.similarity import FeatureSimilarity
 
 
 def seconds(work: Callable[[], object], runs: int = 1) -> float:

@@ -31,14 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateurs as sct
+from secateurs.app.models import resnet56
 from secateurs.methods.adaptive import AdaptivePruning
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
+from secateurs.methods.group_fisher import gradients as taps
 from secateurs.methods.increg import IncReg
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASRFP, SFP
-from secateurs.models import resnet56
-from secateurs.session import taps
 
 CEILING = {
     "GReg1": 0.03, "GReg2": 0.03, "IncReg": 0.03, "SFP": 0.03, "ASRFP": 0.03, "OrthoReg": 0.10, "GroupFisher": 0.15,

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import secateurs as sct
-from secateurs.data import load
-from secateurs.models import resnet20
+from secateurs.app.data import load
+from secateurs.app.models import resnet20
 
 EPOCHS, BATCH = 12, 64
 

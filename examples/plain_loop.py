@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import secateurs as sct
-from secateurs.data import load
-from secateurs.data.images import as_batch
-from secateurs.models import resnet20
+from secateurs.app.data import load
+from secateurs.app.data.images import as_batch
+from secateurs.app.models import resnet20
 
 EPOCHS = 12
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from secateurs import allocate, criteria, errors
 from secateurs.allocate import Budget
 from secateurs.graph import Cost, Graph, Group, trace
-from secateurs.pruning import Result, plan, prune
+from secateurs.prune import Result, plan, prune
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
 from secateurs.surgery import Plan, Verification, apply, grow, mask, recalibrate, verify

@@ -4,11 +4,13 @@ SecateursError
 ├── InputError          the arguments cannot be used (wrong type, shape, name, value)
 │   ├── ModelError      the model cannot be pruned as it is (wrapped, compiled, scripted, quantised, non-finite)
 │   ├── BudgetError     the budget is malformed or cannot be reached
+│   │   └── ScheduleError   a schedule cannot reach its budget in the steps given
 │   └── RecipeError     a method, model, data or option name is unknown
 ├── TraceError          the model did not run on the example inputs
 ├── PlanError           a plan does not fit the graph or model it is used with
 │   └── ProofError      the pruned twin does not compute what the masked model computes
 ├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
+├── SessionError        the session is not in the state that a call needs
 └── StoreError          a saved model cannot be written or read back
 """
 
@@ -41,6 +43,12 @@ class RecipeError(InputError):
     """A method, model, data set or option has an unknown name; the message lists near matches."""
 
 
+class ScheduleError(BudgetError):
+    """A schedule that cannot reach its budget in the steps given; `needed` says how many would do."""
+
+    needed: int = 0
+
+
 class TraceError(SecateursError):
     """The model did not run on the example inputs; the cause is chained."""
 
@@ -55,6 +63,10 @@ class ProofError(PlanError):
 
 class EvidenceError(SecateursError):
     """A criterion needs evidence that was not gathered; the message says how to provide it."""
+
+
+class SessionError(SecateursError):
+    """The session is not in the state that the call needs; the model is usable and unharmed."""
 
 
 class StoreError(SecateursError):

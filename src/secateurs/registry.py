@@ -13,7 +13,7 @@ from secateurs.criteria import BatchNormScale, Criterion, GeometricMedian, Magni
 from secateurs.errors import RecipeError, near
 
 if TYPE_CHECKING:
-    from secateurs.methods.base import Method
+    from secateurs.methods.one_shot import Method
 
 
 SHORT: Mapping[str, Callable[[], Any]] = {
@@ -48,7 +48,7 @@ def resolve(method: object, seed: int = 0) -> Criterion | Method:
     >>> resolve("l2")
     Magnitude(p=2, roles=None)
     """
-    from secateurs.methods.base import Method
+    from secateurs.methods.one_shot import Method
 
     value = _by_name(method, seed) if isinstance(method, str) else method
     if isinstance(value, type):

@@ -15,7 +15,7 @@ from torch import nn
 from secateurs.allocate import AsIs, Budget, ByMax, ByMean, BySum, Ranked, Uniform, levels
 from secateurs.errors import BudgetError, InputError, RecipeError
 from secateurs.graph import trace
-from secateurs.graph.values import Cost, Group, Slice
+from secateurs.graph.groups import Cost, Group, Slice
 
 ALLOCATORS = [Uniform(), Ranked(), Ranked(ByMax(), per_cost=True), Ranked(BySum()), Ranked(AsIs())]
 RESOURCES = ("macs", "params", "memory")

@@ -13,7 +13,7 @@ from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Rando
 from secateurs.errors import EvidenceError, InputError
 from secateurs.evidence import Activations, Evidence, GateGradients, Gradients, Weights, observe
 from secateurs.graph import trace
-from secateurs.graph.values import Group, Slice
+from secateurs.graph.groups import Group, Slice
 
 
 def criteria(where=lambda needs: True):

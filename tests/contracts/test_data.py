@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from secateurs.data import Images, Standard, check_name, load, stratified
-from secateurs.data.images import Shift
+from secateurs.app.data import Images, Standard, check_name, load, stratified
+from secateurs.app.data.images import Shift
+from secateurs.app.training import Loaders
 from secateurs.errors import InputError, RecipeError
-from secateurs.training import Loaders
 
 
 @given(

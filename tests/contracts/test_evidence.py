@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from secateurs.errors import EvidenceError, InputError, ModelError
 from secateurs.evidence import Activations, GateGradients, Gradients, Reads, Weights, Writes, observe
 from secateurs.graph import trace
-from secateurs.graph.values import Site
+from secateurs.graph.groups import Site
 
 
 class Collect:

@@ -15,7 +15,8 @@ from secateurs import methods
 from secateurs.errors import BudgetError, EvidenceError
 from secateurs.evidence import Activations, GateGradients, Gradients, Weights
 from secateurs.methods import CCP, FOAD, EPruner, Method, Order
-from secateurs.methods.base import part_of, producers
+from secateurs.methods.one_shot import part_of, producers
+from secateurs.registry import kebab
 
 
 def one_shot():
@@ -113,7 +114,7 @@ class TestEveryMethod:
     @pytest.mark.parametrize("form", [torch.Tensor, None])
     def test_works_by_value_and_by_name(self, kind, net, data, form):
         """`prune` takes the method, or its name on the command line."""
-        method = kind() if form else sct.pruning.resolve.__globals__["kebab"](kind.__name__)
+        method = kind() if form else kebab(kind.__name__)
         example = torch.zeros(1, 3, 4, 4, dtype=torch.float64)
         result = sct.prune(net, example, method=method, budget=sct.Budget(macs=0.6), data=data)
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from secateurs import models
-from secateurs.data import load
+from secateurs.app import models
+from secateurs.app.data import load
 from secateurs.errors import InputError, ModelError, RecipeError
 
 PARAMETERS = {  # millions, He et al. 2015, table 6; the last from Li et al. 2016, table 1

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from secateurs.bench.latency import latency
+from secateurs.app.bench.timing import latency
+from secateurs.app.report import Figures, LayerWidth, Report, Stage, draw, layer_widths, table
 from secateurs.errors import InputError
-from secateurs.report import Figures, LayerWidth, Report, Stage, draw, layer_widths, table
 
 BEFORE = Figures(0.9889, 40_551_040, 269_722, 2_654_504, 1_093_136, 0.0041)
 AFTER = Figures(0.9861, 20_275_520, 140_000, 1_327_252, 546_568, 0.0031)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.data import load
+from secateurs.app.data import load
+from secateurs.app.training import Classifier, Epoch, Loaders, Optimisation, Place, evaluate, fit
+from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.errors import InputError
-from secateurs.training import Classifier, Epoch, Loaders, Optimisation, Place, evaluate, fit
-from secateurs.training.seeds import SeedEachEpoch
 
 SETTINGS = Optimisation(epochs=3, lr=0.1)
 

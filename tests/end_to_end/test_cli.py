@@ -16,13 +16,13 @@ import yaml
 from safetensors.torch import save_file
 
 import secateurs as sct
-from secateurs.cli import main, outcome
-from secateurs.cli.demo import RECIPE
-from secateurs.cli.recipe import Recipe
-from secateurs.data import load
-from secateurs.report import Report, picture
-from secateurs.training import Loaders, evaluate
-from secateurs.training.module import Classifier
+from secateurs.app.cli import main, measure
+from secateurs.app.cli.demo import RECIPE
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.data import load
+from secateurs.app.report import Report, picture
+from secateurs.app.training import Loaders, evaluate
+from secateurs.app.training.module import Classifier
 
 NET = """
 from torch import nn
@@ -57,7 +57,7 @@ def fresh(own):
 def brief():
     """Latency is measured in a twentieth of a second, and pictures are coarse: nobody looks at these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outcome, "latency", partial(outcome.latency, seconds=0.05))
+        patch.setattr(measure, "latency", partial(measure.latency, seconds=0.05))
         patch.setattr(picture, "DOTS", 20)
         yield
 
@@ -268,7 +268,7 @@ def test_ctrl_c_says_how_to_go_on(prune, tmp_path, monkeypatch, capsys, ctrl_c):
 def test_a_killed_process_resumes_to_the_same_end(finished, own, tmp_path):
     """SIGKILL as soon as the first epoch is on disk."""
     out = tmp_path / "out"
-    command = [sys.executable, "-c", "import sys; from secateurs.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from secateurs.app.cli import main; sys.exit(main())"]
     command += ["prune", "--model", f"{own}:net", "--macs", "0.5", "--out", str(out), *FAST]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while not (out / "checkpoints" / "training" / "last.ckpt").exists():

@@ -71,7 +71,7 @@ def loader(epoch=0):
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers and logging
 def test_lightning(name, tmp_path):
     """A callback that attaches and finishes: the plan and the weights of the plain loop."""
-    from secateurs.training.session_callback import SessionCallback
+    from secateurs.app.training.session_callback import SessionCallback
 
     plain = run(METHODS[name])
     expected = plain.finish().state_dict()
@@ -89,7 +89,7 @@ def test_lightning(name, tmp_path):
 @pytest.mark.parametrize("name", ["GroupFisher", "GReg2"])
 def test_lightning_resumes_a_smaller_network(name, tmp_path):
     """Stopped after the network shrank, resumed from the checkpoint in a fresh module: the same bits at the end."""
-    from secateurs.training.session_callback import SessionCallback
+    from secateurs.app.training.session_callback import SessionCallback
 
     expected = run(METHODS[name]).finish().state_dict()
     model = pupil()

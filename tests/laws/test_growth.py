@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import secateurs as sct
 from secateurs.errors import InputError, PlanError, ProofError
-from secateurs.surgery.outputs import relative_error
+from secateurs.running.compare import relative_error
 from secateurs.surgery.tensors import named_tensors
 
 BOTH = pytest.mark.parametrize("kind", [Tied, Coupled], ids=lambda kind: kind.__name__)

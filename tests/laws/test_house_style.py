@@ -3,6 +3,7 @@
 import ast
 import io
 import tokenize
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,31 @@ def test_every_file_keeps(rule):
     ]
 
     assert files
+    assert not found, "\n".join(["", *found])
+
+
+def test_no_file_name_is_used_twice():
+    """A name finds one file: only `method.py` and `driver.py`, one pair a paper, stand in many folders."""
+    names = Counter(path.name for path in SOURCE.rglob("*.py"))
+    for shared in ("__init__.py", "method.py", "driver.py"):
+        del names[shared]
+
+    assert [name for name, count in names.items() if count > 1] == []
+    assert {path.parts[-3] for path in SOURCE.rglob("driver.py")} == {"methods"}
+
+
+def test_no_paper_imports_another():
+    """What two papers share stands below them, in `session`, `criteria` or `evidence`."""
+    folders = [path for path in (SOURCE / "methods").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    found = [
+        f"{file.relative_to(SOURCE)} imports secateurs.methods.{other.name}"
+        for folder in folders
+        for file in folder.rglob("*.py")
+        for other in folders
+        if other != folder and f"secateurs.methods.{other.name}" in file.read_text("utf-8")
+    ]
+
+    assert len(folders) > 5
     assert not found, "\n".join(["", *found])
 
 

@@ -12,7 +12,7 @@ from tests.laws.networks import Tied
 
 import secateurs as sct
 from secateurs.errors import InputError, PlanError
-from secateurs.surgery.runs import from_runs, to_runs
+from secateurs.surgery.plan_json import from_runs, to_runs
 
 
 @pytest.fixture(scope="module")

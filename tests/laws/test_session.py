@@ -24,15 +24,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.errors import BudgetError, EvidenceError, InputError
+from secateurs.errors import BudgetError, EvidenceError, InputError, SessionError
 from secateurs.methods.adaptive import AdaptivePruning
 from secateurs.methods.greg import GReg1, GReg2
+from secateurs.methods.greg.growth import Growth
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASRFP, SFP
-from secateurs.session import Best, History, SessionError
-from secateurs.session.penalties import Growth
+from secateurs.session import Best, History
 
 names = pytest.mark.parametrize("name", METHODS)
 shrinking = pytest.mark.parametrize("shrink", [True, False], ids=["shrinks", "masks"])

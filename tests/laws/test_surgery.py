@@ -12,8 +12,8 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import InputError, ModelError, PlanError, ProofError, TraceError
-from secateurs.surgery.journal import Journal
 from secateurs.surgery.tensors import named_tensors, physical_order
+from secateurs.surgery.transaction import Transaction
 
 BOTH = pytest.mark.parametrize("kind", [Tied, Coupled], ids=lambda kind: kind.__name__)
 
@@ -169,14 +169,14 @@ def test_a_failure_while_writing_undoes_all(step, monkeypatch):
     optimizer.step()
     before, moments = state(model), copy.deepcopy(optimizer.state_dict())
     count, method = itertools.count(), "assign" if step == "attribute" else "put" if step == "last" else "swap"
-    original = getattr(Journal, method)
+    original = getattr(Transaction, method)
 
     def fail(self, *args):
         original(self, *args)
         if not isinstance(step, int) or next(count) == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, method, fail)
+    monkeypatch.setattr(Transaction, method, fail)
     with pytest.raises(KeyboardInterrupt):
         sct.apply(plan, model, optimizer)
     monkeypatch.undo()

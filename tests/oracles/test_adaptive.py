@@ -9,8 +9,8 @@ from tests.laws.loops import LESSONS, X, pupil, sgd, train
 
 import secateurs as sct
 from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.session.folding import fit
-from secateurs.session.profit import (
+from secateurs.methods.adaptive.fold import fit
+from secateurs.methods.adaptive.profit import (
     Combination,
     candidates,
     correlation,
@@ -20,7 +20,7 @@ from secateurs.session.profit import (
     own_profit,
     uniqueness,
 )
-from secateurs.session.standing import Standing
+from secateurs.methods.adaptive.standing import Standing
 
 
 def sample(n=60, units=5, seed=0):

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.criteria.quadratic import Solver, descent, objective, project, relax, remove, round_to, swap
 from secateurs.errors import BudgetError, EvidenceError, InputError
 from secateurs.evidence import observe
 from secateurs.methods import CCP, Curvature, Gate, Sizes
-from secateurs.methods.auxiliary import fit, spread, with_classifiers
+from secateurs.methods.ccp.auxiliary import fit, spread, with_classifiers
+from secateurs.methods.ccp.quadratic import Solver, descent, objective, project, relax, remove, round_to, swap
 
 
 def problem(size, seed, *, samples=20, slope=1.0):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Taylor
 from secateurs.evidence import Evidence, Gradients, Weights, observe
 from secateurs.graph import trace
-from secateurs.graph.values import Group, Slice
+from secateurs.graph.groups import Group, Slice
 
 ROLES = ["out", "in", "bias", "scale", "shift"]
 

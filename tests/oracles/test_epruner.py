@@ -13,10 +13,10 @@ from sklearn.random_projection import SparseRandomProjection
 from torch import nn
 
 import secateurs as sct
-from secateurs.criteria.affinity import Messages, affinity_propagation, column_median
 from secateurs.errors import InputError, RecipeError
 from secateurs.methods import EPruner, Initialisation, Preference
-from secateurs.methods.base import part_of
+from secateurs.methods.epruner.affinity import Messages, affinity_propagation, column_median
+from secateurs.methods.one_shot import part_of
 
 
 def points(count, features, seed, clusters=0):
@@ -72,7 +72,7 @@ def test_a_problem_does_not_depend_on_its_company(monkeypatch):
     s = torch.stack([torch.from_numpy(similarities(points(30, 5, seed, seed % 4))) for seed in range(9)])
     p = column_median(s) * torch.linspace(0.4, 1.3, 9, dtype=torch.float64)[:, None]
     together = affinity_propagation(s, p)
-    monkeypatch.setattr("secateurs.criteria.affinity.HELD", {"cpu": 2 * 30 * 30 * 8})
+    monkeypatch.setattr("secateurs.methods.epruner.affinity.HELD", {"cpu": 2 * 30 * 30 * 8})
     pieces = affinity_propagation(s, p)
 
     assert {one.converged for one in together} == {True}
@@ -342,7 +342,7 @@ def test_consumers_are_projected(net, graph):
 
 def test_projections_have_the_scale_of_scikit_learn():
     """Entries are zero or of one size, in the same proportions."""
-    from secateurs.methods.initialisation import _projected
+    from secateurs.methods.epruner.restart import _projected
 
     weight = torch.eye(900).view(900, 100, 3, 3)
     ours = _projected(weight, 1, 40, torch.Generator().manual_seed(0)).flatten(1).numpy()

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateurs as sct
-from secateurs.graph.values import Group, Site
+from secateurs.graph.groups import Group, Site
 from secateurs.methods.group_fisher import GroupFisher
-from secateurs.session.taps import Taps
-from secateurs.session.units import Ledger
+from secateurs.methods.group_fisher.gradients import Taps
+from secateurs.session.flat_units import Ledger
 
 
 def identity(units, each=1):

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from secateurs.criteria.similarity import absorb, absorption_levels, squared_distances
+from secateurs.criteria.distances import squared_distances
 from secateurs.errors import EvidenceError
-from secateurs.evidence.feature_similarity import FeatureSimilarity, similarity_sum
 from secateurs.graph import Group, trace
 from secateurs.methods import FOAD, Order
+from secateurs.methods.foad.absorb import absorb, absorption_levels
+from secateurs.methods.foad.similarity import FeatureSimilarity, similarity_sum
 
 
 def slow_similarity(maps):
@@ -107,8 +108,8 @@ def test_memory_is_bounded_by_chunks(monkeypatch):
     maps = torch.randn(5, 20, 6, generator=torch.Generator().manual_seed(3))
     maps[:, 1] = maps[:, 0] + 1e-4
     whole = similarity_sum(maps)
-    monkeypatch.setattr("secateurs.evidence.feature_similarity.CHUNK", {"cpu": 64})
-    monkeypatch.setattr("secateurs.evidence.feature_similarity.ROWS", 3)
+    monkeypatch.setattr("secateurs.methods.foad.similarity.CHUNK", {"cpu": 64})
+    monkeypatch.setattr("secateurs.methods.foad.similarity.ROWS", 3)
 
     np.testing.assert_allclose(similarity_sum(maps), whole, atol=1e-6)
 

@@ -7,7 +7,7 @@ from tests.laws.loops import X, pupil, train
 import secateurs as sct
 from secateurs.errors import InputError
 from secateurs.methods.greg import GReg1, GReg2
-from secateurs.session.penalties import Growth
+from secateurs.methods.greg.growth import Growth
 
 
 def test_growing_l2_on_a_quadratic_sorts_by_curvature():

@@ -10,8 +10,8 @@ from tests.laws.loops import X, pupil, sgd, train
 
 import secateurs as sct
 from secateurs.errors import InputError
-from secateurs.methods.increg import IncReg, stage_ceiling
-from secateurs.session.penalties import Punish, punish_linear, punish_magnitude, punish_two_sided
+from secateurs.methods.increg.method import IncReg, stage_ceiling
+from secateurs.methods.increg.punish import Punish, punish_linear, punish_magnitude, punish_two_sided
 
 
 def at(rank, remaining, **options):

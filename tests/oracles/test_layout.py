@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import secateurs as sct
 from secateurs.errors import InputError
 from secateurs.methods.group_fisher import GroupFisher
-from secateurs.session.layout import Layout, find_layouts
+from secateurs.running.samples import Layout, find_layouts
 
 TOKENS, WIDTH, HIDDEN = 5, 8, 12
 

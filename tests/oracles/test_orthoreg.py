@@ -8,9 +8,15 @@ from tests.laws.loops import HALF, LESSONS, PER_EPOCH, X, pupil, sgd, train
 
 import secateurs as sct
 from secateurs.errors import InputError
-from secateurs.methods.orthoreg import OrthoReg, degrees_of_orthogonality
-from secateurs.session import EarlyBird, ShrinkingRounds
-from secateurs.session.penalties import Layer, add_gram_gradient, gram_penalty, layer_weights, orthogonality
+from secateurs.methods.orthoreg import EarlyBird, OrthoReg, ShrinkingRounds
+from secateurs.methods.orthoreg.method import degrees_of_orthogonality
+from secateurs.methods.orthoreg.orthogonality import (
+    Layer,
+    add_gram_gradient,
+    gram_penalty,
+    layer_weights,
+    orthogonality,
+)
 
 
 def slow_penalty(matrix, norm):

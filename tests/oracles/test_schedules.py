@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from secateurs.errors import InputError
-from secateurs.session.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
+from secateurs.methods.orthoreg.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
 from secateurs.session.schedule import (
     Asymptotic,
     Clock,

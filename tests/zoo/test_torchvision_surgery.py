@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 import secateurs as sct
-from secateurs.surgery.outputs import relative_error
+from secateurs.running.compare import relative_error
 
 NETWORKS = [
     "resnet18",

@@ -1,6 +1,6 @@
 """Allocators: scores, cost and a budget in, the units to keep out."""
 
-from secateurs.allocate.base import Allocator
+from secateurs.allocate.allocator import Allocator
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import levels
 from secateurs.allocate.normalise import AsIs, ByMax, ByMean, BySum, Normaliser

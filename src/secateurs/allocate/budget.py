@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.errors import BudgetError, RecipeError, near
-from secateurs.graph.values import Cost, Group
+from secateurs.graph.groups import Cost, Group
 
 RESOURCES = ("macs", "params", "memory")
 """The constraints, in the order of a `Cost`."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.allocate.budget import Budget
-from secateurs.graph.values import Group
+from secateurs.graph.groups import Group
 
 Ints = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from secateurs.allocate.budget import RESOURCES, Budget
 from secateurs.allocate.levels import Costed, Ints, levels
 from secateurs.allocate.normalise import ByMean, Normaliser
-from secateurs.allocate.removal import Floats, Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import Floats, Keep, checked, kept, meet, removal_order
 
 
 @dataclass(frozen=True)

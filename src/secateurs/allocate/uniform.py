@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import Costed, levels
-from secateurs.allocate.removal import Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import Keep, checked, kept, meet, removal_order
 
 
 @dataclass(frozen=True)

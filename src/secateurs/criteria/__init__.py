@@ -1,7 +1,7 @@
 """Criteria: a group and its evidence in, one importance a unit out."""
 
-from secateurs.criteria.base import Criterion, score
 from secateurs.criteria.batch_norm_scale import BatchNormScale
+from secateurs.criteria.criterion import Criterion, score
 from secateurs.criteria.geometric_median import GeometricMedian
 from secateurs.criteria.magnitude import Magnitude
 from secateurs.criteria.random import Random

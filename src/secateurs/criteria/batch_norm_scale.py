@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.criteria.base import Criterion
-from secateurs.criteria.slices import of_roles, power_sum
+from secateurs.criteria.criterion import Criterion
+from secateurs.criteria.reductions import of_roles, power_sum
 from secateurs.evidence.kinds import Evidence, Need, Weights
-from secateurs.graph.values import Group
+from secateurs.graph.groups import Group
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class BatchNormScale:
     its scores are then on another scale, which a normalising allocator evens out.
 
     >>> import numpy as np
-    >>> from secateurs.graph.values import Slice
+    >>> from secateurs.graph.groups import Slice
     >>> group = Group("bn", 2, (Slice("gamma", 0, np.array([[1], [0]]), "scale"),))
     >>> BatchNormScale()(group, Evidence({Weights: Weights({"gamma": torch.tensor([-0.5, 2.0])})})).tolist()
     [2.0, 0.5]

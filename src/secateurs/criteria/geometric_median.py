@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.criteria.similarity import squared_distances
-from secateurs.criteria.slices import of_roles, rows
+from secateurs.criteria.distances import squared_distances
+from secateurs.criteria.reductions import of_roles, rows
 from secateurs.evidence.kinds import Evidence, Need, Weights
-from secateurs.graph.values import Group
+from secateurs.graph.groups import Group
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class GeometricMedian:
     Networks Acceleration", CVPR 2019, arXiv 1811.00250, eq. 6. The paper treats the layers of a stream one by one.
 
     >>> import numpy as np
-    >>> from secateurs.graph.values import Slice
+    >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 3, (Slice("w", 0, np.array([[0], [1], [2]]), "out"),))
     >>> evidence = Evidence({Weights: Weights({"w": torch.tensor([[0.0], [1.0], [5.0]])})})
     >>> [round(x, 6) for x in GeometricMedian()(group, evidence).tolist()]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.criteria.slices import of_roles, power_sum
+from secateurs.criteria.reductions import of_roles, power_sum
 from secateurs.errors import InputError
 from secateurs.evidence.kinds import Evidence, Need, Weights
-from secateurs.graph.values import Group, Role
+from secateurs.graph.groups import Group, Role
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Magnitude:
     in two slices of one unit, as on the diagonal of a weight from a residual stream to itself, counts in both.
 
     >>> import numpy as np
-    >>> from secateurs.graph.values import Slice
+    >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))
     >>> evidence = Evidence({Weights: Weights({"w": torch.tensor([[3.0, -4.0], [0.0, 1.0]])})})
     >>> Magnitude()(group, evidence).tolist(), Magnitude(p=2)(group, evidence).tolist()

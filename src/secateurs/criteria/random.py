@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateurs.evidence.kinds import Evidence, Need
-from secateurs.graph.values import Group
+from secateurs.graph.groups import Group
 
 
 @dataclass(frozen=True)

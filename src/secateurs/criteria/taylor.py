@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.criteria.slices import dot, of_roles
+from secateurs.criteria.reductions import dot, of_roles
 from secateurs.evidence.kinds import Evidence, Gradients, Need, Weights
-from secateurs.graph.values import Group, Role
+from secateurs.graph.groups import Group, Role
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Taylor:
     stream) share one gate.
 
     >>> import numpy as np
-    >>> from secateurs.graph.values import Slice
+    >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))
     >>> w, g = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.5, -0.5], [0.1, 0.0]])
     >>> evidence = Evidence({Weights: Weights({"w": w}), Gradients: Gradients({"w": g}, samples=1)})

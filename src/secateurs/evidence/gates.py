@@ -5,47 +5,11 @@ Shapes: `n` samples, `D` entries along the site's dimension, `P` all other posit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.values import Site
-
-Sink = Callable[[Tensor, Tensor], None]
-
-
-class _Tap(torch.autograd.Function):
-    """Identity forward; backward shows the activation and its gradient to a sink."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sink: Sink, keep: bool) -> Tensor:  # noqa: FBT001 - autograd passes by position
-        ctx.sink = sink
-        ctx.save_for_backward(x)
-        return x.clone() if keep else x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.sink(ctx.saved_tensors[0], grads[0])
-        return grads[0], None, None
-
-
-def tap(x: Tensor, sink: Sink, *, before_inplace: bool = False) -> Tensor:
-    """Return `x` unchanged; when the gradient passes back through here, call `sink(x, dL/dx)`.
-
-    The gradient is that of the *use* of `x` behind the tap, not of all its uses: a tap at a convolution's input sees
-    that convolution alone, even where a shortcut leaves from the same tensor. An operator behind the tap may work in
-    place (a ReLU on a raw output) only with `before_inplace`, which costs one copy.
-
-    >>> seen = []
-    >>> x = torch.tensor([2.0, 3.0], requires_grad=True)
-    >>> (tap(x, lambda x, g: seen.append(x * g)) ** 2 + 7 * x).sum().backward()
-    >>> seen[0].tolist()  # x * 2x, without the 7
-    [8.0, 18.0]
-    """
-    return _Tap.apply(x, sink, before_inplace)  # pyright: ignore[reportReturnType]
+from secateurs.graph.groups import Site
 
 
 def by_entry(x: Tensor, dim: int, batch_dim: int | None) -> Tensor:

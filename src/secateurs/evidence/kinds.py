@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from torch import Tensor
 
 from secateurs.errors import EvidenceError
-from secateurs.graph.values import Group, Site
+from secateurs.graph.groups import Group, Site
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

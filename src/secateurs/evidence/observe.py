@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 
 from secateurs.errors import EvidenceError, InputError, near
-from secateurs.evidence.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
 from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Weights, describe
-from secateurs.evidence.purity import device_of, untouched
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
 from secateurs.graph.refuse import check_model, check_values
 from secateurs.graph.twin import held_tensors
+from secateurs.running.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
+from secateurs.running.untouched import device_of, untouched
 
 
 class Traced(Sited, Protocol):

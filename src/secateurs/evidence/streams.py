@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import EvidenceError
-from secateurs.evidence.gates import batch_dim_of, by_entry, by_unit, gate_gradient, tap
+from secateurs.evidence.gates import batch_dim_of, by_entry, by_unit, gate_gradient
 from secateurs.evidence.kinds import Accumulator, Activations, GateGradients
-from secateurs.graph.values import Group, Site
-
-Port = tuple[str, str]
-"""A module's name, and "input" or "output"."""
+from secateurs.graph.groups import Group, Site
+from secateurs.running.hooks import Port, hooked, tap
 
 
 class Sited(Protocol):
@@ -168,36 +166,6 @@ def _shape_into(shapes: list[tuple[int, ...]]) -> Callable[[Tensor], Tensor]:
         return x
 
     return note
-
-
-@contextmanager
-def hooked(model: nn.Module, port: Port, change: Callable[[Tensor], Tensor]) -> Generator[None, None, None]:
-    """Pass a module's first input tensor, or its first output tensor, through `change` for a while."""
-    module = model.get_submodule(port[0])
-
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        for place, value in enumerate(args):
-            if isinstance(value, Tensor):
-                return (*args[:place], change(value), *args[place + 1 :]), kwargs
-        for key, value in kwargs.items():
-            if isinstance(value, Tensor):
-                return args, {**kwargs, key: change(value)}
-        return args, kwargs
-
-    def after(_: nn.Module, __: Any, output: Any) -> Any:
-        if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-            entries = cast("tuple[Any, ...]", output)
-            return type(entries)((change(entries[0]), *entries[1:]))
-        return change(output) if isinstance(output, Tensor) else output
-
-    if port[1] == "input":
-        handle = module.register_forward_pre_hook(before, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _listed(names: list[str]) -> str:

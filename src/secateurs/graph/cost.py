@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.axes import Axes, entry_of
+from secateurs.graph.label_arrays import Axes, entry_of
 from secateurs.graph.labels import ANY, Fresh
 from secateurs.graph.propagate import tensors
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from secateurs.graph.units import Units
+    from secateurs.graph.grouping import Units
 
 aten = torch.ops.aten
 _CONVOLUTIONS = {aten.convolution.default, aten._convolution.default}  # noqa: SLF001

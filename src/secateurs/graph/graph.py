@@ -8,12 +8,12 @@ import numpy as np
 
 from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
-from secateurs.graph.numeric import agrees, runs
+from secateurs.graph.grouping import make_groups, make_protected
+from secateurs.graph.groups import Cost
+from secateurs.graph.prove import disprove, follow_values, surviving
+from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
-from secateurs.graph.trial import disprove, follow_values, surviving
 from secateurs.graph.twin import View
-from secateurs.graph.units import make_groups, make_protected
-from secateurs.graph.values import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from secateurs.graph.grouping import Units
+    from secateurs.graph.groups import Group, Protected, Site
     from secateurs.graph.source import Source
-    from secateurs.graph.units import Units
-    from secateurs.graph.values import Group, Protected, Site
 
     Keep = Mapping[str, Sequence[int] | NDArray[np.int64]]
 
@@ -63,6 +63,11 @@ class Graph:
     def notes(self) -> tuple[str, ...]:
         """What the trace could not see, in sentences."""
         return self._facts.notes
+
+    @property
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments that the network was traced with."""
+        return self._source.args, self._source.kwargs
 
     @property
     def aliases(self) -> dict[str, str]:

@@ -16,8 +16,7 @@ from secateurs.graph.labels import ANY, FIXED, Follow, Fresh, Lab, Space
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from secateurs.graph.choices import Choices
-    from secateurs.graph.labels import Labels
+    from secateurs.graph.labels import Choices, Labels
     from secateurs.graph.recorder import Op, Tape
 
     Rule = Callable[["Propagation", Op], None]

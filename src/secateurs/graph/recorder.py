@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateurs.graph.shapes import FAST
+from secateurs.graph.meta_kernels import FAST
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.axes import Axes
+from secateurs.graph.groups import Site
+from secateurs.graph.label_arrays import Axes
 from secateurs.graph.labels import Fresh
-from secateurs.graph.values import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from secateurs.graph.grouping import Units
     from secateurs.graph.recorder import Call
-    from secateurs.graph.units import Units
 
 aten = torch.ops.aten
 _PARAMETRISED = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.graph.inputs import find_tensors, map_tensors
 from secateurs.graph.recorder import Recorder, Tape, caller
 from secateurs.graph.twin import keeps_values, meta_like, quiet, swapped
+from secateurs.running.nested import find_tensors, map_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

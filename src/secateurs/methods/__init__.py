@@ -4,13 +4,13 @@ One-shot methods choose the units to keep of a trained network (`select`); the o
 """
 
 from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.methods.base import Method
 from secateurs.methods.ccp import CCP, Curvature, Gate, Sizes
 from secateurs.methods.epruner import EPruner, Initialisation, Preference
 from secateurs.methods.foad import FOAD, Order
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
+from secateurs.methods.one_shot import Method
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
 

@@ -1,11 +1,8 @@
 """The training-time side: a Session drives a method inside any loop, by schedules, penalties, taps and surgery."""
 
 from secateurs.session.best import Best
-from secateurs.session.checks import SessionError
-from secateurs.session.driver import Driver, TrainingMethod
 from secateurs.session.history import Event, History
-from secateurs.session.importance import EarlyBird
-from secateurs.session.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
+from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.schedule import (
     Asymptotic,
     Clock,
@@ -19,7 +16,6 @@ from secateurs.session.schedule import (
     ToZero,
 )
 from secateurs.session.session import Session
-from secateurs.session.targets import ScheduleError
 
 __all__ = [
     "Asymptotic",
@@ -30,18 +26,12 @@ __all__ = [
     "CosineDecay",
     "Cubic",
     "Driver",
-    "EarlyBird",
-    "EqualRounds",
     "Event",
-    "ExplicitRounds",
     "ExponentialDecay",
     "History",
     "Linear",
     "LinearDecay",
-    "ScheduleError",
     "Session",
-    "SessionError",
-    "ShrinkingRounds",
     "ToZero",
     "TrainingMethod",
 ]

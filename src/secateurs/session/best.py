@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from secateurs.session.checks import SessionError
+from secateurs.errors import SessionError
 
 
 class Watched(Protocol):

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateurs.errors import InputError, SecateursError
-from secateurs.session.driver import TrainingMethod
-
-
-class SessionError(SecateursError):
-    """The session is not in the state that the call needs; the model is usable and unharmed."""
+from secateurs.errors import InputError
+from secateurs.session.method import TrainingMethod
 
 
 def check_method(method: object) -> None:

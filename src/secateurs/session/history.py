@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from secateurs.graph.values import Cost
+from secateurs.graph.groups import Cost
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from secateurs.allocate import Budget
 from secateurs.errors import PlanError, TraceError
 from secateurs.graph import Cost, Graph, Group, trace
+from secateurs.session.flat_units import Ledger, Rows
 from secateurs.session.history import Event, History
-from secateurs.session.ranks import Ranks
+from secateurs.session.processes import Ranks
 from secateurs.session.schedule import Clock
-from secateurs.session.units import Ledger, Rows
 from secateurs.surgery import Plan, apply, grow
 
 Loss = Callable[[Any, Any], Any]

@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError
+from secateurs.errors import InputError, SessionError
 from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import (
-    SessionError,
     all_finite,
     check_method,
     check_optimizer,
@@ -23,9 +23,8 @@ from secateurs.session.checks import (
     neutralise,
     unwrapped,
 )
-from secateurs.session.driver import Driver, TrainingMethod
 from secateurs.session.history import History
-from secateurs.session.resume import load_state, save_state
+from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Loss, Run
 from secateurs.session.schedule import Clock
 from secateurs.surgery import Plan

@@ -11,13 +11,12 @@ from torch.optim import Optimizer
 
 from secateurs.errors import ModelError, PlanError
 from secateurs.graph import check_model, prove
-from secateurs.graph.widths import fit_attributes
-from secateurs.surgery.derived import derived
-from secateurs.surgery.journal import Journal
+from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
 from secateurs.surgery.soundness import check_plain
 from secateurs.surgery.tensors import as_index, differences, named_tensors, select, shapes
+from secateurs.surgery.transaction import Transaction
 
 Targets = Mapping[str, tuple[Tensor, Mapping[int, Indices]]]
 """Name -> the tensor, and dimension -> indices to keep (or repeat) of it."""
@@ -67,10 +66,10 @@ def apply(
         prove(plan.graph, model, plan.keep)
     with torch.inference_mode(mode=False), torch.no_grad():
         swaps, remembered = prepare(targets), memories(optimizers, parameters)
-        with Journal() as journal:
-            write(journal, model, swaps, settings)
+        with Transaction() as transaction:
+            write(transaction, model, swaps, settings)
             for memory in remembered:
-                journal.put(memory.state, memory.key, memory.value)
+                transaction.put(memory.state, memory.key, memory.value)
     return model
 
 
@@ -131,24 +130,24 @@ def _index(kept: Indices, device: torch.device, known: dict[tuple[int, torch.dev
 
 
 def write(
-    journal: Journal, model: nn.Module, swaps: Iterable[Swap], settings: Mapping[tuple[str, str], object]
+    transaction: Transaction, model: nn.Module, swaps: Iterable[Swap], settings: Mapping[tuple[str, str], object]
 ) -> None:
     """Write prepared contents and attributes into the model, on record."""
     for swap in swaps:
-        journal.swap(*swap)
-    _write_attributes(journal, model, settings)
+        transaction.swap(*swap)
+    _write_attributes(transaction, model, settings)
     for module, name, value in derived(model):
-        journal.assign(module, name, value)
+        transaction.assign(module, name, value)
     # the integers that standard modules keep beside their weights are read off the new shapes, once `groups` is set
-    _write_attributes(journal, model, fit_attributes(model))
+    _write_attributes(transaction, model, fit_attributes(model))
 
 
-def _write_attributes(journal: Journal, model: nn.Module, settings: Mapping[tuple[str, str], object]) -> None:
+def _write_attributes(transaction: Transaction, model: nn.Module, settings: Mapping[tuple[str, str], object]) -> None:
     modules = dict(model.named_modules(remove_duplicate=False)) if settings else {}
     for (path, name), value in settings.items():
         module = modules[path]
         if getattr(module, name) != value:
-            journal.assign(module, name, value)
+            transaction.assign(module, name, value)
 
 
 def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.errors import InputError, PlanError, ProofError
-from secateurs.evidence.purity import device_of
 from secateurs.graph import Graph, Group, check_model
-from secateurs.graph.inputs import map_tensors
+from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
+from secateurs.running.nested import map_tensors
+from secateurs.running.untouched import device_of
 from secateurs.surgery.apply import (
     check_signature,
     prepare,
@@ -23,12 +24,11 @@ from secateurs.surgery.apply import (
     targets_of,
     write,
 )
-from secateurs.surgery.journal import Journal
 from secateurs.surgery.optimizer import Memory, memories, optimizers_of
-from secateurs.surgery.outputs import Call, checked_output_of, moved, output_of, relative_error, traced_call
 from secateurs.surgery.plan import Indices, Plan, Setting
 from secateurs.surgery.soundness import check_plain
 from secateurs.surgery.tensors import duplicate
+from secateurs.surgery.transaction import Transaction
 
 TOLERANCE = 1e-9
 """How far float64 outputs may move, relative to the largest (law 10)."""
@@ -84,20 +84,20 @@ def grow(
         remembered = memories(optimizers, parameters)
         if not copy_moments:
             remembered = [_forgotten(memory, expansion) for memory in remembered]
-        with Journal() as journal:
-            _write(journal, model, expansion)
+        with Transaction() as transaction:
+            _write(transaction, model, expansion)
             for memory in remembered:
-                journal.put(memory.state, memory.key, memory.value)
+                transaction.put(memory.state, memory.key, memory.value)
     return model
 
 
-def _write(journal: Journal, model: nn.Module, expansion: Expansion) -> None:
+def _write(transaction: Transaction, model: nn.Module, expansion: Expansion) -> None:
     targets = targets_of(expansion.plan, model)
     swaps = prepare(targets)
     for name, swap in zip(targets, swaps, strict=True):
         for dim, shares in expansion.shares.get(expansion.plan.aliases.get(name, name), {}).items():
             swap.data.mul_(_along(shares, dim, swap.data))
-    write(journal, model, swaps, settings_of(expansion.plan, model))
+    write(transaction, model, swaps, settings_of(expansion.plan, model))
 
 
 def _try(graph: Graph, model: nn.Module, expansion: Expansion) -> None:
@@ -109,10 +109,10 @@ def _try(graph: Graph, model: nn.Module, expansion: Expansion) -> None:
     def noise(tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
 
-    call = moved(map_tensors(traced_call(graph), noise), torch.float64, device_of(model))
+    call = moved(map_tensors(graph.example, noise), torch.float64, device_of(model))
     expected = checked_output_of(before, call, torch.float64)
-    with torch.no_grad(), Journal() as journal:
-        _write(journal, after, expansion)
+    with torch.no_grad(), Transaction() as transaction:
+        _write(transaction, after, expansion)
     error = relative_error(_output(after, call), expected)
     if not error < TOLERANCE:
         names = ", ".join(name for name, n in expansion.plan.units.items() if n < len(expansion.plan.keep[name]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError, PlanError, near
 from secateurs.graph import Graph, Group
-from secateurs.surgery.document import read_plan, write_plan
+from secateurs.surgery.plan_json import read_plan, write_plan
 from secateurs.surgery.tensors import select, show
 
 Units = Iterable[int] | NDArray[np.int64] | NDArray[np.bool_] | Tensor

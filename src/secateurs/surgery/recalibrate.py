@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from secateurs.errors import InputError
-from secateurs.evidence.batches import read_batch
-from secateurs.evidence.purity import device_of, untouched
+from secateurs.running.batches import read_batch
+from secateurs.running.untouched import device_of, untouched
 
 
 def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:

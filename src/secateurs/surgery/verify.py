@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError, PlanError
-from secateurs.evidence.purity import device_of
 from secateurs.graph import check_model
-from secateurs.graph.inputs import as_call
+from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
+from secateurs.running.nested import as_call
+from secateurs.running.untouched import device_of
 from secateurs.surgery.apply import apply, check_signature
 from secateurs.surgery.mask import silence
-from secateurs.surgery.outputs import Call, checked_output_of, moved, output_of, relative_error, traced_call
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
@@ -153,4 +153,4 @@ def _traced_call(plan: Plan) -> Call:
             "Pass them: verify(plan, model, example_inputs)."
         )
         raise InputError(message)
-    return traced_call(plan.graph)
+    return plan.graph.example

@@ -1,5 +1,27 @@
 """Channel rules: importing this package registers one rule for every ATen operator that the library understands."""
 
-from secateurs.graph.rules import contract, cuts, factories, joins, layout, norm, pointwise, reduce, reshape
+from secateurs.graph.rules import (
+    contract,
+    factories,
+    in_place,
+    joining,
+    norm,
+    pointwise,
+    reduce,
+    reorder,
+    reshape,
+    slicing,
+)
 
-__all__ = ["contract", "cuts", "factories", "joins", "layout", "norm", "pointwise", "reduce", "reshape"]
+__all__ = [
+    "contract",
+    "factories",
+    "in_place",
+    "joining",
+    "norm",
+    "pointwise",
+    "reduce",
+    "reorder",
+    "reshape",
+    "slicing",
+]

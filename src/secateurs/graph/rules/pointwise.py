@@ -198,7 +198,7 @@ def _holds_zero(op: Op) -> bool:
 
 def written_into(p: Propagation, tensor: Tensor) -> None:
     """After an in-place write into a view, its base has these labels too."""
-    from secateurs.graph.rules.writes import write_through
+    from secateurs.graph.rules.in_place import write_through
 
     if id(tensor) in p.parents:
         write_through(p, tensor)

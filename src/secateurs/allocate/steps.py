@@ -1,0 +1,180 @@
+"""Removal: units in one order over the whole network, taken away until the budget is met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateurs.allocate.budget import RESOURCES, Budget
+from secateurs.allocate.levels import Costed, Ints
+from secateurs.errors import BudgetError, InputError, near
+from secateurs.graph.groups import Cost, Group
+
+Floats = NDArray[np.float64]
+Keep = dict[str, Ints]
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Every step down that the levels of the groups allow: group `group[i]` from `above[i]` units to `below[i]`.
+
+    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest.
+    """
+
+    top: Ints
+    group: Ints
+    above: Ints
+    below: Ints
+
+    @staticmethod
+    def of(allowed: list[Ints]) -> Steps:
+        """List the steps between the levels of each group.
+
+        >>> steps = Steps.of([np.array([1, 2, 4]), np.array([3])])
+        >>> steps.group.tolist(), steps.above.tolist(), steps.below.tolist()
+        ([0, 0], [4, 2], [2, 1])
+        """
+        group = np.repeat(np.arange(len(allowed)), [len(counts) - 1 for counts in allowed])
+        empty = [np.zeros(0, np.int64)]
+        above = np.concatenate([counts[:0:-1] for counts in allowed] or empty)
+        below = np.concatenate([counts[-2::-1] if len(counts) > 1 else counts[:0] for counts in allowed] or empty)
+        top = np.array([counts[-1] for counts in allowed], np.int64)
+        return Steps(top, group.astype(np.int64), above, below)
+
+    def widths(self, taken: Ints) -> Ints:
+        """Return the units kept per group after some steps (each group's from the top)."""
+        lowest = self.top.copy()
+        # A group's steps are taken in order, so the last one taken leaves the least.
+        np.minimum.at(lowest, self.group[taken], self.below[taken])
+        return lowest
+
+    def order(self, keys: Floats, units: Ints) -> Ints:
+        """Sort the steps by key; among equal keys, the one from the widest remaining share of its group goes first.
+
+        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must not fall from one
+        step of a group to its next.
+        """
+        share = (self.above + self.below) / (2 * units[self.group])
+        return np.lexsort((self.group, -share, keys))
+
+
+def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allowed: list[Ints]) -> Ints:
+    """Return the units to keep per group: as few steps in key order as meet the budget.
+
+    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal. The result
+    meets every constraint; without its last step it breaks one; the units kept under a smaller budget are a subset of
+    those kept under a larger one. Costs: O(log steps) evaluations.
+    """
+    whole = np.array([group.units for group in graph.groups], np.int64)
+    dense = Cost(*graph.costs.at(whole).tolist())
+    targets = budget.targets(dense)
+    if not _exceeds(graph, whole, targets).any():
+        return whole
+    steps = Steps.of(allowed)
+    flat = np.zeros(len(steps.group))
+    if keys:
+        flat = np.concatenate([keys[group.name] for group in graph.groups if group.name in keys])
+    order = steps.order(flat, whole)
+    low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
+    smallest = steps.widths(order)
+    if _exceeds(graph, smallest, targets).any():
+        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _exceeds(graph, steps.widths(order[:middle]), targets).any():
+            low = middle
+        else:
+            high = middle
+    return steps.widths(order[:high])
+
+
+def _exceeds(graph: Costed, widths: Ints, targets: Ints) -> NDArray[np.bool_]:
+    return graph.costs.at(widths) > targets
+
+
+def removal_order(scores: Floats) -> Ints:
+    """Return the units from the first to go to the last: lowest score first; of equals, the higher index first.
+
+    >>> removal_order(np.array([0.5, 0.1, 0.5, 0.9])).tolist()
+    [1, 2, 0, 3]
+    """
+    return np.lexsort((-np.arange(len(scores)), scores))
+
+
+def kept(graph: Costed, orders: Mapping[str, Ints], widths: Ints) -> Keep:
+    """Return the units that stay: the last so many of each group's removal order, ascending."""
+    chosen = zip(graph.groups, widths.tolist(), strict=True)
+    return {
+        group.name: np.arange(width, dtype=np.int64)
+        if width == group.units
+        else np.sort(orders[group.name][group.units - width :])
+        for group, width in chosen
+    }
+
+
+def checked(scores: Mapping[str, Tensor], graph: Costed, allowed: list[Ints]) -> dict[str, Floats]:
+    """Return scores as float64 arrays; every group that may lose a unit needs a finite one for each."""
+    groups: dict[str, Group] = {group.name: group for group in graph.groups}
+    for name in scores:
+        if name not in groups:
+            msg = f"there are scores for {name!r}, which is no group of the graph: {near(name, groups)}"
+            raise InputError(msg)
+    for group, counts in zip(graph.groups, allowed, strict=True):
+        if len(counts) > 1 and group.name not in scores:
+            msg = f"group {group.name!r} has no scores. It may lose units. Score it, or exclude it from the budget."
+            raise InputError(msg)
+    return {name: _finite(name, values, groups[name].units) for name, values in scores.items()}
+
+
+def _finite(name: str, values: Tensor, units: int) -> Floats:
+    array = torch.as_tensor(values).detach().to("cpu", torch.float64).numpy()
+    if array.shape != (units,):
+        msg = f"the scores of group {name!r} have shape {array.shape}. It has {units} units. Give one score a unit."
+        raise InputError(msg)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        msg = (
+            f"group {name!r}, unit {bad[0]} has the score {array[bad[0]]} ({bad.size} of {units} are not finite). "
+            "No order follows from it. Check the weights and the data that it was computed from."
+        )
+        raise InputError(msg)
+    return array
+
+
+_UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes"}
+
+
+def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> str:
+    """Say which constraint cannot be met, and what can."""
+    floors = [f"min_keep={budget.min_keep}"]
+    floors += [f"min_keep_fraction={budget.min_keep_fraction}"] if budget.min_keep_fraction else []
+    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of > 1 else []
+    floors += [f"exclude={budget.exclude}"] if budget.exclude else []
+    whole = (dense.macs, dense.params, dense.memory)
+    facts = [
+        f"{name}={getattr(budget, name)} asks for {_amount(target)} {_UNITS[name]}; the smallest network with "
+        f"{', '.join(floors)} has {_amount(least)} ({100 * least / full:.1f} %)"
+        for name, target, least, full in zip(RESOURCES, targets.tolist(), smallest.tolist(), whole, strict=True)
+        if least > target
+    ]
+    return (
+        f"{'; '.join(facts)}. What is protected or excluded, and the floors, cost that much. "
+        "Ask for more to remain, or loosen the floors."
+    )
+
+
+def _amount(count: int) -> str:
+    """Write a count briefly.
+
+    >>> _amount(950), _amount(3_444_000), _amount(15_300_000_000)
+    ('950', '3.44M', '15.3G')
+    """
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)

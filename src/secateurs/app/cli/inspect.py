@@ -1,0 +1,133 @@
+"""`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jsonargparse import ArgumentParser
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import secateurs as sct
+from secateurs.app import models
+from secateurs.app.cli.flags import new_parser, parse_flags
+from secateurs.app.report.summary import in_bytes, in_units
+from secateurs.errors import InputError
+
+MOST_NAMES = 3
+"""So many tensors or operators are named for each reason."""
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """Which network is to be shown, on which input."""
+
+    model: str
+    shape: tuple[int, ...]
+    classes: int
+    protect: tuple[str, ...]
+
+
+def inspect_parser() -> ArgumentParser:
+    """Make the parser of the command's flags."""
+    parser = new_parser()
+    group = parser.add_argument_group("flags")
+    group.add_argument(
+        "--input", type=str, metavar="1x3x224x224", help="shape of an input; what the network was made for, if known"
+    )
+    group.add_argument("--classes", type=int, default=10, metavar="N", help="classes it tells apart (default 10)")
+    group.add_argument("--protect", nargs="+", type=str, default=[], metavar="MODULE", help="modules to leave whole")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def read_question(argv: Sequence[str]) -> Question:
+    """Read the command's arguments."""
+    if not argv or argv[0].startswith("-"):
+        raise InputError(f"name the network first: secateurs inspect MODEL, where MODEL is {', '.join(models.NAMES)}")
+    flags = parse_flags(inspect_parser(), argv[1:])
+    models.check_name(argv[0])
+    shape = _shape(flags["input"]) if "input" in flags else models.native_shape(argv[0])
+    if shape is None:
+        raise InputError(f"{argv[0]} names no input that it was made for; give its shape: --input 1x3x224x224")
+    classes = flags.get("classes", 10)
+    if classes < 1:
+        raise InputError(f"--classes {classes} is too few; give a whole number of 1 or more")
+    return Question(argv[0], shape, classes, tuple(flags.get("protect", ())))
+
+
+def inspect(question: Question, console: Console) -> None:
+    """Trace the network and print its groups, what is protected and why, and what it costs."""
+    channels = question.shape[1] if len(question.shape) > 1 else 1
+    model = models.build(question.model, in_channels=channels, num_classes=question.classes)
+    graph = sct.trace(model, torch.zeros(question.shape), protect=question.protect)
+    cost, units = graph.cost(), sum(group.units for group in graph.groups)
+    console.print(_groups(graph, f"{question.model} on {'x'.join(map(str, question.shape))}"))
+    console.print(_protected(graph))
+    for note in graph.notes:
+        console.print(f"note: {note}", highlight=False)
+    console.print(
+        f"{len(graph.groups)} groups of {units:,} units. One forward pass: [bold]{in_units(cost.macs)}[/] MACs, "
+        f"[bold]{in_units(cost.params)}[/] parameters, [bold]{in_bytes(cost.memory)}[/] of activations.",
+        highlight=False,
+    )
+
+
+def _groups(graph: sct.Graph, title: str) -> Table:
+    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
+    shown.add_column("group")
+    for heading in ("units", "MACs a unit", "tensors"):
+        shown.add_column(heading, justify="right")
+    shown.add_column("removal is silence", overflow="fold")
+    dense, whole = graph.widths, graph.cost().macs
+    for place, group in enumerate(graph.groups):
+        one_less = dense.copy()
+        one_less[place] -= 1
+        saved = whole - int(graph.costs.at(one_less)[0])
+        tensors = len({s.tensor for s in group.slices})
+        exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
+        shown.add_row(group.name, str(group.units), in_units(saved), str(tensors), exact)
+    return shown
+
+
+def _protected(graph: sct.Graph) -> Table:
+    """What cannot be removed, by reason."""
+    shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
+    shown.add_column("why", ratio=3, overflow="fold")
+    shown.add_column("tensors", ratio=2, overflow="fold")
+    reasons: dict[str, list[str]] = {}
+    for entry in graph.protected:
+        reasons.setdefault(_sentence(entry.reason), []).append(f"{entry.tensor} [dim]dim {entry.dim}[/]")
+    for reason, places in reasons.items():
+        shown.add_row(reason.replace("[", r"\["), _first(places, ", "))
+    return shown
+
+
+def _first(names: Sequence[str], between: str) -> str:
+    """The first few names, and how many more there are.
+
+    >>> _first("abcde", ", ")
+    'a, b, c, and 2 more'
+    """
+    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return between.join([*names[:MOST_NAMES], *more])
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].upper() + reason[1:]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    """Read a shape.
+
+    >>> _shape("1x3x32x32")
+    (1, 3, 32, 32)
+    """
+    if not re.fullmatch(r"\d+(x\d+)*", text) or 0 in (sizes := tuple(map(int, text.split("x")))):
+        raise InputError(f"--input {text} is no shape; write sizes above 0 joined by x, for example 1x3x224x224")
+    return sizes

@@ -1,0 +1,125 @@
+"""One's own images, in folders named after their classes, read by torchvision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from torch.utils.data import Dataset, Subset
+
+from secateurs.app.data.splits import Splits, stratified
+from secateurs.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, which pretrained networks expect."""
+
+
+def imagefolder(root: Path, *, size: int) -> Splits:
+    """Images under `root`, resized to `size` pixels a side; three layouts are understood.
+
+    - `train/CLASS/…`, `val/CLASS/…` and `test/CLASS/…`: used as they are;
+    - `train/` and one of `val/` or `test/` (ImageNet's): that one is the test, and a tenth of `train/` is held out for
+      validation;
+    - `CLASS/…` only: 80 % to train, 10 % for validation, 10 % for the test.
+
+    Held-out parts are drawn within every class with a fixed seed.
+    """
+    still, moving = _transforms(size)
+    present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    if present == ["train", "val", "test"]:
+        sets = {name: _open(root / name) for name in present}
+        train, validation, test = (_all(sets[name]) for name in present)
+    elif "train" in present and len(present) > 1:
+        learning, held = _open(root / "train"), _open(root / present[1])
+        parts = stratified(learning.targets, (0.9, 0.1))
+        train, validation = (_Part(learning, part.tolist()) for part in parts)
+        test = _all(held)
+    else:
+        whole = _open(root)
+        train, validation, test = (_Part(whole, part.tolist()) for part in stratified(whole.targets, (0.8, 0.1, 0.1)))
+    _same_classes(root, train, validation, test)
+    return Splits(
+        name="imagefolder",
+        train=train.through(moving),
+        calibration=train.through(still),
+        validation=validation.through(still),
+        test=test.through(still),
+        classes=tuple(train.folder.classes),
+        shape=(3, size, size),
+    )
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some images of an opened folder."""
+
+    folder: Any
+    indices: list[int]
+
+    def through(self, transform: Callable[[Any], Any]) -> Dataset[Any]:
+        """The images, each seen through `transform`."""
+        return Subset(_Seen(self.folder, transform), self.indices)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Seen(Dataset[Any]):
+    """A folder of images seen through a transform, so that one listing of the files serves every split."""
+
+    folder: Any
+    transform: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.folder[index]
+        return self.transform(image), label
+
+
+def _all(folder: Any) -> _Part:
+    # A fixed shuffle: the first images of a part must be a fair sample of it.
+    (order,) = stratified(folder.targets, (1.0,))
+    return _Part(folder, order.tolist())
+
+
+def _open(root: Path) -> Any:
+    try:
+        from torchvision.datasets import ImageFolder  # an extra, needed here only
+    except ImportError as missing:
+        raise InputError(
+            f"folders of images are read by torchvision, which cannot be imported ({missing}); install it: "
+            "python -m pip install 'secateurs[train]'"
+        ) from missing
+    try:
+        return ImageFolder(str(root))
+    except FileNotFoundError as cause:
+        raise InputError(
+            f"{root} is no folder of images: {cause}; put each class's images in a folder of its own"
+        ) from cause
+
+
+def _same_classes(root: Path, *parts: _Part) -> None:
+    first = parts[0].folder.classes
+    for part in parts[1:]:
+        if part.folder.classes != first:
+            odd = sorted(set(first) ^ set(part.folder.classes))
+            raise InputError(
+                f"the folders of {root} do not hold the same classes; these are not in all: {', '.join(odd[:5])}"
+            )
+
+
+def _transforms(size: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Without and with augmentation, ImageNet's usual: resize to 8/7 and centre crop; random crop and mirror."""
+    import torch
+    from torchvision.transforms import v2
+
+    final = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    still = v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size), *final])
+    moving = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *final])
+    return still, moving

@@ -1,0 +1,55 @@
+"""From a name on the command line to a data set in three splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secateurs.app.data.cifar import cifar10, cifar100
+from secateurs.app.data.digits import digits
+from secateurs.app.data.folder import imagefolder
+from secateurs.errors import InputError, RecipeError, near
+
+if TYPE_CHECKING:
+    from secateurs.app.data.splits import Splits
+
+NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT")
+"""What a data set may be called."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be loaded, before any work; reads no image.
+
+    >>> check_name("digit")
+    Traceback (most recent call last):
+    secateurs.errors.RecipeError: no data set is called 'digit'; did you mean 'digits'? Known: cifar100:ROOT, ...
+    """
+    kind, root = _split(name)
+    if kind not in {known.partition(":")[0] for known in NAMES} or (root is not None and kind == "digits"):
+        raise RecipeError(f"no data set is called {name!r}; {near(name, NAMES)}")
+    if kind == "digits":
+        return
+    if root is None:
+        raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")
+    if not root.is_dir():
+        raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
+
+
+def load(name: str, *, image_size: int = 224) -> Splits:
+    """The data set called `name`; `image_size` is the side, in pixels, that `imagefolder` resizes to.
+
+    >>> [len(part) for part in (load("digits").train, load("digits").validation, load("digits").test)]
+    [1078, 360, 359]
+    """
+    check_name(name)
+    kind, root = _split(name)
+    if root is None:
+        return digits()
+    if kind == "imagefolder":
+        return imagefolder(root, size=image_size)
+    return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)
+
+
+def _split(name: str) -> tuple[str, Path | None]:
+    kind, colon, root = name.partition(":")
+    return kind, Path(root).expanduser() if colon and root else None

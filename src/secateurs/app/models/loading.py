@@ -1,0 +1,173 @@
+"""From a name on the command line to a network: ours, torchvision's, timm's, or a function in the user's own file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from secateurs.app.models.resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from secateurs.app.models.vgg import vgg16_bn
+from secateurs.errors import InputError, ModelError, RecipeError, near
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from importlib.abc import Loader
+    from types import ModuleType
+
+OURS: dict[str, Callable[[int, int], nn.Module]] = {
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "resnet56": resnet56,
+    "resnet110": resnet110,
+    "vgg16-bn": vgg16_bn,
+}
+NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "path.py:function")
+"""What a model may be called."""
+
+# Without this torchvision warns on every construction that its default will change one day.
+_TORCHVISION_EXTRA = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
+
+
+def build(name: str, *, in_channels: int, num_classes: int) -> nn.Module:
+    """The network called `name`, freshly initialised, for images of `in_channels` channels and `num_classes` classes.
+
+    >>> build("resnet20", in_channels=1, num_classes=10).conv1
+    Conv2d(1, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    """
+    check_name(name)
+    if name in OURS:
+        return OURS[name](in_channels, num_classes)
+    source, _, entry = name.partition(":")
+    if source == "torchvision":
+        return _from_torchvision(entry, in_channels, num_classes)
+    if source == "timm":
+        return _from_timm(entry, in_channels, num_classes)
+    return _from_file(name, in_channels, num_classes)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be built, before any work; does not build it.
+
+    >>> check_name("resnet21")
+    Traceback (most recent call last):
+    secateurs.errors.RecipeError: no model is called 'resnet21'; did you mean 'resnet32' or 'resnet20'? Known: ...
+    """
+    if name in OURS:
+        return
+    source, colon, entry = name.partition(":")
+    if colon and source == "torchvision":
+        _check_entry(name, entry, _torchvision_builders())
+    elif colon and source == "timm":
+        _check_entry(name, entry.partition(".")[0], _package("timm").list_models())
+    elif colon and name.rpartition(":")[0].endswith(".py"):
+        path = Path(name.rpartition(":")[0])
+        if not path.is_file():
+            raise InputError(f"{path} of the model {name!r} is not there; give the path of a Python file")
+    elif name.endswith(".py"):
+        raise RecipeError(f"the model {name!r} names a file but no function in it; write {name}:FUNCTION")
+    else:
+        raise RecipeError(f"no model is called {name!r}; {near(name, NAMES)}")
+
+
+def native_shape(name: str) -> tuple[int, ...] | None:
+    """The shape of the one input that a named network was made for; None where only its author knows."""
+    if name in OURS:
+        return (1, 3, 32, 32)
+    source = name.partition(":")[0]
+    if source == "torchvision":
+        return (1, 3, 299, 299) if name.endswith(":inception_v3") else (1, 3, 224, 224)
+    if source == "timm":
+        config = _package("timm").get_pretrained_cfg(name.partition(":")[2], allow_unregistered=False)
+        return (1, *config.input_size) if config is not None else (1, 3, 224, 224)
+    return None
+
+
+def _check_entry(name: str, entry: str, known: list[str]) -> None:
+    if entry not in known:
+        hint = near(entry, known).split(" Known: ")[0] if len(known) > 60 else near(entry, known)
+        source = name.partition(":")[0]
+        raise RecipeError(f"{source} has no classification model called {entry!r}; {hint.strip()}")
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as missing:
+        raise InputError(
+            f"{name} cannot be imported ({missing}), so its models cannot be built; install it: "
+            "python -m pip install 'secateurs[zoo]'"
+        ) from missing
+
+
+def _torchvision_builders() -> list[str]:
+    models = _package("torchvision.models")
+    return models.list_models(module=models)
+
+
+def _from_torchvision(entry: str, in_channels: int, num_classes: int) -> nn.Module:
+    if in_channels != 3:
+        raise InputError(
+            f"torchvision:{entry} takes images of 3 channels and the data has {in_channels}; "
+            "use timm:NAME, whose models take any number, or a function of your own: path.py:function"
+        )
+    models = _package("torchvision.models")
+    return models.get_model(entry, weights=None, num_classes=num_classes, **_TORCHVISION_EXTRA.get(entry, {}))
+
+
+def _from_timm(entry: str, in_channels: int, num_classes: int) -> nn.Module:
+    return _package("timm").create_model(entry, pretrained=False, in_chans=in_channels, num_classes=num_classes)
+
+
+def _from_file(name: str, in_channels: int, num_classes: int) -> nn.Module:
+    file, _, function = name.rpartition(":")
+    with _importable(Path(file)) as module:
+        builder = getattr(module, function, None)
+        if not callable(builder):
+            public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+            raise RecipeError(f"{file} has no function {function!r}; {near(function, public)}")
+        wanted = {"in_channels": in_channels, "num_classes": num_classes}
+        try:
+            model = builder(**_accepted(builder, wanted))
+        except Exception as cause:
+            raise ModelError(f"{name} raised {type(cause).__name__}: {cause}") from cause
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module; return the network itself")
+    return model
+
+
+def _accepted(builder: Callable[..., Any], wanted: dict[str, int]) -> dict[str, int]:
+    parameters = inspect.signature(builder).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {key: value for key, value in wanted.items() if anything or key in parameters}
+
+
+@contextmanager
+def _importable(path: Path) -> Generator[ModuleType]:
+    """The module of a file; while it is in use, files beside it can be imported, as with `python path.py`."""
+    spec = importlib.util.spec_from_file_location(f"secateurs_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    sys.modules[spec.name] = module  # dataclasses defined in the file look themselves up here
+    try:
+        _execute(spec.loader, module, path)
+        yield module
+    finally:
+        sys.path.remove(folder)
+
+
+def _execute(loader: Loader, module: ModuleType, path: Path) -> None:
+    try:
+        loader.exec_module(module)
+    except Exception as cause:
+        raise ModelError(f"{path} cannot be imported: {type(cause).__name__}: {cause}") from cause

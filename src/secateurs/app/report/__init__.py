@@ -1,0 +1,7 @@
+"""What a run came to: as JSON for programs, as a table for the terminal, as a picture for people."""
+
+from secateurs.app.report.figures import Figures, LayerWidth, Report, Stage, layer_widths
+from secateurs.app.report.picture import draw
+from secateurs.app.report.summary import table
+
+__all__ = ["Figures", "LayerWidth", "Report", "Stage", "draw", "layer_widths", "table"]

@@ -1,0 +1,153 @@
+"""Train, and measure what was trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from secateurs.app.training.checkpoints import WholeFiles
+from secateurs.app.training.loaders import Loaders
+from secateurs.app.training.module import Classifier, Optimisation
+from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
+from secateurs.app.training.quiet import quietly
+from secateurs.app.training.seeds import SeedEachEpoch
+from secateurs.app.training.session_callback import SessionCallback
+from secateurs.errors import InputError
+from secateurs.session import Session
+
+LAST = "last.ckpt"
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Where and how a training runs.
+
+    folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
+    lines go when no bar is drawn.
+    """
+
+    folder: Path
+    seed: int = 0
+    device: str = "auto"
+    bar: bool = False
+    say: Callable[[str], None] | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Fitted:
+    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs."""
+
+    best: Epoch
+    history: tuple[Epoch, ...]
+
+
+def fit(model: nn.Module, data: Loaders, optimisation: Optimisation, *, place: Place, resume: bool = False) -> Fitted:
+    """Train the model in place and leave it, in eval mode, with the weights of the epoch that validated best.
+
+    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    """
+    progress = Progress(model)
+    _run(Classifier(model, optimisation), data, [progress], place=place, resume=resume)
+    if progress.best is None:
+        losses = ", ".join(f"{epoch.train_loss:.3g}" for epoch in progress.history[:5])
+        raise InputError(
+            f"no epoch of {optimisation.epochs} had a finite loss (the first were {losses}): the training diverged "
+            f"at learning rate {optimisation.lr}; lower it"
+        )
+    model.load_state_dict(progress.weights)
+    model.eval()
+    return Fitted(progress.best, progress.history)
+
+
+def fit_session(
+    session: Session, data: Loaders, optimisation: Optimisation, *, place: Place, resume: bool = False
+) -> tuple[Epoch, ...]:
+    """Train the session's model while the session prunes it; it is left pruned, in eval mode, with its last weights.
+
+    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    """
+    progress = Progress(session.model, keeps=False)
+    module = Classifier(session.model, optimisation)
+    _run(module, data, [progress, SessionCallback(session)], place=place, resume=resume)
+    if not session.finished:  # all epochs had been trained before this start
+        session.finish()
+    session.model.eval()
+    return progress.history
+
+
+def evaluate(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") -> float:
+    """The share of a loader's images that the model names rightly; the model is left in eval mode."""
+    with quietly():
+        trainer = Trainer(
+            accelerator=_accelerator(device),
+            devices=1,
+            deterministic=_deterministic(device),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        figures = trainer.test(Classifier(model, Optimisation(1, 1.0)), loader, verbose=False)
+    model.eval()
+    return float(figures[0]["test/accuracy"])
+
+
+def _run(
+    module: Classifier, data: Loaders, callbacks: Sequence[Callback], *, place: Place, resume: bool = False
+) -> None:
+    """All epochs of a training, or those that an earlier start left."""
+    last = place.folder / LAST
+    seed_everything(place.seed, verbose=False)
+    module.model.train()
+    with quietly():
+        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed)], epochs=module.optimisation.epochs)
+        checkpoint = str(last) if resume and last.is_file() else None
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit as stop:  # how Lightning passes Ctrl-C on
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
+
+
+def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer:
+    every_epoch = ModelCheckpoint(
+        dirpath=place.folder.absolute(),
+        filename=Path(LAST).stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    shown: list[Callback] = [Bar()] if place.bar else [Lines(place.say)] if place.say else []
+    return Trainer(
+        max_epochs=epochs,
+        accelerator=_accelerator(place.device),
+        devices=1,
+        deterministic=_deterministic(place.device),
+        logger=CSVLogger(place.folder, name="log"),
+        callbacks=[*callbacks, *shown, every_epoch],
+        plugins=[WholeFiles()],
+        enable_progress_bar=place.bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+    )
+
+
+def _accelerator(device: str) -> str:
+    if device == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return "gpu" if device == "cuda" else "cpu"
+
+
+def _deterministic(device: str) -> Any:
+    # Some CUDA kernels (adaptive pooling, backward) have no deterministic form; elsewhere all have.
+    return True if _accelerator(device) == "cpu" else "warn"

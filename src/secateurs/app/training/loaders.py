@@ -1,0 +1,86 @@
+"""From the splits of a data set to the loaders that Lightning asks for."""
+
+from typing import Any, final
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from typing_extensions import override
+
+from secateurs.app.data.images import Images, as_batch
+from secateurs.app.data.splits import Splits
+from secateurs.app.training.seeds import SeedWorker, Shuffled, epoch_seed
+
+
+@final
+class Loaders(LightningDataModule):
+    """Loaders over the three splits: shuffled for training, in fixed order for everything else.
+
+    The shuffling, and the augmentation in worker processes, follow from `seed` and the number of the epoch alone.
+    """
+
+    def __init__(self, splits: Splits, *, batch_size: int, workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        self.splits = splits
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training images, augmented and shuffled for the trainer's current epoch."""
+        return self.shuffled(self.trainer.current_epoch if self.trainer else 0)
+
+    @override
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The images that decisions are made by."""
+        return self._loader(self.splits.validation)
+
+    @override
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The images that are looked at once, at the end."""
+        return self._loader(self.splits.test)
+
+    def calibration(self, batches: int) -> DataLoader[Any]:
+        """The first so many batches of training images as they are, in a fixed shuffled order."""
+        images = self.splits.calibration
+        return self._loader(Subset(images, range(min(_count(images), batches * self.batch_size))))
+
+    def example(self) -> Tensor:
+        """One training image as it is, [1, channels, height, width]."""
+        return self.splits.calibration[0][0][None]
+
+    def shuffled(self, epoch: int) -> DataLoader[Any]:
+        """Training images as they come in an epoch."""
+        images, seed = self.splits.train, epoch_seed(self.seed, epoch)
+        return DataLoader(
+            images,
+            batch_size=self.batch_size,
+            sampler=Shuffled(_count(images), seed),
+            num_workers=self.workers,
+            collate_fn=_collated(images),
+            worker_init_fn=SeedWorker(seed),
+            generator=torch.Generator(),  # or making an iterator would draw from the global one
+            # A last batch of one image would leave BatchNorm nothing to average over on a 1x1 map.
+            drop_last=_count(images) > self.batch_size,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _loader(self, images: Dataset[Any]) -> DataLoader[Any]:
+        return DataLoader(
+            images,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=_collated(images),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _count(images: Dataset[Any]) -> int:
+    return len(images)  # pyright: ignore[reportArgumentType] (torch leaves __len__ to subclasses)
+
+
+def _collated(images: Dataset[Any]) -> Any:
+    """Images in memory come in batches already; others are put together by torch."""
+    return as_batch if isinstance(images.dataset if isinstance(images, Subset) else images, Images) else None

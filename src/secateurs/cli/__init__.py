@@ -1,5 +1,0 @@
-"""The command line: `secateurs demo`, `secateurs prune`, `secateurs inspect`."""
-
-from secateurs.cli.main import main
-
-__all__ = ["main"]

@@ -1,0 +1,60 @@
+"""What a criterion is, and scoring all groups with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import EvidenceError, InputError
+from secateurs.evidence.kinds import Evidence, Need
+from secateurs.graph.groups import Group
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """A group and evidence in, one importance a unit out: float64 of shape [units], larger is more important.
+
+    It is a frozen dataclass whose fields are its settings. It sees slices and tensors by name, never a module, so it
+    is written once for every kind of layer. A criterion with no `needs` looks at nothing but its own settings.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The kinds of evidence that must be gathered for it."""
+        ...
+
+    def __call__(self, group: Group, evidence: Evidence, /) -> Tensor:
+        """Return the importance of every unit of a group."""
+        ...
+
+
+def score(criterion: Criterion, groups: Iterable[Group], evidence: Evidence) -> dict[str, Tensor]:
+    """Score every group; if the criterion refuses some, one error names them all."""
+    scores: dict[str, Tensor] = {}
+    refused: dict[str, EvidenceError] = {}
+    for group in groups:
+        try:
+            scores[group.name] = _checked(criterion(group, evidence), criterion, group)
+        except EvidenceError as error:
+            refused[group.name] = error
+    if len(refused) > 1:
+        names = ", ".join(refused)
+        msg = f"{next(iter(refused.values()))} The same holds for {len(refused)} groups: {names}."
+        raise EvidenceError(msg)
+    if refused:
+        raise next(iter(refused.values()))
+    return scores
+
+
+def _checked(scores: Tensor, criterion: Criterion, group: Group) -> Tensor:
+    """Refuse what is not one float64 a unit."""
+    if scores.shape != (group.units,) or scores.dtype != torch.float64:
+        msg = (
+            f"{criterion!r} gave {scores.dtype} of shape {tuple(scores.shape)} for group {group.name!r} of "
+            f"{group.units} units. A criterion returns float64 of shape [units]."
+        )
+        raise InputError(msg)
+    return scores

@@ -1,0 +1,284 @@
+"""Proof by labels: run a shrunken twin and compare what every operator did with deleting the removed units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateurs.graph.label_arrays import chosen
+from secateurs.graph.labels import ANY, Choices, Fresh, Lab
+from secateurs.graph.propagate import Misaligned, Propagation, tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from secateurs.graph.grouping import Units
+    from secateurs.graph.recorder import Op, Tape
+    from secateurs.graph.source import Source
+    from secateurs.graph.twin import View
+
+    Mask = NDArray[np.bool_]
+
+
+class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
+    """The shrunken twin fails: at which recording and operator, and why."""
+
+    def __init__(self, why: str, turn: int, index: int) -> None:
+        """At operator `index` of recording `turn`."""
+        super().__init__(why)
+        self.turn = turn
+        self.index = index
+
+
+def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> dict[tuple[str, str], Any]:
+    """(module path, attribute) -> value, for attributes that count survivors."""
+    values: dict[tuple[str, str], Any] = {}
+    for f in units.follows:
+        of = units.units(f.labels)
+        count = int(chosen(keep, of).sum())
+        old = getattr(modules[f.module], f.attribute)
+        value = (count,) if isinstance(old, (tuple, list)) else count
+        if values.setdefault((f.module, f.attribute), value) != value:
+            raise Misaligned(
+                f"{f.module}.{f.attribute} would have to be both {values[f.module, f.attribute]} and {value}"
+            )
+    return values
+
+
+def follow_patches(units: Units, view: View, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
+    """(id of a module, attribute) -> value that the twin needs to run narrower."""
+    values = follow_values(units, view.modules, keep)
+    patches = {(id(view.modules[path]), name): value for (path, name), value in values.items()}
+    for path, module in view.modules.items():
+        if isinstance(module, nn.RMSNorm) and (f"{path}.weight", 0) in kept:
+            patches[id(module), "normalized_shape"] = (len(kept[f"{path}.weight", 0]),)
+    return patches
+
+
+def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
+    """(tensor, dim) -> indices into the living entries that survive `keep`, where any goes."""
+    survivors = units.axes.survivors(alive, keep)
+    return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
+
+
+def disprove(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> Refuted | None:
+    """Try the plan `keep` (units) on a twin of a model in which `alive` units are left; None when it holds."""
+    kept = surviving(units, alive, keep)
+    try:
+        patches = follow_patches(units, view, keep, kept)
+    except Misaligned as verdict:
+        return Refuted(str(verdict), 0, 0)
+    for turn, training in enumerate(source.passes):
+        shrunk = source.tape(view, training=training, kept=kept, attributes=patches)
+        reference = Reference(units.tapes[turn], units.results[turn], units.picked)
+        if source.real:
+            reference = _silent_twin(units, source, view, turn, alive, kept)
+        refuted = _compare(units, turn, reference, shrunk, keep)
+        if refuted is not None:
+            return refuted
+    return None
+
+
+class Reference(NamedTuple):
+    """What the shrunken run is compared with: a recording, the axes of its results, and the options taken."""
+
+    tape: Tape
+    results: Any
+    picked: dict[Any, Any]
+
+
+def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mask, kept: Any) -> Reference:
+    """On real tensors values decide the path: the reference is the masked model's own recording."""
+    gone = {}
+    for (name, dim), index in kept.items():
+        of = units.units(units.params[name, dim])
+        size = int(chosen(alive, of).sum())
+        gone[name, dim] = np.setdiff1d(np.arange(size), index)
+    tape = source.tape(view, training=source.passes[turn], silent=gone)
+    params = _living(units, alive)
+    p = Propagation(
+        params,
+        choices=Choices(units.choices, before=units.sites),
+        banned={},
+        attributes=view.attribute,
+        turn=turn - 1,
+    )
+    results = collect_results(p, tape)
+    last = max((i for i, op in enumerate(tape.ops) if _carries(units, p, op, results[i])), default=-1)
+    del tape.ops[last + 1 :]
+    return Reference(tape, results, p.choices.picked)
+
+
+def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
+    """The labels of every parameter without those of dead units; equal axes stay one object."""
+    if alive.all():
+        return dict(units.params)
+    known: dict[int, Any] = {}
+    for axis in units.params.values():
+        if isinstance(axis, np.ndarray) and id(axis) not in known:
+            of = units.units(axis)
+            known[id(axis)] = axis[chosen(alive, of)]
+    return {key: known.get(id(axis), axis) for key, axis in units.params.items()}
+
+
+def _carries(units: Units, p: Propagation, op: Op, outs: Any) -> bool:
+    """Whether removable units pass through an operator: what comes after the last one may depend on values."""
+    axes = [a for out in outs for a in out]
+    axes += [a for t in tensors(op.args) if id(t) in p.labs for a in p.labs[id(t)].axes]
+    for axis in axes:
+        labels = p.settle(axis)
+        if isinstance(labels, np.ndarray) and labels.size and labels.max() < units.unit_of.size:
+            of = units.units(labels)
+            if (units.group_of[of[of >= 0]] >= 0).any():
+                return True
+    return False
+
+
+def collect_results(p: Propagation, tape: Tape) -> list[tuple[tuple[Any, ...], ...]]:
+    """Run the rules over a tape and note the axes of every result, as they were at that moment."""
+    results: list[tuple[tuple[Any, ...], ...]] = []
+    labs = p.labs
+
+    def note(_: int, op: Op) -> None:
+        out = op.out
+        if isinstance(out, Tensor):
+            lab = labs.get(id(out))
+            results.append((lab.axes if lab is not None else (None,) * out.dim(),))
+        else:
+            results.append(tuple((labs[id(t)].axes if id(t) in labs else (None,) * t.dim()) for t in tensors(out)))
+
+    p.run(tape, watch=note)
+    return results
+
+
+def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Mask) -> Refuted | None:
+    expected = _expectation(units, keep)
+    reference, results, picked = against
+    count = min(len(reference.ops), len(shrunk.ops))
+    together = next((i for i in range(count) if reference.ops[i].func is not shrunk.ops[i].func), count)
+    params = {key: expected(axis) for key, axis in units.params.items()}
+
+    def hints(index: int) -> Any:
+        return [tuple(expected(axis) for axis in axes) for axes in results[index]]
+
+    p = Propagation(
+        params,
+        choices=Choices(picked=picked),
+        banned={},
+        attributes=lambda _path, _name: {},
+        hints=hints,
+        turn=turn - 1,
+    )
+
+    def watch(i: int, op: Op) -> None:
+        _same_constants(p, reference.ops[i], op)
+        for k, t in enumerate(tensors(op.out)):
+            _hold(p, t, reference.ops[i], k, results[i][k], expected)
+
+    try:
+        p.run(_prefix(shrunk, together), watch=watch)
+    except Misaligned as verdict:
+        return Refuted(str(verdict), turn, p.index)
+    except (IndexError, ValueError, RuntimeError) as error:
+        return Refuted(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
+    if together < count:
+        return Refuted(f"the forward takes another path at {reference.ops[together].where}", turn, together)
+    if shrunk.error is not None:
+        last = max(len(shrunk.ops) - 1, 0)
+        at = shrunk.ops[last].where if shrunk.ops else "the start"
+        return Refuted(
+            f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {at}", turn, min(last, count - 1)
+        )
+    if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
+        return Refuted("the forward runs another number of operators on a narrower network", turn, count - 1)
+    return None
+
+
+def _prefix(tape: Tape, count: int) -> Tape:
+    del tape.ops[count:]
+    return tape
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+def _expectation(units: Units, keep: Mask) -> Callable[[Any], Any]:
+    """Axis as recorded -> the same axis in units, without the removed ones."""
+    known: dict[int, Any] = {}
+
+    def expected(axis: Any) -> Any:
+        if type(axis) is Fresh:
+            axis = units.params.get((axis.name, axis.dim))
+        if not isinstance(axis, np.ndarray):
+            return axis
+        found = known.get(id(axis))
+        if found is None:
+            of = units.units(axis)
+            found = known[id(axis)] = of[chosen(keep, of)]
+        return found
+
+    return expected
+
+
+def _hold(p: Propagation, tensor: Tensor, op: Op, k: int, axes: Any, expected: Callable[[Any], Any]) -> None:
+    """A result of the shrunken run must be the recorded result without the removed units."""
+    got = p.labs.get(id(tensor))
+    if got is None:
+        return
+    shape = tensor.shape
+    original = None
+    if len(shape) != len(axes) or len(got.axes) != len(axes):
+        p.fail("a tensor has another number of dimensions")
+    held: list[Any] = []
+    for d, axis in enumerate(axes):
+        want = expected(axis)
+        have = p.settle(got.axes[d])
+        if isinstance(want, np.ndarray):
+            if (
+                have is not want
+                and have is not ANY
+                and not (isinstance(have, np.ndarray) and np.array_equal(have, want))
+            ):
+                p.fail("units end up at other places")
+            if shape[d] != want.size:
+                p.fail("a dimension has another size than its units")
+        elif want is None and not p.tape.real:
+            original = original if original is not None else _shape(op, k)
+            if original is not None and shape[d] != original[d]:
+                p.fail("a dimension of fixed size changes with the width")
+        held.append(want)
+    p.labs[id(tensor)] = Lab(tuple(held), zero=got.zero)
+
+
+def _shape(op: Op, k: int) -> Any:
+    found = list(tensors(op.out))
+    return found[k].shape if k < len(found) else None
+
+
+_VALUES = frozenset({"scalar_tensor", "full", "full_like", "new_full", "fill_"})
+
+
+def _same_constants(p: Propagation, was: Op, now: Op) -> None:
+    """A number that enters point-wise arithmetic must not depend on a width."""
+    func = now.func
+    if torch.Tag.pointwise in func.tags or func.overloadpacket.__name__ in _VALUES:
+        for a, b in zip((*was.args, *was.kwargs.values()), (*now.args, *now.kwargs.values()), strict=False):
+            if isinstance(a, (int, float)) and isinstance(b, (int, float)) and a != b:
+                p.fail(f"a constant changes with the width ({a:g} becomes {b:g})")
+    elif (
+        not p.tape.real
+        and isinstance(now.out, Tensor)
+        and not now.out.is_meta
+        and isinstance(was.out, Tensor)
+        and not was.out.is_meta
+    ):
+        same = now.out.shape != was.out.shape or now.out.numel() > 4096 or bool(torch.equal(now.out, was.out))
+        if not same:
+            p.fail("a constant tensor changes with the width")

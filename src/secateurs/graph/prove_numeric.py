@@ -1,0 +1,97 @@
+"""Proof by numbers, where labels cannot follow: random weights in float64, silence against removal.
+
+Weights in general position make a difference visible with probability one, whatever the user's weights are: a scale
+that was initialised to zero hides nothing. It is asked only when the proof by labels fails on a plan whose groups are
+all exact: a width of one, for example, sends some operators down another, equally right path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateurs.graph.prove import follow_patches, surviving
+from secateurs.graph.twin import quiet, swapped
+from secateurs.running.nested import find_tensors, map_tensors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from secateurs.graph.grouping import Units
+    from secateurs.graph.source import Source
+    from secateurs.graph.twin import View
+
+    Mask = NDArray[np.bool_]
+
+_TOLERANCE = 1e-9
+
+
+def agrees(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> bool:
+    """Whether the shrunken twin computes what the silent twin computes, on random weights and inputs."""
+    kept = surviving(units, alive, keep)
+    patches = follow_patches(units, view, keep, kept)
+    draw = torch.Generator().manual_seed(0)
+    values = {name: _random(tensor, draw) for name, tensor in view.tensors.items()}
+    silent = {id(t): _silent(name, values[name], kept, units) for name, t in view.tensors.items()}
+    small = {id(t): _small(name, values[name], kept) for name, t in view.tensors.items()}
+    args, kwargs = (map_tensors(v, lambda t: _random_input(t, draw)) for v in (source.args, source.kwargs))
+    outputs: list[list[Tensor]] = []
+    for twins, attributes in ((silent, None), (small, patches)):
+        with quiet(real=True), swapped(view, twins, attributes=attributes):
+            try:
+                outputs.append(find_tensors(view.model(*args, **kwargs)))
+            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+                return False
+    return len(outputs[0]) == len(outputs[1]) and all(_equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def runs(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> bool:
+    """Whether the shrunken twin runs, and its outputs have the shapes of the whole network's."""
+    kept = surviving(units, alive, keep)
+    patches = follow_patches(units, view, keep, kept)
+    whole = source.tape(view)
+    small = source.tape(view, kept=kept, attributes=patches)
+    return small.error is None and [t.shape for t in small.outputs] == [t.shape for t in whole.outputs]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    scale = float(a.abs().max()) if a.numel() else 0.0
+    return a.numel() == 0 or bool((a - b).abs().max() <= _TOLERANCE * max(scale, 1e-300))
+
+
+def _random(tensor: Tensor, draw: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.detach().clone()
+    if tensor.dim() < 2:
+        value = torch.rand(tensor.shape, generator=draw, dtype=torch.float64) + 0.5
+    else:
+        fan_in = max(tensor[0].numel(), 1)
+        value = torch.randn(tensor.shape, generator=draw, dtype=torch.float64) / fan_in**0.5
+    return value.to(tensor.device)
+
+
+def _random_input(tensor: Tensor, draw: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor.detach()
+    return torch.randn(tensor.shape, generator=draw, dtype=torch.float64).to(tensor.device)
+
+
+def _small(name: str, value: Tensor, kept: Any) -> Tensor:
+    for dim in range(value.dim()):
+        if (name, dim) in kept:
+            value = value.index_select(dim, torch.as_tensor(kept[name, dim], device=value.device))
+    return value
+
+
+def _silent(name: str, value: Tensor, kept: Any, units: Units) -> Tensor:
+    value = value.clone()
+    for dim in range(value.dim()):
+        if (name, dim) in kept and units.roles.get((name, dim)) != "direction":
+            gone = np.setdiff1d(np.arange(value.shape[dim]), kept[name, dim])
+            value.index_fill_(dim, torch.as_tensor(gone, device=value.device), 0)
+    return value

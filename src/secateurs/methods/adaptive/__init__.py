@@ -1,0 +1,5 @@
+"""Adaptive Pruning: filters come and go by their profit (our reconstruction from the abstract)."""
+
+from secateurs.methods.adaptive.method import AdaptivePruning
+
+__all__ = ["AdaptivePruning"]

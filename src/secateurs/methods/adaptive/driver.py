@@ -1,0 +1,309 @@
+"""The driver of Adaptive Pruning (our reconstruction): rounds of measuring profits, removing and inserting units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from secateurs.allocate import levels
+from secateurs.methods.adaptive.fold import fold
+from secateurs.methods.adaptive.profit import (
+    Combination,
+    candidates,
+    correlation,
+    effective_rank,
+    next_profit,
+    own_profit,
+)
+from secateurs.methods.adaptive.standing import Standing
+from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, loss_rises, read_by_modules, small_batch
+from secateurs.session.method import Driver, State
+from secateurs.session.run import Run
+from secateurs.session.scope import check_reach, too_short
+from secateurs.surgery import recalibrate
+
+if TYPE_CHECKING:
+    from secateurs.methods.adaptive.method import AdaptivePruning
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class AdaptiveDriver(Driver):
+    """All decisions are per group and per round; units keep their standing when others come and go."""
+
+    def __init__(self, run: Run, options: AdaptivePruning) -> None:
+        self._run, self._how = run, options
+        self._last_step = int(options.until * run.clock.total)
+        if options.round_steps(run.clock) * options.patience > self._last_step - options.start_step(run.clock):
+            needed = (
+                int((options.round_steps(run.clock) * options.patience + options.start_step(run.clock)) / options.until)
+                + 1
+            )
+            raise too_short(
+                "AdaptivePruning", needed, run.clock.total, "a unit must be a candidate in several rounds first"
+            )
+        self._batches = fixed_batches(run, options.batches)
+        self._random = np.random.default_rng(run.seed)
+        self._done = run.bound and run.within_budget()
+        self._rounds = 0
+        self._kappa = options.kappa
+        self._best_loss = float("inf")
+        self._losses: list[float] = []
+        self._params: list[int] = []
+        self._mix = Combination()
+        self._groups = {group.name: group for group in read_by_modules(run)}
+        self._standing = {name: Standing.fresh(group.units) for name, group in self._groups.items()}
+        allowed = levels(run.origin, run.budget)
+        least = {group.name: int(found[0]) for group, found in zip(run.origin.groups, allowed, strict=True)}
+        self._floor = {n: max(least[n], 2, int(np.ceil(0.05 * g.units))) for n, g in self._groups.items()}
+        check_reach(run, self._floor)
+
+    # --- what a session asks ---
+
+    @property
+    @override
+    def phase(self) -> str:
+        if self._done:
+            return "done"
+        return "adapting" if self._run.step >= self._how.start_step(self._run.clock) else "warming"
+
+    @property
+    @override
+    def ready(self) -> bool:
+        return self._done
+
+    @override
+    def attached(self) -> None:
+        pass
+
+    @override
+    def gradients_ready(self) -> None:
+        pass
+
+    @override
+    def stepped(self) -> None:
+        clock, step = self._run.clock, self._run.step
+        if self._done or step < self._how.start_step(clock) or step % self._how.round_steps(clock):
+            return
+        self._round()
+        if not self._done and step + self._how.round_steps(clock) > self._last_step:
+            self._settle("the structural part of the run is over")
+
+    @override
+    def conclude(self, *, early: bool) -> None:
+        if early and not self._done:
+            if self._run.bound:
+                self._measure(self._look())
+                self._remove(self._for_budget(self._run.targets), {}, "finished early, the lowest profits")
+            self._done = not self._run.bound or self._run.within_budget()
+
+    @override
+    def missing(self) -> str | None:
+        if self._done:
+            return None
+        return f"filters may come and go until step {self._last_step}, and {self._run.cost()} remains"
+
+    @override
+    def compacted(self, keep: Mapping[str, NDArray[Any]]) -> None:
+        self._standing = {name: s.take(np.asarray(keep[name])) for name, s in self._standing.items() if name in keep}
+        self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    @override
+    def state(self) -> State:
+        return {
+            "done": self._done,
+            "rounds": self._rounds,
+            "kappa": self._kappa,
+            "best_loss": self._best_loss,
+            "losses": list(self._losses),
+            "params": list(self._params),
+            "weight": self._mix.weight,
+            "moments": torch.from_numpy(self._mix.moments),
+            "target": torch.from_numpy(self._mix.target),
+            "random": self._random.bit_generator.state,
+            "standing": {name: standing.state() for name, standing in self._standing.items()},
+        }
+
+    @override
+    def restore(self, state: State) -> None:
+        self._done, self._rounds, self._kappa = state["done"], state["rounds"], state["kappa"]
+        self._best_loss, self._losses, self._params = state["best_loss"], list(state["losses"]), list(state["params"])
+        self._mix = Combination(self._mix.forget, state["weight"], state["moments"].numpy(), state["target"].numpy())
+        self._random.bit_generator.state = state["random"]
+        self._standing = {name: Standing.from_state(s) for name, s in state["standing"].items()}
+        self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    @override
+    def close(self) -> None:
+        pass
+
+    # --- a round ---
+
+    def _round(self) -> None:
+        self._rounds += 1
+        run = self._run
+        seen = self._look()
+        partners = self._measure(seen)
+        if self._how.criterion == "learned":
+            self._probe(seen)
+        self._press(seen.loss)
+        picked = self._candidates()
+        if run.bound:
+            goal = self._how.target_now(run)
+            picked = self._merge(picked, self._for_budget(goal, picked))
+        self._remove(
+            picked, partners, f"profits below the threshold (κ {self._kappa:.2f}, w {self._mix.weight:.2f})", seen
+        )
+        if run.bound and run.within_budget():
+            self._settle("the budget is reached")
+        elif self._how.grows and run.shrinks:
+            self._grow(seen, set(picked))
+        self._params.append(run.cost().params)
+        if not self._done and not run.bound and self._stable():
+            self._settle("the number of filters has settled")
+
+    def _look(self) -> Seen:
+        """What the first process sees, on all: the same statistics make the same choices."""
+        return self._run.ranks.first(lambda: look(self._run, tuple(self._groups.values()), self._batches))
+
+    def _measure(self, seen: Seen) -> dict[str, Ints]:
+        """Update every unit's running score and candidate streak; returns redundant units' partners."""
+        partners: dict[str, Ints] = {}
+        for name, standing in self._standing.items():
+            alive = np.flatnonzero(self._run.alive[name])
+            z = seen.z[name][:, alive]
+            standing.own[alive] = own_profit(z, seen.labels)
+            standing.following[alive] = next_profit(seen.fisher[name][alive])
+            standing.score(alive, self._mix.score(standing.own[alive], standing.following[alive]), self._how.smooth)
+            low, partner = candidates(standing.value(alive), correlation(z), self._kappa, self._how.redundant)
+            standing.mark(alive, low)
+            partners[name] = np.full(len(standing.own), -1, dtype=np.int64)
+            partners[name][alive] = np.where(partner >= 0, alive[partner], -1)
+        return partners
+
+    def _probe(self, seen: Seen) -> None:
+        """Learn how the two profits combine, from what the loss says of a few random units of each group."""
+        batch = small_batch(self._run, self._batches[self._rounds % len(self._batches)], self._how.probe_samples)
+        own, following, rises = list[Floats](), list[Floats](), list[Floats]()
+        for name, group in self._groups.items():
+            alive = np.flatnonzero(self._run.alive[name])
+            units = self._random.choice(alive, size=min(self._how.probes, len(alive)), replace=False)
+            rises.append(self._run.ranks.first(partial(loss_rises, self._run, group, units.tolist(), batch)))
+            own.append(self._standing[name].own[units])
+            following.append(self._standing[name].following[units])
+        self._mix.learn(np.concatenate(own), np.concatenate(following), np.concatenate(rises))
+
+    def _press(self, loss: float) -> None:
+        """κ falls, and pruning presses harder, while the loss stays near its best; else it rises."""
+        smooth = loss if not self._losses else 0.7 * self._losses[-1] + 0.3 * loss
+        self._losses.append(smooth)
+        self._kappa *= 0.95 if smooth <= 1.02 * self._best_loss else 1.2
+        self._best_loss = min(self._best_loss, smooth)
+
+    def _candidates(self) -> dict[str, Ints]:
+        """Units that were candidates for long enough, within 10 % of a group and 3 % of the MACs a round."""
+        run, picked, order = self._run, dict[str, list[int]](), list[tuple[float, str, int]]()
+        for name, standing in self._standing.items():
+            alive = np.flatnonzero(run.alive[name])
+            ripe = alive[(standing.streak[alive] >= self._how.patience) & (standing.grace[alive] <= 0)]
+            room = min(len(alive) - self._floor[name], max(1, len(alive) // 10))
+            worst = sorted(ripe.tolist(), key=lambda u, s=standing: float(s.value(u)))[: max(0, room)]
+            order += [(standing.relative(alive, unit), name, unit) for unit in worst]
+        widths, at = run.widths, {group.name: i for i, group in enumerate(run.graph.groups)}
+        least = run.cost().macs - 0.03 * run.origin.cost().macs
+        for _, name, unit in sorted(order):
+            if run.bound and (run.graph.costs.at(widths) <= run.targets).all():
+                break
+            widths[at[name]] -= 1
+            if picked and run.graph.costs.at(widths)[0] < least:
+                break
+            picked.setdefault(name, []).append(unit)
+        return {name: np.asarray(units) for name, units in picked.items()}
+
+    def _for_budget(self, goal: Ints, picked: Mapping[str, Ints] | None = None) -> dict[str, Ints]:
+        """Beyond what is picked, the lowest relative scores of the network until the goal holds."""
+        run, more = self._run, dict[str, list[int]]()
+        widths, at = run.widths, {group.name: i for i, group in enumerate(run.graph.groups)}
+        taken = {name: set(units.tolist()) for name, units in (picked or {}).items()}
+        for name, units in taken.items():
+            widths[at[name]] -= len(units)
+        order: list[tuple[float, str, int]] = []
+        for name, standing in self._standing.items():
+            alive = np.flatnonzero(run.alive[name])
+            order += [
+                (standing.relative(alive, int(u)), name, int(u)) for u in alive if int(u) not in taken.get(name, ())
+            ]
+        for _, name, unit in sorted(order):
+            if (run.graph.costs.at(widths) <= goal).all():
+                break
+            if widths[at[name]] > self._floor[name]:
+                widths[at[name]] -= 1
+                more.setdefault(name, []).append(unit)
+        return {name: np.asarray(units) for name, units in more.items()}
+
+    @staticmethod
+    def _merge(one: Mapping[str, Ints], other: Mapping[str, Ints]) -> dict[str, Ints]:
+        empty = np.zeros(0, dtype=np.int64)
+        return {n: np.concatenate([one.get(n, empty), other.get(n, empty)]) for n in sorted({*one, *other})}
+
+    def _remove(
+        self, picked: Mapping[str, Ints], partners: Mapping[str, Ints], note: str, seen: Seen | None = None
+    ) -> None:
+        run = self._run
+        picked = {name: units for name, units in picked.items() if len(units)}
+        if not picked:
+            return
+        for name, units in picked.items():
+            self._standing[name].pruned_at = self._rounds
+            if seen is not None and self._how.folds and len(run.producers(self._groups[name])) == 1:
+                gone = set(units.tolist())
+                partner = np.array([-1 if int(p) in gone else int(p) for p in partners[name]])
+                fold(run, self._groups[name], units, partner, seen.z[name])
+        run.remove(picked, note)
+        if run.shrinks:
+            run.compact()
+        recalibrate(run.model, self._batches)
+
+    # --- growing and settling ---
+
+    def _grow(self, seen: Seen, pruned: set[str]) -> None:
+        """Insert copies into groups where every unit earns and nothing is redundant, while the loss stands still."""
+        wanted: dict[str, list[int]] = {}
+        still = len(self._losses) > 2 and self._losses[-3] - self._losses[-1] < 0.005 * abs(self._losses[-3])
+        for name, standing in self._standing.items():
+            if name in pruned or not self._groups[name].exact:
+                continue
+            z = seen.z[name]
+            full = not standing.streak.any() and effective_rank(z) / z.shape[1] > 0.9
+            earning = bool(np.quantile(standing.following, 0.1) > 0.3)
+            standing.saturated = standing.saturated + 1 if full and earning else 0
+            if still and standing.saturated >= self._how.patience and standing.may_grow(self._rounds):
+                wanted[name] = standing.parents(self._how.growth, self._random)
+        if wanted:
+            self._run.grow(wanted, "every unit earns, and the loss stands still")
+            for name, parents in wanted.items():
+                self._standing[name] = self._standing[name].grown(parents, self._rounds)
+            self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    def _stable(self) -> bool:
+        """No event for six rounds, or hardly any change of size in six."""
+        if len(self._params) < 7 or self._rounds < 6 + self._how.patience:
+            return False
+        return abs(self._params[-1] - self._params[-7]) < 0.005 * self._params[-7]
+
+    def _settle(self, why: str) -> None:
+        run = self._run
+        if run.bound and not run.within_budget():
+            self._remove(self._for_budget(run.targets), {}, "the lowest profits, to reach the budget")
+        if run.bound and not run.within_budget():
+            return
+        self._done = True
+        widths = ", ".join(f"{name} {int(alive.sum())}" for name, alive in run.alive.items())
+        run.note("phase", f"{why}; widths: {widths}")

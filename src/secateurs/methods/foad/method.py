@@ -1,0 +1,124 @@
+"""FOAD: keep channels whose feature maps stand in for those of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from secateurs.allocate import Budget
+from secateurs.errors import InputError
+from secateurs.evidence import Activations, Need, observe
+from secateurs.graph import Graph
+from secateurs.methods.foad.absorb import Array, absorption_levels
+from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
+from secateurs.methods.one_shot import Keep, Loss, Scope, named, part_of, ranked
+
+_MAPS = Activations(FeatureSimilarity)
+
+
+class Order(StrEnum):
+    """Which channels are visited first, and so kept."""
+
+    stored = "stored"
+    """In the order in which they are stored, as in the published code: the first is never removed."""
+
+    energy = "energy"
+    """From the largest mean |F|^2 down (ours): of two that are alike the stronger stays, whatever their places."""
+
+
+@dataclass(frozen=True)
+class FOAD:
+    """Remove the channels whose feature maps are nearest to that of a kept channel.
+
+        S(i, j) = mean over images b of  1 / (1 + || F[b, i] - F[b, j] ||_2)
+
+    F is what the modules that read the units are given: after norm, activation and pooling, as in the paper. In index
+    order, every living channel is kept and absorbs those of its `neighbors` nearest that are not kept and reach
+    `threshold`; see `criteria.similarity.absorb`, also for `duplicates` (a tolerance; None is the published code).
+    order: see its enum.
+
+    Without a budget this decides the widths, as in the paper, which has none: the kept units are those that one pass of
+    absorption leaves. With a budget (ours), absorption is repeated on its survivors until one is left, which orders the
+    units by the round and by the similarity at which they go; all groups then move through their rounds together until
+    the budget is met. Smaller budgets keep subsets, and nothing is random. Coupled groups (ours): S is the mean over
+    all modules that read the units; scope="uncoupled" leaves units made by several operators whole, as the paper does.
+
+    Pass training images, never test images: the published script reads its 128 images from the test set. `batches`
+    reads at most so many. min_keep: floor for the unbudgeted form; a budget brings its own.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 1, 1))
+    >>> net[0].weight.data[:, 0, 0, 0] = torch.tensor([1.0, 5.0, 1.0, 5.1])
+    >>> images = torch.ones(2, 1, 2, 2)
+    >>> keep = FOAD().select(trace(net, images), net, None, data=[images], loss=None, seed=0)
+    >>> keep["0"].tolist()  # 0 absorbs its twin 2, and 1 absorbs 3
+    [0, 1]
+    """
+
+    neighbors: int = 1
+    threshold: float = 0.0
+    duplicates: float | None = 1e-6
+    order: Order = Order.stored
+    scope: Scope = "uncoupled"
+    min_keep: int = 1
+    batches: int | None = None
+    reference: ClassVar[str] = "Shi et al. FOAD. Journal of Computer Research and Development 61(7):1836-1849, 2024"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.neighbors < 1 or self.min_keep < 1:
+            message = f"{self} examines or keeps no unit. Both are counted. Give neighbors and min_keep of at least 1."
+            raise InputError(message)
+        if not 0 <= self.threshold <= 1 or not (self.duplicates is None or 0 <= self.duplicates < 1):
+            message = (
+                f"{self} is off the scale of similarities, which is (0, 1]. Give a threshold and a tolerance in it."
+            )
+            raise InputError(message)
+
+    def __repr__(self) -> str:
+        """Name the settings that are not the paper's."""
+        return named(self)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The maps that the readers of each group are given."""
+        return (_MAPS,)
+
+    def select(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget | None,
+        *,
+        data: Iterable[Any] | None = None,
+        loss: Loss | None = None,
+        seed: int = 0,
+    ) -> Keep:
+        """Choose by one pass over `data`; labels and loss are not used."""
+        part = part_of(graph, budget, self.scope)
+        evidence = observe(graph, model, self, data=data, loss=loss, batches=self.batches, groups=part.names)
+        levels = {name: self._levels(found) for name, found in evidence[_MAPS].items()}
+        if budget is None:
+            return {name: _left(values, self.min_keep) for name, values in levels.items()}
+        return ranked(part, budget, levels, self)
+
+    def _levels(self, found: Similarity) -> Array:
+        s, energy = found.s.cpu().numpy(), found.energy.cpu().numpy()
+        first = np.argsort(-energy, kind="stable") if self.order is Order.energy else np.arange(len(energy))
+        levels = np.empty(len(energy))
+        levels[first] = absorption_levels(
+            s[np.ix_(first, first)], neighbors=self.neighbors, threshold=self.threshold, duplicates=self.duplicates
+        )
+        return levels
+
+
+def _left(levels: Array, min_keep: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the units that one pass of absorption leaves, and the last absorbed ones up to the floor; ascending."""
+    count = max(int((levels > 1).sum()), min(min_keep, len(levels)))
+    return np.sort(np.argsort(-levels, kind="stable")[:count])

@@ -1,0 +1,230 @@
+"""The driver of Group Fisher pruning: every few steps the least important unit of the whole network goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from secateurs.allocate import levels
+from secateurs.methods.group_fisher.gradients import Taps
+from secateurs.methods.group_fisher.maps import measure_elements
+from secateurs.running.samples import Layout, find_layouts
+from secateurs.session.flat_units import Ledger
+from secateurs.session.method import Driver, State
+from secateurs.session.run import Run
+from secateurs.session.scope import removals, too_short
+
+if TYPE_CHECKING:
+    from secateurs.methods.group_fisher.method import GroupFisher
+
+Floats = NDArray[np.float64]
+Normaliser = Literal["memory", "macs", "none"]
+
+
+_PER = {"memory": "activation saved", "macs": "MAC saved", "none": "unit"}
+
+
+class FisherDriver(Driver):
+    """Scores are sums over samples of squared, coupled gate gradients; see `Taps`."""
+
+    def __init__(self, run: Run, options: GroupFisher) -> None:
+        self._run, self._how = run, options
+        self._events = 0
+        self._done = run.within_budget()
+        allowed = levels(run.origin, run.budget)
+        self._allowed = {group.name: found for group, found in zip(run.origin.groups, allowed, strict=True)}
+        self._check_length()
+        self._shrunk_at = run.cost().macs
+        self._layouts: dict[str, Layout | str] | None = None
+        self._bind()
+        self._last: Floats | None = None
+
+    def _check_length(self) -> None:
+        run, how = self._run, self._how
+        # Also says whether the budget can be reached at all.
+        units = sum(removals(run, run.groups(), None, rounding=lambda n, _: n))
+        if how.within is None:
+            needed = -(-units // how.per_event) * how.every
+            if needed > run.clock.total:
+                why = f"about {units} units have to go, {how.per_event} every {how.every} steps"
+                raise too_short("GroupFisher", needed, run.clock.total, why)
+
+    def _bind(self) -> None:
+        run = self._run
+        sites = {g.name: [s for s in run.graph.sites(g.name) if s.reads and s.port == "input"] for g in run.groups()}
+        self._groups = [group for group in run.groups() if sites[group.name]]
+        self._ledger = Ledger.of(self._groups)
+        if self._layouts is None:
+            paths = dict.fromkeys(site.module for found in sites.values() for site in found)
+            self._layouts = find_layouts(run.model, run.example, paths)
+        self._taps = Taps(run.model, self._ledger, sites, self._layouts)
+        self._elements = np.array(measure_elements(run.graph, run.model, run.example, self._groups))
+
+    # --- what a session asks ---
+
+    @property
+    @override
+    def phase(self) -> str:
+        return "done" if self._done else "pruning"
+
+    @property
+    @override
+    def ready(self) -> bool:
+        return self._done
+
+    @override
+    def attached(self) -> None:
+        if not self._done:
+            self._taps.total = self._taps.total.to(self._run.device)
+            self._taps.open()
+
+    @override
+    def gradients_ready(self) -> None:
+        if not self._done:
+            self._taps.fold()
+
+    @override
+    def stepped(self) -> None:
+        if not self._done and self._run.step % self._how.every == 0:
+            self._event()
+
+    @override
+    def conclude(self, *, early: bool) -> None:
+        if early and not self._done:
+            self._prune(self._run.targets, None)
+            if self._run.within_budget():
+                self._finish()
+
+    @override
+    def missing(self) -> str | None:
+        if self._done:
+            return None
+        run = self._run
+        blind = "".join(f"; {name!r} cannot be scored: {why}" for name, why in list(self._taps.blind.items())[:3])
+        return f"{run.cost()} remains and the budget asks for {run.targets[0]} MACs, {run.targets[1]} parameters{blind}"
+
+    @override
+    def compacted(self, keep: Mapping[str, NDArray[Any]]) -> None:
+        opened = self._taps.is_open
+        old, taps = self._ledger, self._taps
+        blind, total = taps.blind, taps.total
+        taps.close()
+        self._bind()
+        self._taps.total = total.index_select(0, old.positions(keep).to(total.device))
+        self._taps.blind = blind
+        self._last = None if self._last is None else self._last[old.positions(keep).numpy()]
+        if opened:
+            self._taps.open()
+
+    @override
+    def state(self) -> State:
+        self._taps.fold()
+        return {
+            "done": self._done,
+            "events": self._events,
+            "shrunk_at": self._shrunk_at,
+            "total": self._taps.total.clone(),
+            "blind": dict(self._taps.blind),
+            "last": None if self._last is None else torch.from_numpy(self._last),
+        }
+
+    @override
+    def restore(self, state: State) -> None:
+        self._done, self._events, self._shrunk_at = state["done"], state["events"], state["shrunk_at"]
+        self._taps.total = state["total"].to(self._run.device)
+        self._taps.blind = dict(state["blind"])
+        self._last = None if state["last"] is None else state["last"].numpy()
+        if self._done:
+            self._taps.close()
+
+    @override
+    def close(self) -> None:
+        self._taps.close()
+
+    # --- events ---
+
+    def _event(self) -> None:
+        self._events += 1
+        self._last = self._run.ranks.sum(self._taps.total).double().cpu().numpy()
+        self._taps.reset()
+        if not np.isfinite(self._last).all():
+            self._run.note("skipped", "scores were not finite; nothing was removed")
+            return
+        if self._how.within is None:
+            self._prune(self._run.targets, self._how.per_event)
+        else:
+            self._prune(self._target_now(self._how.within), None)
+        if self._run.within_budget():
+            self._finish()
+        elif self._run.shrinks:
+            macs = self._run.cost().macs
+            if self._shrunk_at - macs >= self._how.shrink_every * self._run.origin.cost().macs:
+                self._shrunk_at = macs
+                self._run.compact()
+
+    def _target_now(self, within: float) -> NDArray[np.int64]:
+        """The budget as it should stand at this event: from the whole network linearly to the target."""
+        events = max(1, int(within * self._run.clock.total) // self._how.every)
+        share = min(1.0, self._events / events)
+        dense = np.array([*vars(self._run.origin.cost()).values()], dtype=np.float64)
+        goal = np.minimum(self._run.targets.astype(np.float64), dense)
+        return np.ceil(dense + share * (goal - dense)).astype(np.int64)
+
+    def _prune(self, targets: NDArray[np.int64], most: int | None) -> None:
+        """Remove the least unit by score over cost, one at a time, until the targets hold or `most` are gone."""
+        run, scores = self._run, self._last
+        if scores is None:
+            return
+        at = {group.name: i for i, group in enumerate(run.graph.groups)}
+        widths, picked = run.widths, {name: list[int]() for name in self._ledger.names}
+        alive = {name: run.alive[name].copy() for name in self._ledger.names}
+        while (run.graph.costs.at(widths) > targets).any() and (most is None or sum(map(len, picked.values())) < most):
+            choice = self._least(scores, alive, widths, at)
+            if choice is None:
+                break
+            name, units = choice
+            alive[name][units] = False
+            widths[at[name]] -= len(units)
+            picked[name].extend(int(u) for u in units)
+        run.remove(picked, f"least Fisher information per {_PER[self._how.normaliser]} over {self._how.every} steps")
+
+    def _least(
+        self, scores: Floats, alive: Mapping[str, NDArray[np.bool_]], widths: NDArray[np.int64], at: Mapping[str, int]
+    ) -> tuple[str, NDArray[np.int64]] | None:
+        """The group and its units (one, or a block that keeps a multiple) with the lowest mean normalised score."""
+        per_unit = self._normalisers(widths, at)
+        best: tuple[float, str, NDArray[np.int64]] | None = None
+        for i, (name, start) in enumerate(zip(self._ledger.names, self._ledger.starts, strict=True)):
+            living = np.flatnonzero(alive[name])
+            lower = self._allowed[name][self._allowed[name] < len(living)]
+            if not len(lower) or name in self._taps.blind:
+                continue
+            own = scores[start + living]
+            order = np.argsort(own, kind="stable")[: len(living) - int(lower[-1])]
+            value = float(own[order].mean() / per_unit[i])
+            if best is None or value < best[0]:
+                best = (value, name, living[order])
+        return None if best is None else (best[1], best[2])
+
+    def _normalisers(self, widths: NDArray[np.int64], at: Mapping[str, int]) -> Floats:
+        if self._how.normaliser == "memory":
+            return self._elements
+        if self._how.normaliser == "none":
+            return np.ones(len(self._groups))
+        # ΔC: MACs that one unit less saves, in producers and consumers, at the present widths.
+        columns = [at[name] for name in self._ledger.names]
+        fewer = widths[None, :] - np.eye(len(widths), dtype=np.int64)[columns]
+        costs = self._run.graph.costs
+        return np.maximum(costs.at(widths)[0] - costs.at(fewer)[:, 0], 1).astype(np.float64)
+
+    def _finish(self) -> None:
+        self._done = True
+        self._taps.close()
+        self._run.note("phase", "the budget is reached; the network recovers")
+        if self._run.shrinks:
+            self._run.compact()

@@ -1,0 +1,78 @@
+"""IncReg: incremental regularisation, a penalty factor for every group of weights that moves with its rank."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
+
+from secateurs.errors import InputError
+from secateurs.methods.increg.driver import IncRegDriver
+from secateurs.methods.increg.punish import Punish
+from secateurs.session.method import Driver
+from secateurs.session.run import Run
+from secateurs.session.scope import Rates
+
+
+@dataclass(frozen=True)
+class IncReg:
+    """Incremental regularisation: unimportant units' penalty factors rise, important ones' fall, until the ceiling.
+
+    At every step, per layer (or coupled group) with R units still to lose:
+    a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the living;
+    λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. See `Punish` for Δ.
+
+    Source: the authors' Caffe code. step = A = half of a weight decay of 5e-4 (the run's weight decay is to be half
+    the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, see `stage_ceiling`. limit is
+    ours: units near R hardly move, so after that many steps the lowest mean ranks go.
+
+    unit: "column", the paper's im2col columns (masks; an input channel whose columns are all zero is removed with the
+    filters that feed it), or "filter": coupled filters, with one factor per coupled group and the mean over members
+    of their mean |W| as score (ours). remove: explicit shares.
+
+    >>> IncReg().fitted(10, 30).limit
+    150
+    """
+
+    step: float = 2.5e-4
+    ceiling: float = 2.5
+    punish: Punish = Punish()  # noqa: RUF009
+    limit: int = 30_000
+    unit: Literal["filter", "column"] = "filter"
+    scope: Literal["coupled", "uncoupled"] = "coupled"
+    remove: Rates | None = None
+    decoupled: bool | None = None
+    reference: ClassVar[str] = (
+        "Huan Wang et al. Structured Pruning for Efficient ConvNets via Incremental Regularization. "
+        "IJCNN 2019. arXiv 1804.09461"
+    )
+
+    def __post_init__(self) -> None:
+        if not (self.step > 0 and self.ceiling > 0) or self.limit < self.ceiling / self.step:
+            raise InputError(
+                f"IncReg(step={self.step}, ceiling={self.ceiling}, limit={self.limit}): no unit can reach the "
+                f"ceiling in "
+                "fewer than ceiling/step steps. Give positive numbers and a limit of at least "
+                f"{math.ceil(self.ceiling / self.step) if self.step > 0 else 'that'}."
+            )
+
+    def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
+        """Return the schedule scaled to a run: the limit at half of it, and the ceiling within a third of that."""
+        limit = max(1, steps_per_epoch * epochs // 2)
+        return self if self.limit <= limit else replace(self, limit=limit, step=3.0 * self.ceiling / limit)
+
+    def start(self, run: Run) -> Driver:
+        """Find the units and how many go; the model is not touched."""
+        return IncRegDriver(run, self)
+
+
+def stage_ceiling(ceiling: float, increment: float) -> float:
+    """The ceiling that the published code uses in a stage that raises the removed share by `increment`.
+
+    min(T·m, 10), m = 3·(sigmoid(27.47·(x − 0.05)) − ½) + 1.
+
+    >>> [round(stage_ceiling(1.0, x), 2) for x in (0.01, 0.05, 0.1, 0.2)], round(stage_ceiling(2.5, 0.2), 2)
+    ([0.25, 1.0, 1.89, 2.45], 6.13)
+    """
+    factor = 3.0 * (1.0 / (1.0 + math.exp(-27.47 * (increment - 0.05))) - 0.5) + 1.0
+    return min(ceiling * factor, 10.0)

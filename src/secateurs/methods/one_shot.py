@@ -1,0 +1,112 @@
+"""What a one-shot method is, and the part of a network that it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from secateurs.allocate import Allocator, AsIs, Budget, Ranked
+from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.subset import Part
+from secateurs.errors import BudgetError
+from secateurs.evidence.kinds import Need
+from secateurs.graph import Graph, Group
+
+Keep = dict[str, Ints]
+Loss = Callable[[Any, Any], Any]
+Scope = Literal["coupled", "uncoupled"]
+"""Which groups may lose units: all, or those that one operator alone produces."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A paper that chooses in one shot, as a value: its fields are the paper's settings, with the paper's defaults."""
+
+    @property
+    def reference(self) -> str:
+        """Authors, year, where published."""
+        ...
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The evidence that it looks at."""
+        ...
+
+    def select(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget | None,
+        *,
+        data: Iterable[Any] | None,
+        loss: Loss | None,
+        seed: int,
+    ) -> Mapping[str, NDArray[np.int64]]:
+        """Return group name -> units to keep, ascending; a group that is not named stays whole.
+
+        Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
+        """
+        ...
+
+
+def named(method: Any, *always: str) -> str:
+    """Write a method with the settings that are not its paper's, and those that are `always` told."""
+    told = [f.name for f in fields(method) if f.name in always or getattr(method, f.name) != f.default]
+    return f"{type(method).__name__}({', '.join(f'{name}={getattr(method, name)}' for name in told)})"
+
+
+def producers(graph: Graph, group: Group) -> frozenset[str]:
+    """Name the modules that make a group's units; one that also reads them (a depthwise convolution) makes none."""
+    written = frozenset(s.tensor.rpartition(".")[0] for s in group.slices if s.role == "out")
+    if len(written) <= 1:
+        return written
+    sites = graph.sites(group.name)
+    writes, reads = ({s.module for s in sites if getattr(s, what)} for what in ("writes", "reads"))
+    return frozenset(writes - reads)
+
+
+def part_of(graph: Graph, budget: Budget | None, scope: Scope) -> Part:
+    """Return the groups in scope that the budget does not exclude."""
+    out = frozenset[str]() if budget is None else budget.excluded(graph.groups)
+    groups = tuple(group for group in graph.groups if group.name not in out)
+    if scope == "uncoupled":
+        groups = tuple(group for group in groups if len(producers(graph, group)) <= 1)
+    return Part(graph, groups)
+
+
+def meet_budget(part: Part, budget: Budget, allocate: Callable[[Costed, Budget], Keep], method: object) -> Keep:
+    """Allocate a budget inside a part; if it cannot be reached there, say what is outside."""
+    try:
+        return allocate(part, replace(budget, exclude=()))
+    except BudgetError as error:
+        outside = len(part.whole.groups) - len(part.groups)
+        if not outside:
+            raise
+        message = f"{error} {method!r} left {outside} of {len(part.whole.groups)} groups whole ({_WHY_OUTSIDE})."
+        raise BudgetError(message) from error
+
+
+_WHY_OUTSIDE = "excluded by the budget, or produced by several operators: scope='coupled' takes the latter in"
+
+
+def ranked(
+    part: Part,
+    budget: Budget,
+    scores: Mapping[str, NDArray[np.float64]],
+    method: object,
+    *,
+    allocator: Allocator | None = None,
+) -> Keep:
+    """Remove units of a part until the budget is met: in the order of scores that are comparable as they are.
+
+    Another allocator takes its own order from the scores.
+    """
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in scores.items()}
+    chosen: Allocator = allocator or Ranked(AsIs())
+    return meet_budget(part, budget, lambda costed, left: chosen(tensors, costed, left), method)

@@ -1,0 +1,7 @@
+"""OrthoReg and early-bird tickets: orthonormal filters first, then cuts in rounds (Lubana et al. 2020)."""
+
+from secateurs.methods.orthoreg.importance import EarlyBird
+from secateurs.methods.orthoreg.method import OrthoReg
+from secateurs.methods.orthoreg.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
+
+__all__ = ["EarlyBird", "EqualRounds", "ExplicitRounds", "OrthoReg", "ShrinkingRounds"]

@@ -1,0 +1,83 @@
+"""OrthoReg: train filters towards orthonormality, so that single-filter importances add up to that of a set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
+
+from torch import nn
+
+from secateurs.errors import InputError
+from secateurs.methods.orthoreg.driver import OrthoRegDriver
+from secateurs.methods.orthoreg.importance import EarlyBird
+from secateurs.methods.orthoreg.orthogonality import orthogonality
+from secateurs.methods.orthoreg.rounds import Rounds, ShrinkingRounds
+from secateurs.session.method import Driver
+from secateurs.session.run import Run
+
+
+@dataclass(frozen=True)
+class OrthoReg:
+    """OrthoReg: penalised epochs, then a cut of the least important filters of the whole network, in rounds.
+
+    Penalty: `strength`·Σ_l w_l Σ|G_l − I| on the smaller Gram side of every convolution, w_l ∝ √min(rows, columns),
+    weight decay off meanwhile. Importance: (Σ θ·g)² of a filter, g the mean gradient over `samples` samples
+    ("mean_then_square", the published code); "square_then_mean" squares per batch. Global ranking with no
+    normalisation; at least `floor` of every group stays (the published code protects the last filters of a layer
+    there, by mistake; here the best ones).
+
+    Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
+    ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. For iterative pruning give
+    rounds and retrain_epochs = 80. How many rounds the paper's tables use, and its learning rates under Adam, are
+    unknown. strength is 1e-2 (VGG, ResNet) or 1e-3 (MobileNet).
+
+    >>> OrthoReg().epochs, OrthoReg(rounds=ShrinkingRounds(2), retrain_epochs=80).epochs
+    (25, 130)
+    """
+
+    strength: float = 1e-2
+    norm: Literal["l1", "squared"] = "l1"
+    weighting: Literal["min", "rows"] = "min"
+    every: int = 1
+    without_decay: bool = True
+    rounds: Rounds = field(default_factory=lambda: ShrinkingRounds(1))
+    ortho_epochs: int = 25
+    retrain_epochs: int = 80
+    reduction: Literal["mean_then_square", "square_then_mean"] = "mean_then_square"
+    samples: int = 10_000
+    floor: float = 0.05
+    ticket: EarlyBird | None = None
+    reference: ClassVar[str] = (
+        "Ekdeep Singh Lubana, Puja Trivedi, Conrad Hougen, Robert P. Dick, Alfred O. Hero. OrthoReg: Robust Network "
+        "Pruning Using Orthonormality Regularization. arXiv 2009.05014"
+    )
+
+    def __post_init__(self) -> None:
+        if self.ortho_epochs < 1 or self.retrain_epochs < 0 or self.every < 1 or self.samples < 1:
+            raise InputError(
+                f"OrthoReg(ortho_epochs={self.ortho_epochs}, retrain_epochs={self.retrain_epochs}, "
+                f"every={self.every}, "
+                f"samples={self.samples}): epochs with the penalty, its interval and the samples count from 1."
+            )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs until the last cut."""
+        return self.rounds.n * self.ortho_epochs + (self.rounds.n - 1) * self.retrain_epochs
+
+    def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
+        """Return the rounds scaled to a run: about a third of its epochs with the penalty, and half to recover."""
+        n = self.rounds.n
+        ortho = max(1, min(self.ortho_epochs, epochs // (3 * n)))
+        spare = max(0, epochs // 2 - n * ortho)
+        return replace(self, ortho_epochs=ortho, retrain_epochs=min(self.retrain_epochs, spare // max(1, n - 1)))
+
+    def start(self, run: Run) -> Driver:
+        """Check the length of the run and the data; the model is not touched."""
+        return OrthoRegDriver(run, self)
+
+
+def degrees_of_orthogonality(model: nn.Module) -> dict[str, float]:
+    """Σ|diag G| / Σ|G| of every convolution, by module name; 1 is perfectly decorrelated."""
+    convs = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return {name: orthogonality(m.weight.flatten(1)) for name, m in model.named_modules() if isinstance(m, convs)}

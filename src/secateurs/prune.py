@@ -1,0 +1,153 @@
+"""The verbs that join the parts: `plan` chooses the units to keep, `prune` does everything at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from secateurs.allocate import Allocator, Budget, Ranked
+from secateurs.criteria import Criterion, score
+from secateurs.errors import BudgetError, InputError
+from secateurs.evidence import observe
+from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.registry import resolve
+from secateurs.surgery.apply import apply, check_shapes
+from secateurs.surgery.plan import Plan
+from secateurs.surgery.soundness import check_plain, check_sound
+from secateurs.surgery.tensors import duplicate
+
+if TYPE_CHECKING:
+    from secateurs.methods.one_shot import Method
+
+Loss = Callable[[Any, Any], Any]
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A method that also changes the weights which the pruned network starts from."""
+
+    def finish(self, pruned: nn.Module, dense: nn.Module, plan: Plan, *, seed: int) -> None:
+        """Change the pruned network in place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `prune` made: the smaller model, the plan that leads to it from the dense one, and what both cost."""
+
+    model: nn.Module
+    plan: Plan
+    cost_before: Cost
+    cost_after: Cost
+    graph: Graph
+
+    def __str__(self) -> str:
+        before, after = self.cost_before, self.cost_after
+        return "\n".join(
+            f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})"
+            for name, was, now in (
+                ("MACs", before.macs, after.macs),
+                ("parameters", before.params, after.params),
+                ("activation bytes", before.memory, after.memory),
+            )
+        )
+
+
+def plan(
+    graph: Graph,
+    model: nn.Module,
+    criterion: Criterion,
+    budget: Budget,
+    *,
+    allocator: Allocator | None = None,
+    data: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+) -> Plan:
+    """Choose the units to keep: observe what the criterion needs, score every group, allocate the budget.
+
+    Without an allocator all units of the network are ranked together, each score over its group's mean (`Ranked()`).
+    `data` yields (inputs, targets) batches and `loss` takes (outputs, targets); criteria of the weights need neither.
+    Nothing is changed in the model.
+
+    Raises ModelError for a model that cannot be scored, PlanError if the graph is another model's, EvidenceError if
+    the criterion lacks data, BudgetError if the budget cannot be met.
+
+    >>> import torch
+    >>> from secateurs.criteria import Magnitude
+    >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, Magnitude(), Budget(macs=0.5))
+    >>> len(chosen.keep["0"])
+    3
+    """
+    model = check_model(model)
+    check_plain(model)
+    check_shapes(graph.signature, model)
+    _check_budget(budget)
+    if not isinstance(criterion, Criterion):
+        message = (
+            f"{criterion!r} is no criterion. A criterion is a value that scores the units of a group. "
+            "Pass one, such as secateurs.criteria.Magnitude(); names are for prune and the command line."
+        )
+        raise InputError(message)
+    evidence = observe(graph, model, criterion, data=data, loss=loss)
+    scores = score(criterion, graph.groups, evidence)
+    return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
+
+
+def prune(  # noqa: PLR0913 (the one verb that does everything)
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    method: Method | Criterion | str,
+    budget: Budget | None = None,
+    data: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    protect: Iterable[str] = (),
+    seed: int = 0,
+) -> Result:
+    """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
+
+    method: a method of a paper, a bare criterion, or the name of either (`"magnitude"`, `"bn-scale"`, `"epruner"`).
+    budget: what remains; without one, a method of a paper decides how much goes, as in its paper.
+    data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
+    protect names modules whose channels stay. seed is for methods that draw at random.
+
+    Bad models are refused before any work; RecipeError names methods near an unknown one.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    >>> result = prune(net, torch.zeros(1, 4), method="magnitude", budget=Budget(macs=0.5))
+    >>> result.model
+    Sequential(
+      (0): Linear(in_features=4, out_features=3, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=3, out_features=2, bias=True)
+    )
+    >>> print(result)
+    MACs: 36 -> 18 (50.0%)
+    parameters: 44 -> 23 (52.3%)
+    activation bytes: 56 -> 32 (57.1%)
+    """
+    model = check_sound(model)
+    chosen = resolve(method, seed)
+    given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
+    graph = trace(model, example_inputs, protect=protect)
+    if isinstance(chosen, Criterion):
+        found = plan(graph, model, chosen, _check_budget(given), data=data, loss=loss)
+    else:
+        found = Plan.from_keep(graph, chosen.select(graph, model, given, data=data, loss=loss, seed=seed))
+    pruned = apply(found, duplicate(model))
+    if isinstance(chosen, Finishing):
+        chosen.finish(pruned, model, found, seed=seed)
+    return Result(pruned, found, graph.cost(), graph.cost(found), graph)
+
+
+def _check_budget(budget: object) -> Budget:
+    """Refuse anything else: a criterion only ranks, so something has to say how much stays."""
+    if not isinstance(budget, Budget):
+        message = f"budget={budget!r} does not say what remains of what. Pass a Budget, such as Budget(macs=0.5)."
+        raise BudgetError(message)
+    return budget

@@ -1,0 +1,77 @@
+"""Run a model on example inputs, and compare what two models put out, however it is nested."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import TraceError
+from secateurs.running.nested import find_tensors, map_tensors
+from secateurs.running.untouched import untouched
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of one forward."""
+
+
+def moved(call: Call, dtype: torch.dtype, device: torch.device) -> Call:
+    """Copy nested inputs to a device, floating tensors also to a dtype."""
+    return map_tensors(call, lambda t: t.to(device, dtype) if t.is_floating_point() else t.to(device))
+
+
+def output_of(model: nn.Module, call: Call) -> Any:
+    """Run a model in eval mode; random states are put back, so noise in a forward is drawn alike in the next run."""
+    args, kwargs = call
+    with untouched(model), torch.no_grad():
+        return model(*args, **kwargs)
+
+
+def checked_output_of(model: nn.Module, call: Call, dtype: torch.dtype) -> Any:
+    """Run a model as it is; TraceError if it fails or puts out no tensor, so that no plan is blamed for it."""
+    try:
+        output = output_of(model, call)
+    except Exception as error:
+        message = (
+            f"the model did not run in {dtype} on these inputs: {error}. Its forward may fix a type of its own. "
+            "Verify in the type it is made for: verify(..., dtype=torch.float32)."
+        )
+        raise TraceError(message) from error
+    if not find_tensors(output):
+        message = (
+            f"the model's output ({type(output).__name__}) holds no tensor. There is nothing to compare. "
+            "Pass a model that returns tensors, nested as you like."
+        )
+        raise TraceError(message)
+    return output
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Give the largest max|found - expected| / max|expected| over the tensors of two outputs.
+
+    Outputs that differ in kind or shape are infinitely far apart. Both silent (all zero) is an error of 0. A NaN or an
+    infinity has to be in the same place in both.
+
+    >>> relative_error({"y": torch.tensor([1.0, 2.0])}, {"y": torch.tensor([1.0, 4.0])})
+    0.5
+    >>> relative_error(torch.zeros(2), torch.zeros(3))
+    inf
+    """
+    left, right = find_tensors(found), find_tensors(expected)
+    if len(left) != len(right):
+        return float("inf")
+    return max((_error(a, b) for a, b in zip(left, right, strict=True)), default=0.0)
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    wide = torch.complex128 if expected.is_complex() or found.is_complex() else torch.float64
+    a, b = found.detach().to("cpu", wide), expected.detach().to("cpu", wide)
+    finite = torch.isfinite(b)
+    if not torch.equal(finite, torch.isfinite(a)) or not torch.allclose(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    worst, scale = (a[finite] - b[finite]).abs().max().item(), b[finite].abs().max().item()
+    return worst / scale if worst and scale else (float("inf") if worst else 0.0)

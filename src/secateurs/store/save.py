@@ -1,0 +1,147 @@
+"""Save a pruned model and load it back onto its own class: safetensors for weights, JSON for the plan, no pickle.
+
+A saved model is a directory of two files. `model.safetensors` holds every parameter and buffer once; `plan.json` holds
+the plan, with the dense model's tensor names and shapes, and the SHA-256 of the weights. `load` replays the plan on a
+freshly built dense model, so that the result is an ordinary model of the user's own class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import PlanError, StoreError
+from secateurs.graph import check_model
+from secateurs.store.files import read_file, write_files
+from secateurs.store.manifest import Manifest, read_manifest
+from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
+from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
+from secateurs.surgery.plan import Plan
+from secateurs.surgery.soundness import check_plain
+from secateurs.surgery.tensors import differences, named_tensors, shapes
+from secateurs.surgery.transaction import Transaction
+
+WEIGHTS = "model.safetensors"
+PLAN = "plan.json"
+
+
+def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
+    """Save a pruned model, with the plan that led to it from the dense one; return the directory.
+
+    Every parameter and buffer is stored, in its type and memory order, tied ones once. For a network pruned in several
+    steps give the composed plan (`first.then(second)`); for one of the same shape (masked, unstructured) the identity.
+
+    Files are written whole or not at all. Raises StoreError if the model is not what the plan leaves, the directory is
+    not empty (unless `overwrite`), or the disk is full.
+    """
+    model = check_model(model)
+    if problem := differences(plan.signature_after(), shapes(model)):
+        message = (
+            f"this model is not what the plan leaves: {problem}. Load replays the plan on a dense model. "
+            "Save the pruned model with the plan applied to it, composed (first.then(second)) if there were several."
+        )
+        raise StoreError(message)
+    named = named_tensors(model)
+    weights = to_bytes(named)
+    manifest = Manifest(
+        plan=plan,
+        dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in named.items()},
+        aliases=tied(named),
+        orders=layouts(named),
+        states=_extra_states(model),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        size=len(weights),
+    )
+    write_files(Path(directory), {WEIGHTS: weights, PLAN: manifest.to_bytes()}, overwrite=overwrite)
+    return Path(directory)
+
+
+def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
+    """Turn a freshly built dense model into the saved one, in place, and return it.
+
+    Its outputs are those of the saved model, bit for bit. Types are those that were saved; device, mode and
+    `requires_grad` are those of the model given. All files are checked, and every tensor is read, before the model is
+    touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ), for
+    files that are missing, cut off or changed, for an unknown format, and for pickles.
+    """
+    manifest = read_manifest(read_file(Path(directory) / PLAN))
+    weights = read_file(Path(directory) / WEIGHTS)
+    manifest.check(weights)
+    model = check_model(model)
+    plan = manifest.plan
+    if problem := differences(plan.signature, shapes(model)):
+        pruned = not differences(plan.signature_after(), shapes(model))
+        message = (
+            f"the model given is not the one that was saved: {problem}. "
+            + ("It has the pruned shapes already. " if pruned and plan.tensors else "")
+            + "Build the dense model as it was before pruning (same class, same arguments), then load."
+        )
+        raise StoreError(message)
+    saved = from_bytes(weights, manifest.aliases, manifest.orders)
+    with torch.inference_mode(mode=False):
+        swaps = _swaps(model, manifest, saved)
+    try:
+        settings = settings_of(plan, model)
+    except PlanError as error:
+        message = f"the saved plan does not fit the model given: {error} Nothing was loaded."
+        raise StoreError(message) from error
+    with torch.inference_mode(mode=False), torch.no_grad(), Transaction() as transaction:
+        write(transaction, model, swaps, settings)
+        for path, state in manifest.states.items():
+            transaction.restate(model.get_submodule(path), state)
+    return model
+
+
+def load_plan(directory: str | PathLike[str]) -> Plan:
+    """Read the plan of a saved model: what was removed, by name, without its weights."""
+    return read_manifest(read_file(Path(directory) / PLAN)).plan
+
+
+def _swaps(model: nn.Module, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
+    """Pair every tensor of the model with its saved contents, on the model's device."""
+    after = manifest.plan.signature_after()
+    found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in saved.items()}
+    problem = differences(after, found) or ("types differ" if types != manifest.dtypes else "")
+    if problem:
+        message = f"plan.json and the weights file do not agree: {problem}. Nothing was loaded. Save the model again."
+        raise StoreError(message)
+    named = named_tensors(model)
+    check_plain(model)
+    refuse_shared_memory(model, named)
+    other_names = tied(named)
+    for other, name in other_names.items():
+        if saved[other] is not saved[name] and not saved[other].equal(saved[name]):
+            message = (
+                f"{name} and {other} are one tensor in the model given, and were two different ones when saved. "
+                "One of them would be lost. Build the model without this tie, then load."
+            )
+            raise StoreError(message)
+    return [Swap(t, saved[name].to(t.device, copy=True), None) for name, t in named.items() if name not in other_names]
+
+
+def _extra_states(model: nn.Module) -> dict[str, Any]:
+    """Give what modules hand out beside their tensors, if JSON can hold it."""
+    states: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            state = module.get_extra_state()
+            try:
+                faithful = json.loads(json.dumps(state)) == state
+            except (TypeError, ValueError):
+                faithful = False
+            if not faithful:
+                message = (
+                    f"module {path!r} keeps extra state of type {type(state).__name__}, which JSON cannot hold. "
+                    "Only a pickle could, and it would run code when read. Return numbers, strings, lists and dicts."
+                )
+                raise StoreError(message)
+            states[path] = state
+    return states
