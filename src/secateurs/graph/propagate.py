@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from secateurs.graph.labels import ANY, FIXED, Follow, Fresh, Lab, Space
+from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,6 +75,7 @@ class Propagation:
         self.left_out: list[tuple[Labels, Op]] = []
         self.inexact_at: list[tuple[Labels, Op]] = []
         self.follows: list[Follow] = []
+        self.equals: list[Equal] = []
         self.roles: dict[tuple[str, int], str] = {}
         self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
         self.tape: Tape
@@ -249,7 +250,11 @@ class Propagation:
 
     def follow(self, attribute: str, labels: Labels) -> None:
         """The current module's attribute counts the survivors of these labels."""
-        self.follows.append(Follow(self.op.module, attribute, labels))
+        self.follows.append(Follow(self.op.module, attribute, labels, (self.turn, self.index)))
+
+    def equal(self, left: Labels, right: Labels) -> None:
+        """These axes keep equally many entries: the code takes the one's size for the other's."""
+        self.equals.append(Equal(left, right, (self.turn, self.index)))
 
     def fail(self, why: str) -> None:
         """Checking found a difference."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.graph.fitting import fitting
+from secateurs.graph.integers import held, rebuilt
 from secateurs.graph.label_arrays import chosen
 from secateurs.graph.labels import ANY, Choices, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
@@ -41,7 +43,7 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
     for f in units.follows:
         of = units.units(f.labels)
         count = int(chosen(keep, of).sum())
-        old = getattr(modules[f.module], f.attribute)
+        old = held(modules[f.module], f.attribute)
         value = (count,) if isinstance(old, (tuple, list)) else count
         if values.setdefault((f.module, f.attribute), value) != value:
             raise Misaligned(
@@ -52,12 +54,32 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
 
 def follow_patches(units: Units, view: View, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
     """(id of a module, attribute) -> value that the twin needs to run narrower."""
-    values = follow_values(units, view.modules, keep)
-    patches = {(id(view.modules[path]), name): value for (path, name), value in values.items()}
-    for path, module in view.modules.items():
-        if isinstance(module, nn.RMSNorm) and (f"{path}.weight", 0) in kept:
-            patches[id(module), "normalized_shape"] = (len(kept[f"{path}.weight", 0]),)
-    return patches
+    places: dict[str, dict[str, Any]] = {}
+    for (path, place), value in follow_values(units, view.modules, keep).items():
+        places.setdefault(path, {})[place] = value
+    for path in {name.rpartition(".")[0] for name, _ in kept}:
+        if path in view.modules:
+            places[path] = _fitted(view, path, kept, places.get(path, {}))
+    return {
+        (id(view.modules[path]), name): value
+        for path, found in places.items()
+        for name, value in rebuilt(view.modules[path], found).items()
+    }
+
+
+def _fitted(view: View, path: str, kept: Any, follows: dict[str, Any]) -> dict[str, Any]:
+    """What `apply` would write into a module whose tensors shrink."""
+    module = view.modules[path]
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        first = f"{path}.{name}" if path else name
+        first = view.aliases.get(first, first)
+        if first not in view.tensors:
+            return None
+        shape = view.tensors[first].shape
+        return tuple(len(kept[first, d]) if (first, d) in kept else n for d, n in enumerate(shape))
+
+    return {**fitting(module, shape_of, lambda name: follows.get(name, getattr(module, name))), **follows}
 
 
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateurs.graph.integers import whole_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
@@ -62,9 +64,7 @@ class View:
             return None if name else {}
         if name:
             return getattr(module, name, None)
-        if _is_torchs(type(module)):
-            return {}
-        return {k: v for k, v in vars(module).items() if type(v) is int and v > 1}
+        return whole_numbers(module)
 
 
 def held_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
