@@ -211,10 +211,13 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
     if together < count:
         return Refuted(f"the forward takes another path at {reference.ops[together].where}", turn, together)
     if shrunk.error is not None:
-        last = max(len(shrunk.ops) - 1, 0)
-        at = shrunk.ops[last].where if shrunk.ops else "the start"
+        # An operator may fail before it is dispatched: it is the one that came next when the whole network ran.
+        failed = len(shrunk.ops) - 1 if shrunk.ops and shrunk.ops[-1].out is None else len(shrunk.ops)
+        failed = min(failed, len(reference.ops) - 1)
         return Refuted(
-            f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {at}", turn, min(last, count - 1)
+            f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {reference.ops[failed].where}",
+            turn,
+            failed,
         )
     if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
         return Refuted("the forward runs another number of operators on a narrower network", turn, count - 1)

@@ -43,6 +43,7 @@ class Conflict(NamedTuple):
     why: str
     turn: int
     index: int
+    units: NDArray[np.int64]
 
 
 def equalities(follows: Iterable[Follow], equals: Iterable[Equal]) -> Iterator[tuple[Any, Any, Any, str]]:
@@ -62,7 +63,8 @@ def tie(units: Units) -> tuple[list[Bond], Conflict | None]:
     for left, right, at, what in equalities(units.follows, units.equals):
         if not book.enter(left, right, at, what):
             op = units.tapes[at[0]].ops[at[1]]
-            return [], Conflict(f"{what} would have to be two numbers at once, at {op.where}", *at)
+            both = np.concatenate([units.units(left), units.units(right)])
+            return [], Conflict(f"{what} would have to be two numbers at once, at {op.where}", *at, both)
     return book.bonds()
 
 
@@ -152,7 +154,8 @@ class _Book:
             at = min(self.at[g] for g in groups)
             where = self.units.tapes[at[0]].ops[at[1]].where
             if most < 1:
-                return [], Conflict(f"no group tied by the sizes at {where} could lose a unit", *at)
+                of = np.flatnonzero(np.isin(self.units.group_of, groups))
+                return [], Conflict(f"no group tied by the sizes at {where} could lose a unit", *at, of)
             found.append(Bond(tuple(groups), step, most, where))
         return found, None
 

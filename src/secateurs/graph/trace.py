@@ -130,7 +130,8 @@ class _Finder:
         for attempt in range(_ROUNDS):
             units = self._collect()
             if units.conflict is not None:
-                self._correct(units, Refuted(*units.conflict), None, attempt)
+                why, turn, index, _ = units.conflict
+                self._correct(units, Refuted(why, turn, index), None, attempt)
                 continue
             if not units.counts.size:
                 return units
@@ -199,7 +200,9 @@ class _Finder:
             ):
                 return
         guilty = np.flatnonzero(units.group_of >= 0)
-        if keep is not None and attempt < _ROUNDS - 2:
+        if units.conflict is not None:
+            guilty = np.intersect1d(guilty, units.conflict.units)
+        elif keep is not None and attempt < _ROUNDS - 2:
             guilty = np.flatnonzero(np.isin(units.group_of, self._narrowed(units, keep)))
             if attempt < _PATIENCE and self._advance(units, guilty, verdict.turn, index):
                 return
