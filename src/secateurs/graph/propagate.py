@@ -80,7 +80,7 @@ class Propagation:
         self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
         self.tape: Tape
         self.op: Op
-        self.index = 0
+        self.index = self.entered = 0
         self._plain: dict[int, tuple[Labels, bool]] = {}
 
     # --- running ---
@@ -89,7 +89,10 @@ class Propagation:
         """Apply the rule of every operator of a tape, in order."""
         self.tape = tape
         self.turn += 1
+        inside = None
         for self.index, self.op in enumerate(tape.ops):
+            if self.op.module != inside:
+                inside, self.entered = self.op.module, self.index
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
             RULES.get(self.op.func, _unruled)(self, self.op)
@@ -241,7 +244,13 @@ class Propagation:
 
     def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
         """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
-        return self.choices.take((self.turn, self.index, kind), (*self.op.key, kind), labels, options)
+        place = (*self.op.key, self.index - self.entered if self.in_attention else 0, kind)
+        return self.choices.take((self.turn, self.index, kind), place, labels, options)
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether this is torch's own multi-head attention: one line of the user's runs all of it."""
+        return self.attribute(self.op.module, "_qkv_same_embed_dim") is not None
 
     def hint(self, k: int = 0) -> Any:
         """Checking: the axes that result `k` of the current operator should have."""

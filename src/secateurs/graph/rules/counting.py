@@ -75,6 +75,10 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
         alone += ways
         products = [dims for dims in [(), *some] if int(np.prod([sizes[j] for j in dims])) * sizes[k] in near]
         tied += [way._replace(tied=dims) for way in reversed(ways) for dims in products]
+    if p.in_attention:  # its heads are counted by `num_heads`, and its widths read off the query
+        tied = [way for way in tied if not way.attributes]
+        by_head = [way for way in alone if ("num_heads", 1) in way.attributes]
+        return [*by_head, *tied, *alone] if by_head else [*tied, *alone]
     return alone + tied
 
 

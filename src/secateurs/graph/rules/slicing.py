@@ -69,6 +69,8 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
     options += ["free, attributes follow"] * bool(lengths) + ["free, bounds follow"] * (len(bounds_) > len(lengths))
     tied = _tied(p, labels, cuts)
     options += ["free, widths follow"] * bool(tied) + ["tie, widths follow"] * bool(tied and even) + ["fixed"]
+    if p.in_attention and tied:
+        options.insert(0, "free, widths follow")
     option = p.choose("cut", labels, options)
     if option == "fixed":
         p.guard(labels, "its units are cut at fixed positions")
