@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import ClassVar
 
 import pytest
 import torch
@@ -221,7 +222,7 @@ def test_a_method_chooses_by_itself():
 
     class First:
         reference = "nobody"
-        needs = ()
+        needs: ClassVar = {}
 
         def finish(self, pruned, dense, plan, *, seed):
             pruned.head.bias.data.copy_(2 * dense.head.bias.data)
