@@ -42,7 +42,7 @@ COSTS = {  # million parameters, million multiply-accumulates: EPruner's README 
 
 @pytest.mark.parametrize("name", COSTS)
 def test_costs_are_what_papers_compare_with(name):
-    """Parameters and multiply-accumulates agree with the papers' dense networks to two percent (some counters add norms)."""
+    """Parameters and multiply-accumulates agree with the papers' dense networks to 2 % (some counters add norms)."""
     model = models.build(name, in_channels=3, num_classes=10).eval()
     cost = sct.trace(model, torch.zeros(1, 3, 32, 32)).cost()
 
