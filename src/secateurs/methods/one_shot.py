@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,19 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.evidence.kinds import Needs
 from secateurs.graph import Graph, Group
-
-Keep = dict[str, Ints]
-Loss = Callable[[Any, Any], Any]
-Scope = Literal["coupled", "uncoupled"]
-"""Which groups may lose units: all, or those that one operator alone produces.
-
-The default of every method is what its authors pruned: "uncoupled" where the paper leaves residual streams whole (CCP,
-EPruner, FOAD), "coupled" where it prunes them too."""
+from secateurs.types import Keep, Loss, Scope
 
 
 @runtime_checkable

@@ -20,10 +20,7 @@ from secateurs.session.history import Event, History
 from secateurs.session.processes import Ranks
 from secateurs.session.schedule import Clock
 from secateurs.surgery import Plan, apply, grow
-
-Loss = Callable[[Any, Any], Any]
-Ints = NDArray[np.int64]
-Picked = Mapping[str, Sequence[int] | Ints]
+from secateurs.types import Ints, Loss, Picked
 
 
 @dataclass(eq=False)

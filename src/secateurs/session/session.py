@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError, SessionError
-from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.graph import Cost, Graph, trace
+from secateurs.network import Network
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import (
     all_finite,
@@ -25,9 +26,10 @@ from secateurs.session.checks import (
 )
 from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
-from secateurs.session.run import Loss, Run
+from secateurs.session.run import Run
 from secateurs.session.schedule import Clock
 from secateurs.surgery import Plan
+from secateurs.types import Loss
 
 _SESSIONS: weakref.WeakKeyDictionary[Optimizer, Session] = weakref.WeakKeyDictionary()
 
@@ -73,10 +75,11 @@ class Session:
             )
         clock = Clock(steps_per_epoch, epochs)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel)
-        inner = check_model(model)
+        network = Network.of(model)
+        inner = network.model
         self.method = method
         asked = Budget(params=1.0) if budget is None else budget
-        self._run = Run(inner, trace(inner, example_inputs, protect=protect), asked, clock)
+        self._run = Run(inner, trace(network, example_inputs, protect=protect), asked, clock)
         self._run.example, self._run.data, self._run.loss, self._run.seed = example_inputs, data, loss, seed
         self._run.bound = budget is not None
         self._run.shrinks = (not parallel and self._run.ranks.size == 1) if shrink is None else shrink
@@ -182,7 +185,7 @@ class Session:
             self._handles += [one.register_step_pre_hook(hooks.before), one.register_step_post_hook(hooks.after)]
             _SESSIONS[one] = self
         run.optimizers = tuple(inner)
-        run.followers = tuple(check_model(m) for m in ([ema] if isinstance(ema, nn.Module) else ema))
+        run.followers = tuple(Network.of(m).model for m in ([ema] if isinstance(ema, nn.Module) else ema))
         run.rebuild()
         self._driver.attached()
         return self

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from secateurs.types import Floats, Ints
 
 _ARRAYS = ("own", "following", "running", "weight", "streak", "grace")
 _NUMBERS = ("pruned_at", "grown_at", "growths", "saturated")

@@ -15,7 +15,8 @@ from secateurs.evidence import Activations, Needs, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
-from secateurs.methods.one_shot import Keep, Loss, Scope, check_words, named, part_of, ranked
+from secateurs.methods.one_shot import check_words, named, part_of, ranked
+from secateurs.types import Keep, Loss, Scope
 
 Order = Literal["stored", "energy"]
 

@@ -11,8 +11,8 @@ from secateurs.methods.greg.growth import Growth
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
-Scope = Literal["coupled", "uncoupled"]
 Unit = Literal["filter", "weight"]
 
 REFERENCE = (

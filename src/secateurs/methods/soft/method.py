@@ -22,9 +22,9 @@ from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.schedule import Asymptotic, Constant, ExponentialDecay, Schedule, ToZero
 from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
 Unit = Literal["filter", "weight"]
-Scope = Literal["coupled", "uncoupled"]
 
 
 class AbstractSoft(ABC):
