@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -77,7 +77,7 @@ class Table(dict[Any, Rule]):
                 if isinstance(given, Composition):
                     self.compositions[one] = given.function
                 else:
-                    self[one] = cast("Rule", given)
+                    self[one] = given
 
     def __missing__(self, operator: Any) -> Rule:
         found = RULES.get(operator) or NAMED_RULES.get(operator.name()) or self._otherwise(operator)
