@@ -50,7 +50,7 @@ def resolve(method: object, seed: int = 0) -> Criterion | Method:
     """
     from secateurs.methods.one_shot import Method
 
-    value = _by_name(method, seed) if isinstance(method, str) else method
+    value = by_name(method, seed) if isinstance(method, str) else method
     if isinstance(value, type):
         message = f"{value.__name__} is a class, not a method with its settings. Write {value.__name__}()."
         raise RecipeError(message)
@@ -59,14 +59,15 @@ def resolve(method: object, seed: int = 0) -> Criterion | Method:
     if is_dataclass(value):
         message = (
             f"{type(value).__name__} does not choose in one shot: it prunes while the model trains. "
-            "Drive it from your training loop with secateurs.Session(model, method, budget, example_inputs, ...)."
+            "Drive it from your training loop with secateurs.Session(model, example_inputs, method=..., budget=...)."
         )
         raise RecipeError(message)
     message = f"{value!r} is no method. Pass a method, a criterion, or a name: {', '.join(sorted(registry()))}."
     raise RecipeError(message)
 
 
-def _by_name(name: str, seed: int) -> object:
+def by_name(name: str, seed: int = 0) -> object:
+    """Make the criterion or method of a name, with its default settings."""
     known = registry()
     if name not in known:
         message = f"no method or criterion is called {name!r}: {near(name, known)}"

@@ -13,6 +13,8 @@ from secateurs.methods.increg import IncReg
 from secateurs.methods.one_shot import Method
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+from secateurs.methods.sparse import DepGraph, NetworkSlimming
+from secateurs.session.sparsify import Gradual
 
 __all__ = [
     "ASFP",
@@ -23,14 +25,17 @@ __all__ = [
     "SRFP",
     "AdaptivePruning",
     "Curvature",
+    "DepGraph",
     "EPruner",
     "GReg1",
     "GReg2",
     "Gate",
+    "Gradual",
     "GroupFisher",
     "IncReg",
     "Initialisation",
     "Method",
+    "NetworkSlimming",
     "Order",
     "OrthoReg",
     "Preference",
