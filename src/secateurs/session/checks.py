@@ -58,8 +58,8 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[st
     named = dict(model.named_parameters())
     if not any(id(p) in held for p in named.values()):
         raise InputError(
-            f"{type(optimizer).__name__} holds none of the model's parameters. It was built for another model, or for a "
-            "copy of this one, and the session would wait for steps that never move this model. "
+            f"{type(optimizer).__name__} holds none of the model's parameters. It was built for another model, or for "
+            "a copy of this one, and the session would wait for steps that never move this model. "
             "Build it from model.parameters() of the model that was given to Session."
         )
     absent = [n for n in dict.fromkeys(written) if n in named and named[n].requires_grad and id(named[n]) not in held]

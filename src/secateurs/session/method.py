@@ -1,4 +1,4 @@
-"""Interface between `Session` and a training-time method: settings (`TrainingMethod`) create per-run state (`Driver`)."""
+"""Interface between `Session` and a training-time method: settings (`TrainingMethod`) create the run's `Driver`."""
 
 from __future__ import annotations
 

@@ -104,7 +104,9 @@ class Session:
     def __repr__(self) -> str:
         """One line: method, position, phase, and how the schedule was fitted."""
         run, note = self._run, f"; {self.note}" if self.note else ""
-        return f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
+        return (
+            f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
+        )
 
     # --- reading ---
 
@@ -225,8 +227,8 @@ class Session:
         lacking = self._driver.missing()
         if lacking is not None:
             raise SessionError(
-                f"after {run.step} of {run.clock.total} steps the network is not pruned: {lacking}. The session goes on. "
-                "Train on, or call finish(early=True) to decide from the present scores."
+                f"after {run.step} of {run.clock.total} steps the network is not pruned: {lacking}. The session goes "
+                "on. Train on, or call finish(early=True) to decide from the present scores."
             )
         self._driver.shrink()
         self.detach()

@@ -191,7 +191,11 @@ class GradualDriver(Driver):
 
     @override
     def missing(self) -> str | None:
-        return None if self._done else f"{self._round} of {self._how.rounds} rounds are done, the last at step {self._steps[-1]}"
+        return (
+            None
+            if self._done
+            else f"{self._round} of {self._how.rounds} rounds are done, the last at step {self._steps[-1]}"
+        )
 
     def _cut(self, number: int, why: str) -> None:
         run, how = self._run, self._how

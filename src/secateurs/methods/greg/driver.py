@@ -26,7 +26,7 @@ class GrowingDriver(Driver):
         if options.steps > run.clock.total:
             why = "its penalty grows by fixed rises, then stabilises"
             raise too_short(type(options).__name__, options.steps, run.clock.total, why)
-        self._how = options
+        self._how, self._penalty = options, penalty
         units = find_units(run, options.unit, options.scope, options.remove, up=True, roles=penalty.roles)
         self._applied = Applied(penalty, units)
         self._stable = 0
@@ -56,8 +56,8 @@ class GrowingDriver(Driver):
             self._note_choice("the smallest mean magnitudes after picking")
             self._run.note("phase", "the units are picked; their penalty grows")
         if before != "grown" == after.phase:
-            penalty = self._applied.penalty
-            highest = max(after.rises) * penalty.growth.step + penalty.picked_factor(after.picks)
+            picked = self._penalty.picked_factor(after.picks)
+            highest = max(after.rises) * self._penalty.growth.step + picked
             self._run.note("phase", f"factors up to {highest:.3g}; stabilising")
 
     @override
@@ -71,7 +71,7 @@ class GrowingDriver(Driver):
     def conclude(self, *, early: bool) -> None:
         if early and not self._done:
             if self.phase == "picking":
-                self._applied.state = self._applied.penalty.choose(self._applied.units, self._applied.state)
+                self._applied.state = self._penalty.choose(self._applied.units, self._applied.state)
                 self._note_choice("finished early, by the present magnitudes")
             self._remove("finished early")
 

@@ -24,7 +24,8 @@ class OrthoReg:
 
     Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
     ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
-    of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many rounds the paper's tables use, and its learning rates under Adam, are
+    of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many
+    rounds the paper's tables use, and its learning rates under Adam, are
     unknown. strength is 1e-2 (VGG, ResNet) or 1e-3 (MobileNet).
 
     >>> OrthoReg().epochs, OrthoReg(rounds=2).epochs

@@ -104,7 +104,7 @@ class SRFP(SFP):
 
 @dataclass(frozen=True)
 class ASRFP(SFP):
-    """Asymptotic softer filter pruning: the rate grows as in ASFP and the factor decays as in SRFP (L. Cai et al. 2020).
+    """Asymptotic softer filter pruning: the rate grows as in ASFP and the factor decays as in SRFP (Cai et al. 2020).
 
     With ExponentialDecay(start=0) it is ASFP.
 
