@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,17 +12,16 @@ from secateurs.allocate import Allocator, Budget, Ranked
 from secateurs.criteria import Criterion, score
 from secateurs.errors import BudgetError, InputError
 from secateurs.evidence import observe
-from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.graph import Cost, Graph, trace
+from secateurs.network import Network
 from secateurs.registry import resolve
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.soundness import check_plain, check_sound
 from secateurs.surgery.tensors import duplicate
+from secateurs.types import Loss
 
 if TYPE_CHECKING:
     from secateurs.methods.one_shot import Method
-
-Loss = Callable[[Any, Any], Any]
 
 
 @runtime_checkable
@@ -58,7 +57,7 @@ class Result:
 
 def plan(
     graph: Graph,
-    model: nn.Module,
+    model: nn.Module | Network,
     criterion: Criterion,
     budget: Budget,
     *,
@@ -82,9 +81,8 @@ def plan(
     >>> len(chosen.keep["0"])
     3
     """
-    model = check_model(model)
-    check_plain(model)
-    check_shapes(graph.signature, model)
+    network = Network.of(model)
+    check_shapes(graph.signature, network)
     _check_budget(budget)
     if not isinstance(criterion, Criterion):
         message = (
@@ -92,13 +90,13 @@ def plan(
             "Pass one, such as secateurs.criteria.Magnitude(); names are for prune and the command line."
         )
         raise InputError(message)
-    evidence = observe(graph, model, criterion, data=data, loss=loss)
+    evidence = observe(graph, network, criterion, data=data, loss=loss)
     scores = score(criterion, graph.groups, evidence)
     return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
 
 
 def prune(  # noqa: PLR0913 (the one verb that does everything)
-    model: nn.Module,
+    model: nn.Module | Network,
     example_inputs: Any,
     *,
     method: Method | Criterion | str,
@@ -131,17 +129,17 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     parameters: 44 -> 23 (52.3%)
     activation bytes: 56 -> 32 (57.1%)
     """
-    model = check_sound(model)
+    network = Network.of(model).with_values
     chosen = resolve(method, seed)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
-    graph = trace(model, example_inputs, protect=protect)
+    graph = trace(network, example_inputs, protect=protect)
     if isinstance(chosen, Criterion):
-        found = plan(graph, model, chosen, _check_budget(given), data=data, loss=loss)
+        found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, model, given, data=data, loss=loss, seed=seed))
-    pruned = apply(found, duplicate(model))
+        found = Plan.from_keep(graph, chosen.select(graph, network.model, given, data=data, loss=loss, seed=seed))
+    pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
-        chosen.finish(pruned, model, found, seed=seed)
+        chosen.finish(pruned, network.model, found, seed=seed)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph)
 
 

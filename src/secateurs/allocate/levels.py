@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secateurs.allocate.budget import Budget
 from secateurs.graph.groups import Group
-
-Ints = NDArray[np.int64]
+from secateurs.types import Ints
 
 
 class Costs(Protocol):

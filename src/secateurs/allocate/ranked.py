@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed, Ints, levels
+from secateurs.allocate.levels import Costed, levels
 from secateurs.allocate.normalise import ByMean, Normaliser
-from secateurs.allocate.steps import Floats, Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import checked, kept, meet, removal_order
+from secateurs.types import Floats, Ints, Keep
 
 
 @dataclass(frozen=True)

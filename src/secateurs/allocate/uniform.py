@@ -9,7 +9,8 @@ from torch import Tensor
 
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import Costed, levels
-from secateurs.allocate.steps import Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import checked, kept, meet, removal_order
+from secateurs.types import Keep
 
 
 @dataclass(frozen=True)

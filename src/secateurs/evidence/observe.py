@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -15,10 +15,10 @@ from torch.func import functional_call  # pyright: ignore[reportUnknownVariableT
 from secateurs.errors import EvidenceError, InputError, near
 from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Weights, describe
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
-from secateurs.graph.refuse import check_model, check_values
-from secateurs.graph.twin import held_tensors
-from secateurs.running.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
+from secateurs.network import Network
+from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
 from secateurs.running.untouched import device_of, untouched
+from secateurs.types import Loss
 
 
 class Traced(Sited, Protocol):
@@ -46,11 +46,11 @@ class Asks(Protocol):
 
 def observe(
     graph: Traced,
-    model: nn.Module,
+    model: nn.Module | Network,
     needs: Asks | Iterable[Need],
     *,
     data: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
+    loss: Loss | None = None,
     batches: int | None = None,
     groups: Collection[str] | None = None,
 ) -> Evidence:
@@ -69,8 +69,8 @@ def observe(
         if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients):
             msg = f"{who} needs {describe(need)}, which is no evidence. {_KINDS}"
             raise EvidenceError(msg)
-    model = check_model(model)
-    weights = read_weights(graph, model)
+    network = Network.of(model)
+    weights = read_weights(graph, network)
     found: dict[Need, Any] = {Weights: weights} if Weights in asked else {}
     costly = [need for need in asked if need is not Weights]
     if costly:
@@ -84,7 +84,7 @@ def observe(
             )
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
-        work = Pass(model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
+        work = Pass(network.model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
         found |= work.over(islice(data, batches), costly)
     return Evidence(MappingProxyType(found))
 
@@ -92,11 +92,10 @@ def observe(
 _KINDS = "List Weights, Gradients, Activations(...) or GateGradients(...)."
 
 
-def read_weights(graph: Traced, model: nn.Module) -> Weights:
+def read_weights(graph: Traced, network: Network) -> Weights:
     """Return views of all tensors by canonical name, after checking names, shapes, and that parameters are finite."""
     signature, aliases = graph.signature, graph.aliases
-    parameters, buffers = held_tensors(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in (parameters | buffers).items()}
+    shapes = network.shapes
     for name in sorted(shapes.keys() | signature.keys()) if shapes != signature else ():
         have, traced = shapes.get(name), signature.get(name)
         if have is None or traced is None or have != tuple(traced):
@@ -105,9 +104,8 @@ def read_weights(graph: Traced, model: nn.Module) -> Weights:
                 "from the wrong entries. Trace this model anew, or pass the model that was traced."
             )
             raise InputError(msg)
-    tensors = {n: t.detach() for n, t in (parameters | buffers).items() if n not in aliases}
-    check_values(parameters | buffers)
-    return Weights(MappingProxyType(tensors), frozenset(buffers.keys() & tensors.keys()))
+    tensors = {n: t.detach() for n, t in network.with_values.named.items() if n not in aliases}
+    return Weights(MappingProxyType(tensors), frozenset(network.buffers.keys() & tensors.keys()))
 
 
 def _of(shape: tuple[int, ...] | None) -> str:

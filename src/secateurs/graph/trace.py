@@ -13,9 +13,8 @@ from secateurs.graph.grouping import gather
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation, tensors
 from secateurs.graph.prove import collect_results, disprove
-from secateurs.graph.refuse import check_model
 from secateurs.graph.source import Source, differs_in_training
-from secateurs.graph.twin import View
+from secateurs.network import Network
 from secateurs.running.nested import as_call, find_tensors
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ _BY_SIZE = ("cut", "split", "factory")
 _SHARES = (0.45, 0.75, 0.6, 0.35, 0.85)
 
 
-def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ()) -> Graph:
+def trace(model: nn.Module | Network, example_inputs: Any, *, protect: Iterable[str] = ()) -> Graph:
     """Find every group of channels that must be removed together, and prove on a shrunken twin that removal is right.
 
     The model runs once on the meta device (or on real tensors where its code needs values), in eval mode; where its
@@ -52,8 +51,7 @@ def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ())
     >>> graph.cost().params
     516
     """
-    model = check_model(model)
-    view = View(model)
+    view = Network.of(model)
     shielded = _prefixes(view, protect)
     source, tapes, notes = _record(view, example_inputs)
     finder = _Finder(view, source, tapes, shielded)
@@ -62,7 +60,7 @@ def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ())
     return Graph(units, source, facts)
 
 
-def _prefixes(view: View, protect: Iterable[str]) -> tuple[str, ...]:
+def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
     if isinstance(protect, str):
         raise InputError(
             f"protect must be a list of module names, not the string {protect!r}: write protect=[{protect!r}]."
@@ -74,7 +72,7 @@ def _prefixes(view: View, protect: Iterable[str]) -> tuple[str, ...]:
     return tuple(protect)
 
 
-def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[str]]:
+def _record(view: Network, example_inputs: Any) -> tuple[Source, list[Tape], list[str]]:
     args, kwargs = as_call(example_inputs)
     if not find_tensors((args, kwargs)):
         raise InputError(
@@ -109,7 +107,7 @@ def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[s
 class _Finder:
     """Label, try, and correct until the shrunken twin holds."""
 
-    def __init__(self, view: View, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
+    def __init__(self, view: Network, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
         self.view = view
         self.source = source
         self.tapes = tapes

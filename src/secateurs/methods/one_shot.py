@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError
 from secateurs.evidence.kinds import Need
 from secateurs.graph import Graph, Group
-
-Keep = dict[str, Ints]
-Loss = Callable[[Any, Any], Any]
-Scope = Literal["coupled", "uncoupled"]
-"""Which groups may lose units: all, or those that one operator alone produces."""
+from secateurs.types import Keep, Loss, Scope
 
 
 @runtime_checkable

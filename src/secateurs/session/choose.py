@@ -16,7 +16,8 @@ from secateurs.criteria import Criterion, score
 from secateurs.evidence import observe
 from secateurs.graph import Graph
 from secateurs.session.run import Run
-from secateurs.session.scope import Scope, needed_budget
+from secateurs.session.scope import needed_budget
+from secateurs.types import Scope
 
 Allocate = Callable[[Mapping[str, Tensor], Costed, Budget], Mapping[str, NDArray[np.int64]]]
 

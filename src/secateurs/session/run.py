@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +23,7 @@ from secateurs.session.processes import Ranks
 from secateurs.session.schedule import Clock, Position
 from secateurs.session.silence import Silence
 from secateurs.surgery import Plan, apply, grow
-
-Loss = Callable[[Any, Any], Any]
-Ints = NDArray[np.int64]
-Picked = Mapping[str, Sequence[int] | Ints]
+from secateurs.types import Ints, Loss, Picked
 
 
 @dataclass(eq=False)

@@ -19,11 +19,9 @@ from secateurs.graph.groups import Role
 from secateurs.session.flat_units import Ledger, Rows
 from secateurs.session.run import Run
 from secateurs.session.schedule import count, count_up
+from secateurs.types import Scope
 
 Unit = Literal["filter", "column", "weight"]
-
-Scope = Literal["coupled", "uncoupled"]
-"""Which groups lose filters: all ("coupled", the default), or those that one operator alone writes ("uncoupled")."""
 
 Rates = float | Mapping[str, float]
 """`remove=`: the share of its units that every group loses, or that each named group loses (the others lose none)."""

@@ -12,16 +12,18 @@ from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError, ScheduleError, SessionError
-from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.graph import Cost, Graph, trace
+from secateurs.network import Network
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import changes, check_budget, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.processes import Ranks
-from secateurs.session.run import Loss, Run
+from secateurs.session.run import Run
 from secateurs.session.schedule import Clock
 from secateurs.session.step_hooks import StepHooks, all_finite, drop_step, gradients, neutralise
 from secateurs.surgery import Plan
+from secateurs.types import Loss
 
 _SESSIONS: weakref.WeakKeyDictionary[Optimizer, Session] = weakref.WeakKeyDictionary()
 
@@ -65,10 +67,10 @@ class Session:
         clock = Clock(steps_per_epoch, epochs)
         budget = check_budget(budget)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
-        inner = check_model(model)
+        network = Network.of(model)
         self._run = Run(
-            model=inner,
-            graph=trace(inner, example_inputs, protect=protect),
+            model=network.model,
+            graph=trace(network, example_inputs, protect=protect),
             budget=budget,
             clock=clock,
             example=example_inputs,
@@ -95,11 +97,9 @@ class Session:
             fitted = method.fitted(run.clock.steps_per_epoch, run.clock.epochs)
             if strict or fitted == method:
                 raise
-        driver = fitted.start(run)
-        changed = changes(method, fitted)
-        self.note = f"schedule fitted to {run.clock.total} steps: {changed}"
+        self.note = f"schedule fitted to {run.clock.total} steps: {changes(method, fitted)}"
         run.note("schedule", f"{type(method).__name__}'s {self.note}")
-        return fitted, driver
+        return fitted, fitted.start(run)
 
     def __repr__(self) -> str:
         """One line: method, position, phase, and how the schedule was fitted."""
@@ -195,7 +195,7 @@ class Session:
             self._handles += StepHooks(self._before, self._after if at == 0 else None).register(one)
             _SESSIONS[one] = self
         run.optimizers = tuple(inner)
-        run.followers = tuple(check_model(m) for m in ([ema] if isinstance(ema, nn.Module) else ema))
+        run.followers = tuple(Network.of(m).model for m in ([ema] if isinstance(ema, nn.Module) else ema))
         run.rebuild()
         self._driver.attached()
         return self

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.graph import Group
+from secateurs.types import Ints, Mask
 
-Ints = NDArray[np.int64]
 
 
 class Silence:
@@ -33,7 +32,7 @@ class Silence:
         self.held = {name: _cut(mask, kept.get(name, {})) for name, mask in self.held.items()}
 
     def rebuild(
-        self, groups: tuple[Group, ...], alive: Mapping[str, NDArray[np.bool_]], tensors: Mapping[str, Tensor]
+        self, groups: tuple[Group, ...], alive: Mapping[str, Mask], tensors: Mapping[str, Tensor]
     ) -> None:
         """Gather, per tensor, the product of what its dimensions lost and of its held mask."""
         masks: dict[str, list[Tensor]] = {}

@@ -34,7 +34,8 @@ from secateurs.session.method import Driver
 from secateurs.session.penalty import Applied, Penalty
 from secateurs.session.run import Run
 from secateurs.session.schedule import Cubic, Schedule
-from secateurs.session.scope import Scope, Units, needed_budget
+from secateurs.session.scope import Units, needed_budget
+from secateurs.types import Scope
 
 
 @dataclass(frozen=True)

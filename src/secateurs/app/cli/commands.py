@@ -1,6 +1,7 @@
 """The commands: each takes its flags, and shows its help or does its work."""
 
 import sys
+from textwrap import fill
 
 from rich.console import Console
 
@@ -41,8 +42,8 @@ INSPECT = f"""\
 usage: secateurs inspect MODEL [FLAGS]
 
 Show what can be removed from a network, what cannot and why, and what one forward pass costs. Weights do not matter.
-MODEL is {", ".join(models.NAMES[:-1])},
-or {models.NAMES[-1]}.
+MODEL is one of
+{fill(", ".join(models.NAMES), width=100, break_on_hyphens=False)}.
 
 example:
   secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224

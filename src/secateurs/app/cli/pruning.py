@@ -15,7 +15,7 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import table
-from secateurs.app.training import Loaders, Optimisation
+from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError
 from secateurs.session import TrainingMethod
@@ -131,7 +131,7 @@ def _check_numbers(recipe: Recipe) -> None:
         if getattr(recipe, name) < bound:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} {getattr(recipe, name)} is too few; give a whole number of {bound} or more")
-    Optimisation(recipe.train_epochs, recipe.train_lr, weight_decay=recipe.weight_decay)
-    Optimisation(recipe.epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+    recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")

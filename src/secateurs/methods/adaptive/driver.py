@@ -25,12 +25,10 @@ from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import check_reach, too_short
 from secateurs.surgery import recalibrate
+from secateurs.types import Floats, Ints
 
 if TYPE_CHECKING:
     from secateurs.methods.adaptive.method import AdaptivePruning
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class AdaptiveDriver(Driver):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from secateurs.types import Floats, Ints
 
 _ARRAYS = ("own", "following", "running", "weight", "streak", "grace")
 

@@ -15,10 +15,10 @@ from secateurs.errors import EvidenceError
 from secateurs.evidence import Activations, GateGradients, Reads, observe
 from secateurs.graph import Group
 from secateurs.graph.groups import Site
-from secateurs.methods.adaptive.profit import Floats, Ints
 from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
 from secateurs.running.untouched import untouched
 from secateurs.session.run import Run
+from secateurs.types import Floats, Ints
 
 
 @dataclass(eq=False)

@@ -21,8 +21,9 @@ from secateurs.graph import Graph
 from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
-from secateurs.methods.one_shot import Keep, Loss, Scope, meet_budget, named, part_of
+from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
+from secateurs.types import Keep, Loss, Scope
 
 
 class Gate(StrEnum):

@@ -22,8 +22,9 @@ from secateurs.evidence import Need, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.epruner.affinity import CAREFUL, Clustering, Messages, affinity_propagation, column_median
 from secateurs.methods.epruner.restart import project_consumers, reset_norms, restart
-from secateurs.methods.one_shot import Keep, Loss, Part, Scope, named, part_of, ranked
+from secateurs.methods.one_shot import Part, named, part_of, ranked
 from secateurs.surgery.plan import Plan
+from secateurs.types import Keep, Loss, Scope
 
 Patterns = tuple[tuple[str, float], ...]
 

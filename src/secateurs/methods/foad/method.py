@@ -16,7 +16,8 @@ from secateurs.evidence import Activations, Need, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
-from secateurs.methods.one_shot import Keep, Loss, Scope, named, part_of, ranked
+from secateurs.methods.one_shot import named, part_of, ranked
+from secateurs.types import Keep, Loss, Scope
 
 _MAPS = Activations(FeatureSimilarity)
 

@@ -11,7 +11,8 @@ from secateurs.methods.greg.driver import GrowingDriver
 from secateurs.methods.greg.growth import GrowingL2, Growth
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
-from secateurs.session.scope import Rates, Scope
+from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
 Unit = Literal["filter", "weight"]
 

@@ -16,11 +16,11 @@ from secateurs.session.flat_units import Ledger
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import removals, too_short
+from secateurs.types import Floats
 
 if TYPE_CHECKING:
     from secateurs.methods.group_fisher.method import GroupFisher
 
-Floats = NDArray[np.float64]
 Normaliser = Literal["memory", "macs", "none"]
 
 

@@ -11,7 +11,8 @@ from secateurs.methods.increg.driver import IncRegDriver
 from secateurs.methods.increg.punish import Punish
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
-from secateurs.session.scope import Rates, Scope
+from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from secateurs.methods.soft.driver import SoftDriver
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.schedule import Asymptotic, Constant, ExponentialDecay, Schedule, ToZero
-from secateurs.session.scope import Rates, Scope
+from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
 _LINHANG_CAI = (
     "Linhang Cai, Zhulin An, Chuanguang Yang, Yongjun Xu. Softer Pruning, Incremental Regularization. arXiv 2010.09498"
