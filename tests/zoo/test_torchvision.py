@@ -42,7 +42,7 @@ def test_laws_hold_on_every_builder(builder: Builder):
     assert seen.removed
     assert seen.moved > 1e-6
     if builder.name not in GIANTS:
-        keep = laws.random_keep(subject.graph.groups, np.random.default_rng(1))
+        keep = laws.random_keep(subject.graph, np.random.default_rng(1))
         pruned = laws.applied(subject, laws.INTERFACE, keep)
         laws.judge_interface(subject, keep, pruned)
         laws.judge_cost(subject, keep, pruned)

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from secateurs.network import Network
+
 _PLACE = re.compile(r"(\w+)((?:\[(?:\d+|'[^']*')\])*)")
 _ITEM = re.compile(r"\[(\d+|'[^']*')\]")
 _KEY = re.compile(r"[\w./ -]*")
@@ -20,8 +22,8 @@ _DEEPEST = 2
 def whole_numbers(module: nn.Module) -> dict[str, int]:
     """Place -> value of every whole number above 1 that a module of the user's holds.
 
-    A module of torch's own keeps widths beside kernel sizes and strides, which are no widths: only multi-head attention,
-    where all of them are, is looked into.
+    A module of torch's own keeps widths beside kernel sizes and strides: only multi-head attention,
+    where all of them are widths, is looked into.
 
     >>> net = nn.Module()
     >>> net.width, net.splits = 6, [2, 4]
@@ -38,6 +40,14 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
         elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
             found.update(_items(name, value, 1))
     return found
+
+
+def number_of(network: Network, path: str, name: str) -> Any:
+    """A module's attribute, or None; for the name "", every whole number that it holds, by place."""
+    if name:
+        return network.attribute(path, name)
+    module = network.modules.get(path)
+    return {} if module is None else whole_numbers(module)
 
 
 def _items(place: str, holder: Any, depth: int) -> Iterator[tuple[str, int]]:

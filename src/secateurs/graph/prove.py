@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from secateurs.graph.fitting import fitting
-from secateurs.graph.integers import held, rebuilt
+from secateurs.graph.following import follow_patches
+from secateurs.graph.integers import number_of
 from secateurs.graph.label_arrays import chosen
 from secateurs.graph.labels import ANY, Choices, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from secateurs.graph.grouping import Units
     from secateurs.graph.recorder import Op, Tape
     from secateurs.graph.source import Source
-    from secateurs.graph.twin import View
-
-    Mask = NDArray[np.bool_]
+    from secateurs.network import Network
+    from secateurs.types import Mask
 
 
 class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
@@ -37,58 +37,13 @@ class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
         self.index = index
 
 
-def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> dict[tuple[str, str], Any]:
-    """(module path, attribute) -> value, for attributes that count survivors."""
-    values: dict[tuple[str, str], Any] = {}
-    for f in units.follows:
-        of = units.units(f.labels)
-        count = int(chosen(keep, of).sum())
-        old = held(modules[f.module], f.attribute)
-        value = (count,) if isinstance(old, (tuple, list)) else count
-        if values.setdefault((f.module, f.attribute), value) != value:
-            raise Misaligned(
-                f"{f.module}.{f.attribute} would have to be both {values[f.module, f.attribute]} and {value}"
-            )
-    return values
-
-
-def follow_patches(units: Units, view: View, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
-    """(id of a module, attribute) -> value that the twin needs to run narrower."""
-    places: dict[str, dict[str, Any]] = {}
-    for (path, place), value in follow_values(units, view.modules, keep).items():
-        places.setdefault(path, {})[place] = value
-    for path in {name.rpartition(".")[0] for name, _ in kept}:
-        if path in view.modules:
-            places[path] = _fitted(view, path, kept, places.get(path, {}))
-    return {
-        (id(view.modules[path]), name): value
-        for path, found in places.items()
-        for name, value in rebuilt(view.modules[path], found).items()
-    }
-
-
-def _fitted(view: View, path: str, kept: Any, follows: dict[str, Any]) -> dict[str, Any]:
-    """What `apply` would write into a module whose tensors shrink."""
-    module = view.modules[path]
-
-    def shape_of(name: str) -> tuple[int, ...] | None:
-        first = f"{path}.{name}" if path else name
-        first = view.aliases.get(first, first)
-        if first not in view.tensors:
-            return None
-        shape = view.tensors[first].shape
-        return tuple(len(kept[first, d]) if (first, d) in kept else n for d, n in enumerate(shape))
-
-    return {**fitting(module, shape_of, lambda name: follows.get(name, getattr(module, name))), **follows}
-
-
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
     """(tensor, dim) -> indices into the living entries that survive `keep`, where any goes."""
     survivors = units.axes.survivors(alive, keep)
     return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
 
 
-def disprove(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> Refuted | None:
+def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Refuted | None:
     """Try the plan `keep` (units) on a twin of a model in which `alive` units are left; None when it holds."""
     kept = surviving(units, alive, keep)
     try:
@@ -114,7 +69,7 @@ class Reference(NamedTuple):
     picked: dict[Any, Any]
 
 
-def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mask, kept: Any) -> Reference:
+def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: Mask, kept: Any) -> Reference:
     """On real tensors values decide the path: the reference is the masked model's own recording."""
     gone = {}
     for (name, dim), index in kept.items():
@@ -127,7 +82,7 @@ def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mas
         params,
         choices=Choices(units.choices, before=units.sites),
         banned={},
-        attributes=view.attribute,
+        attributes=partial(number_of, view),
         turn=turn - 1,
     )
     results = collect_results(p, tape)

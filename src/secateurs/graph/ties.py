@@ -119,7 +119,7 @@ class _Book:
     def _bind(self, change: dict[int, int], at: tuple[int, int]) -> bool:
         groups = list(change)
         if len(groups) == 2:
-            (a, m), (b, n) = change.items()
+            m, n = change.values()
             if (m > 0) == (n > 0):
                 return False
             rates = [Fraction(1), Fraction(abs(m), abs(n))]
@@ -186,9 +186,11 @@ def evened(units: Units, keep: Mask, draw: np.random.Generator) -> Mask:
     gone = lost(units, np.ones_like(keep), keep)
     for bond in units.bonds:
         turns = max(-(-int(gone[g]) // n) for g, n in zip(bond.groups, bond.step, strict=True))
+        # a width of one sends operators down other paths
+        most = min((int(units.counts[g]) - 2) // n for g, n in zip(bond.groups, bond.step, strict=True))
         for g, n in zip(bond.groups, bond.step, strict=True):
             of = np.flatnonzero(units.group_of == g)
             of = of[np.lexsort((draw.random(of.size), keep[of]))]  # those that are gone already go first
             keep[of] = True
-            keep[of[: min(turns, bond.most) * n]] = False
+            keep[of[: min(turns, max(most, 1)) * n]] = False
     return keep

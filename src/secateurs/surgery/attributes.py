@@ -15,6 +15,7 @@ from secateurs.graph.fitting import fitting
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 def fit_attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
     """(module path, attribute) -> the value that the module's tensors call for, only where it differs."""
     found: dict[tuple[str, str], Any] = {}
