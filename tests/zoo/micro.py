@@ -1857,7 +1857,7 @@ class WidthReadFromTheInput(nn.Module):
         super().__init__()
         self.embed, self.inner, self.value = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 16)
         self.out, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
-        self.heads = 4
+        self.heads = 2
 
     def attend(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -1912,16 +1912,3 @@ class BoundInAnAttribute(Sandwich):
 
     def between(self, x):
         return torch.cat([self.one(x[:, : self.first]), x[:, self.first :]], 1)
-
-
-@anysize(Prunable(16))
-class StandardisedByItsWidth(Sandwich):
-    """A convolution that reshapes its weight by `out_channels`: weight standardisation."""
-
-    def parts(self):
-        self.layer = nn.Conv2d(16, 16, 3, padding=1)
-
-    def between(self, x):
-        w = self.layer.weight
-        w = F.batch_norm(w.reshape(1, self.layer.out_channels, -1), None, None, training=True).reshape_as(w)
-        return F.conv2d(x, w, self.layer.bias, padding=1)

@@ -200,8 +200,8 @@ class _Finder:
         index = min(verdict.index, len(tape.ops) - 1)
         if attempt < _PATIENCE:
             guilty = self._guilty(units, tape, index)
-            if guilty.size and (
-                self._advance(units, guilty, verdict.turn, index) or self._ban(tape, index, str(verdict))
+            if self._advance(units, guilty, verdict.turn, index) or (
+                guilty.size and self._ban(tape, index, str(verdict))
             ):
                 return
         guilty = np.flatnonzero(units.group_of >= 0)
@@ -254,15 +254,33 @@ class _Finder:
             before = [i for t, i in site.at if t == turn and i <= index]
             if not before or (nearest is not None and max(before) <= nearest[0]):
                 continue
-            touches = not site.labels or any(
-                np.isin(units.group_of[of[of >= 0]], groups).any() for of in (units.units(a) for a in site.labels)
+            here = max(before) == index  # its sizes may be those of other units
+            touches = (
+                here
+                or (guilty.size and not site.labels)
+                or any(
+                    np.isin(units.group_of[of[of >= 0]], groups).any() for of in (units.units(a) for a in site.labels)
+                )
             )
             if touches:
                 nearest = (max(before), key)
-        if nearest is None:
+        key = nearest[1] if nearest is not None else self._ahead(units, turn, index)
+        if key is None:
             return False
-        self.choices[nearest[1]] = self.choices.get(nearest[1], 0) + 1
+        self.choices[key] = self.choices.get(key, 0) + 1
         return True
+
+    def _ahead(self, units: Units, turn: int, index: int) -> Any:
+        """The next choice in the module that fails: one that checks its sizes does so before it uses them."""
+        ops = self.tapes[turn].ops
+        later = [
+            (i, key)
+            for key, site in units.sites.items()
+            if self.choices.get(key, 0) < site.options - 1 and site.labels
+            for t, i in site.at
+            if t == turn and i > index and ops[i].module == ops[index].module
+        ]
+        return min(later, key=lambda found: found[0])[1] if later else None
 
     def _ban(self, tape: Tape, index: int, why: str) -> bool:
         key = tape.ops[index].key

@@ -10,7 +10,7 @@ import numpy as np
 from secateurs.graph.propagate import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from secateurs.graph.labels import Labels
     from secateurs.graph.propagate import Propagation
@@ -63,6 +63,8 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
     alone: list[Counted] = []
     tied: list[Counted] = []
     counting = p.attribute(p.op.module, "")
+    if p.in_attention:  # its other integers are read off its weights
+        counting = {"num_heads": counting["num_heads"]} if "num_heads" in counting else {}
     near = widths(p, block.ravel())
     for k in sorted(varying, key=lambda k: (-sizes[k], -k)):
         units = np.unique(np.moveaxis(block, k, 0).reshape(sizes[k], -1)[:, 0]).size
@@ -82,15 +84,15 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
     return alone + tied
 
 
-def count(p: Propagation, kept: Labels, way: Counted, sizes: Sequence[int]) -> None:
+def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
     """Write down what follows the units that stay along the chosen dimension."""
     _, first = np.unique(kept, return_index=True)
     once = kept[np.sort(first)]
     for attribute, times in way.attributes:
         p.follow(attribute, np.tile(once, times) if times > 1 else once)
     if way.tied is not None:
-        times = int(np.prod([sizes[j] for j in way.tied], dtype=np.int64))
-        width = widths(p, kept).get(times * kept.size)
+        times = int(np.prod([block.shape[j] for j in way.tied], dtype=np.int64))
+        width = widths(p, block.ravel()).get(times * kept.size)
         if width is not None:
             p.equal(np.tile(kept, times), width)
 

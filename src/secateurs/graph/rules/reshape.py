@@ -151,7 +151,7 @@ def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[in
         p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")
         return
     kept = p.merge(np.moveaxis(block, way.k, -1).reshape(-1, block.shape[way.k]))
-    count(p, kept, way, block.shape)
+    count(p, kept, way, block)
     result[dims[way.k]] = kept
 
 
