@@ -1849,7 +1849,13 @@ class LossInside(Sandwich):
 # ---- count ties: one width is taken for another ----
 
 
-@micro(Prunable(4, "inner.weight"), Prunable(16, "value.weight", exact=None), inputs=rows(5, 6), watch="inner.weight")
+@micro(
+    Prunable(8, "inner.weight"),
+    Prunable(8, "value.weight"),
+    Prunable(16, "embed.weight"),
+    inputs=rows(5, 6),
+    watch="inner.weight",
+)
 class WidthReadFromTheInput(nn.Module):
     """An attention in which `C // heads`, C the width of its input, stands for the width of its projections."""
 
