@@ -257,7 +257,6 @@ class Session:
                 self._skipped += 1
                 self._run.note("skipped", "a gradient was not finite; the step was dropped")
                 drop_step(optimizer)
-                return
         else:
             # Waiting for the device at every step would cost more than a step that only momentum moves.
             neutralise(grads, fine)

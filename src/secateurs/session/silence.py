@@ -12,7 +12,6 @@ from secateurs.graph import Group
 from secateurs.types import Ints, Mask
 
 
-
 class Silence:
     """Per tensor and on its device, one factor of zeros and ones; applied once after every step for all tensors."""
 
@@ -31,9 +30,7 @@ class Silence:
         """The held masks lose the entries that their tensors lost: tensor -> dimension -> kept entries."""
         self.held = {name: _cut(mask, kept.get(name, {})) for name, mask in self.held.items()}
 
-    def rebuild(
-        self, groups: tuple[Group, ...], alive: Mapping[str, Mask], tensors: Mapping[str, Tensor]
-    ) -> None:
+    def rebuild(self, groups: tuple[Group, ...], alive: Mapping[str, Mask], tensors: Mapping[str, Tensor]) -> None:
         """Gather, per tensor, the product of what its dimensions lost and of its held mask."""
         masks: dict[str, list[Tensor]] = {}
         for group in groups:
