@@ -4,9 +4,9 @@ One-shot methods choose the units to keep of a trained network (`select`); the o
 """
 
 from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.methods.ccp import CCP, Curvature, Gate, Sizes
-from secateurs.methods.epruner import EPruner, Initialisation, Preference
-from secateurs.methods.foad import FOAD, Order
+from secateurs.methods.ccp import CCP
+from secateurs.methods.epruner import EPruner
+from secateurs.methods.foad import FOAD
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
@@ -24,20 +24,14 @@ __all__ = [
     "SFP",
     "SRFP",
     "AdaptivePruning",
-    "Curvature",
     "DepGraph",
     "EPruner",
     "GReg1",
     "GReg2",
-    "Gate",
     "Gradual",
     "GroupFisher",
     "IncReg",
-    "Initialisation",
     "Method",
     "NetworkSlimming",
-    "Order",
     "OrthoReg",
-    "Preference",
-    "Sizes",
 ]

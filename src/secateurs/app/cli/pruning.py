@@ -10,6 +10,7 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.measure import measure
+from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
@@ -65,7 +66,7 @@ def resolved(recipe: Recipe) -> Recipe:
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model)
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
