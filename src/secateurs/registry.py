@@ -41,6 +41,7 @@ ALIASES: Mapping[str, str] = {
     "fpgm": "geometric-median",
     "orthoreg": "ortho-reg",
     "increg": "inc-reg",
+    "depgraph": "dep-graph",
 }
 """Other spellings, as papers and other libraries have them -> the name."""
 

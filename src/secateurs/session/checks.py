@@ -14,10 +14,10 @@ from secateurs.errors import InputError
 from secateurs.session.method import TrainingMethod
 
 
-def named_method(method: object) -> TrainingMethod:
+def named_method(method: object, seed: int) -> TrainingMethod:
     """Return the training-time method that a value or a name means; refuse what is none, with its settings."""
     # A layer above this one knows the names.
-    value = import_module("secateurs.registry").make(method) if isinstance(method, str) else method
+    value = import_module("secateurs.registry").make(method, seed=seed) if isinstance(method, str) else method
     if isinstance(value, type):
         raise InputError(
             f"{value.__name__} is a class, not a method with its settings. Write, for example, "

@@ -138,7 +138,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
 
 
 def session_of(work: Work, model: nn.Module) -> sct.Session:
-    """Begin a session on a model: the method's schedule, scaled to the epochs that it has."""
+    """Begin a session on a model; it fits a schedule that is longer than the epochs it has."""
     recipe, epochs = work.recipe, work.recipe.prune_epochs
     if getattr(work.method, "unit", "filter") != "filter" and recipe.epochs:
         raise RecipeError(
@@ -152,7 +152,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method.fitted(steps, epochs),
+            method=method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
