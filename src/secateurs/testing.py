@@ -12,7 +12,7 @@ library's own error. They run on small networks on the CPU, in a few seconds.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,8 +102,8 @@ def check_method(method: Method | TrainingMethod) -> None:
     """Check that a method chooses units, or prunes while a network trains, as the library expects.
 
     A one-shot method returns units that exist, ascending, the same every time, meets a budget, and changes nothing. A
-    training method brings the network to its budget in a session whose steps it is fitted to, and a session that is
-    saved and restored half way ends with the same weights.
+    training method brings the network to its budget in a session, which fits its schedule to the run, and a session
+    that is saved and restored half way ends with the same weights.
 
     >>> from secateurs.methods import EPruner
     >>> check_method(EPruner())
@@ -127,17 +127,19 @@ def check_rule(operator: Any, rule: Rule | Composition, args: tuple[Any, ...], *
     >>> from secateurs.graph.rules.pointwise import pointwise
     >>> check_rule(torch.ops.aten.relu.default, pointwise, (torch.randn(2, 6, 5, 5),))
     """
-    torch.manual_seed(0)
-    model = _Carrier(operator, args, dim).double().eval()
-    inputs = tuple(torch.randn(shape, dtype=torch.float64) for shape in model.inputs)
-    graph = trace(model, inputs, rules={operator: rule})
-    why = "; ".join(map(str, graph.protected[:3]))
-    _require(bool(graph.groups), f"no unit can be removed through {operator}: {why}")
-    for seed in range(3):
-        draw = np.random.default_rng(seed)
-        keep = {g.name: np.sort(draw.permutation(g.units)[: max(1, g.units // 2)]) for g in graph.groups}
-        found = verify(Plan.from_keep(graph, keep), model, inputs)
-        _require(found.passed, f"the rule for {operator} is wrong: {found}")
+    for squared in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = _Carrier(operator, args, dim, squared=squared).double().eval()
+            inputs = tuple(torch.randn(shape, dtype=torch.float64) for shape in model.inputs)
+        graph = trace(model, inputs, rules={operator: rule})
+        why = "; ".join(map(str, graph.protected[:3]))
+        _require(bool(graph.groups), f"no unit can be removed through {operator}: {why}")
+        for seed in range(3):
+            draw = np.random.default_rng(seed)
+            keep = {g.name: np.sort(draw.permutation(g.units)[: max(1, g.units // 2)]) for g in graph.groups}
+            found = verify(Plan.from_keep(graph, keep), model, inputs)
+            _require(found.passed, f"the rule for {operator} is wrong: {found}")
 
 
 def _check_one_shot(method: Any) -> None:
@@ -190,8 +192,9 @@ def _trained(method: Any, stop: int | None = None) -> tuple[Mapping[str, Tensor]
 
 
 def _session(method: Any, model: nn.Module, data: Any) -> tuple[Session, torch.optim.Optimizer]:
-    fitted = method.fitted(STEPS, EPOCHS)
-    session = Session(model, fitted, BUDGET, data[0][0][:1], steps_per_epoch=STEPS, epochs=EPOCHS, data=data)
+    session = Session(
+        model, data[0][0][:1], method=method, budget=BUDGET, steps_per_epoch=STEPS, epochs=EPOCHS, data=data
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     session.attach(optimizer)
     return session, optimizer
@@ -211,7 +214,7 @@ def _example(dtype: torch.dtype) -> tuple[nn.Module, Graph, list[tuple[Tensor, T
 
 
 @contextmanager
-def _unchanged(model: nn.Module, what: object) -> Iterator[None]:
+def _unchanged(model: nn.Module, what: object) -> Generator[None]:
     """Weights, buffers, modes, gradients and the random state are afterwards as they were."""
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -237,35 +240,48 @@ def _relabelled(model: nn.Module, graph: Graph, order: Mapping[str, Tensor]) -> 
 
 
 class _Carrier(nn.Module):
-    """A network around one operator: a layer makes each of its tensors, and one reads its result."""
+    """A network around one operator: a layer makes each of its tensors, and one reads its result.
 
-    def __init__(self, operator: Any, args: tuple[Any, ...], dim: int) -> None:
+    squared: products of the result with itself are an output too, where entries of silent units count unless 0.
+    """
+
+    def __init__(self, operator: Any, args: tuple[Any, ...], dim: int, *, squared: bool) -> None:
         super().__init__()
-        self.call: Callable[..., Any] = operator
-        self.args, self.inputs = list(args), list[tuple[int, ...]]()
+        self.dim, self.squared = dim, squared
+        # A function, since operators cannot be copied and the model around them is.
+        self.call: Callable[..., Any] = lambda *given: operator(*given)  # noqa: PLW0108
+        self.args, self.inputs = [_double(value) for value in args], list[tuple[int, ...]]()
         makers: list[nn.Module] = []
         for place, value in enumerate(args):
             if isinstance(value, nn.Parameter):
-                self.register_parameter(f"arg{place}", value)
+                self.register_parameter(f"arg{place}", nn.Parameter(_double(value)))
             elif isinstance(value, Tensor) and value.dim() > 1:
                 makers.append(_layer(3, value.shape[dim], value.dim(), dim))
                 shape = list(value.shape)
                 shape[dim] = 3
                 self.inputs.append(tuple(shape))
         self.makers = nn.ModuleList(makers)
-        out = self.call(*args)
+        out = self.call(*self.args)
         out = out if isinstance(out, Tensor) else out[0]
         self.reader = _layer(out.shape[dim], 2, out.dim(), dim)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Any:
         made = iter([maker(x) for maker, x in zip(self.makers, inputs, strict=True)])
         filled: list[Any] = []
         for place, value in enumerate(self.args):
             own = getattr(self, f"arg{place}", None)
-            activation = isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.dim() > 1
+            activation = own is None and isinstance(value, Tensor) and value.dim() > 1
             filled.append(next(made) if activation else own if own is not None else value)
         out = self.call(*filled)
-        return self.reader(out if isinstance(out, Tensor) else out[0])
+        out = out if isinstance(out, Tensor) else out[0]
+        if not self.squared:
+            return self.reader(out)
+        flat = out.movedim(self.dim, -1).flatten(0, -2)
+        return self.reader(out), flat @ flat.T
+
+
+def _double(value: Any) -> Any:
+    return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _layer(before: int, after: int, rank: int, dim: int) -> nn.Module:

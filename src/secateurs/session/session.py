@@ -63,7 +63,7 @@ class Session:
         seed: int = 0,
         strict: bool = False,
     ) -> None:
-        asked = named_method(method)
+        asked = named_method(method, seed)
         clock = Clock(steps_per_epoch, epochs)
         budget = check_budget(budget)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
