@@ -156,7 +156,7 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     if kind_of(value) == "training":
         message = (
             f"{type(value).__name__} does not choose in one shot: it prunes while the model trains. "
-            "Drive it from your training loop with secateurs.Session(model, method, budget, example_inputs, ...)."
+            "Drive it from your training loop with secateurs.Session(model, example_inputs, method=..., budget=...)."
         )
         raise RecipeError(message)
     known = ", ".join((*names("criterion"), *names("one-shot")))
