@@ -5,6 +5,8 @@ A verb takes an `nn.Module` and makes a `Network` of it; an inner function takes
 
 from __future__ import annotations
 
+import threading
+import weakref
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -128,6 +130,19 @@ class Network:
                         self.aliases[full] = known
             children = [(prefix + name, child) for name, child in inside["_modules"].items() if child is not None]
             pending.extend(reversed(children))
+
+
+_guard = threading.Lock()
+_locks: dict[int, tuple[weakref.ref[nn.Module], threading.RLock]] = {}
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The lock of a model: held while its tensors are written, and while a copy of it is taken. One per object."""
+    key = id(model)
+    with _guard:
+        if key not in _locks:
+            _locks[key] = (weakref.ref(model, lambda _: _locks.pop(key, None)), threading.RLock())
+        return _locks[key][1]
 
 
 @cache

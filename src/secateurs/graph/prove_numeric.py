@@ -7,6 +7,7 @@ all exact: a width of one, for example, sends some operators down another, equal
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,17 @@ import torch
 from torch import Tensor
 
 from secateurs.graph.prove import follow_patches, surviving
-from secateurs.graph.twin import quiet, swapped
+from secateurs.graph.twin import quiet, twin_of
+from secateurs.running.aside import aside
 from secateurs.running.nested import find_tensors, map_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from secateurs.graph.grouping import Units
     from secateurs.graph.source import Source
     from secateurs.network import Network
+    from secateurs.running.replica import Replica
     from secateurs.types import Mask
 
 
@@ -38,12 +43,21 @@ def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask)
     args, kwargs = (map_tensors(v, lambda t: _random_input(t, draw)) for v in (source.args, source.kwargs))
     outputs: list[list[Tensor]] = []
     for twins, attributes in ((silent, None), (small, patches)):
-        with quiet(view, real=True), swapped(view, twins, attributes=attributes):
-            try:
-                outputs.append(find_tensors(view.model(*args, **kwargs)))
-            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
-                return False
+        found = aside(partial(_outputs, view, twin_of(view, twins, attributes=attributes), (args, kwargs)))
+        if found is None:
+            return False
+        outputs.append(found)
     return len(outputs[0]) == len(outputs[1]) and all(_equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def _outputs(view: Network, replica: Replica, call: Any, _check: Callable[[], None]) -> list[Tensor] | None:
+    """What a twin puts out; None where it does not run."""
+    args, kwargs = map_tensors(call, Tensor.clone)
+    with quiet(view, real=True):
+        try:
+            return find_tensors(replica.model(*args, **kwargs))
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+            return None
 
 
 def runs(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:

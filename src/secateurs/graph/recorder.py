@@ -104,18 +104,25 @@ def _is_transparent(kind: type[nn.Module]) -> bool:
 class Recorder(TorchDispatchMode):
     """Appends every ATen operator to a tape; on meta, common operators only have their shapes computed."""
 
-    def __init__(self, tape: Tape, twins: dict[int, Tensor], paths: dict[int, str]) -> None:
-        """Record into `tape`; stray originals are replaced by `twins` (id -> twin); `paths`: id of a module -> path."""
+    def __init__(
+        self, tape: Tape, twins: dict[int, Tensor], paths: dict[int, str], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Record into `tape`; stray originals are replaced by `twins` (id -> twin); `paths`: id of a module -> path.
+
+        `check` is called at every operator, and raises where nobody waits for the recording any longer.
+        """
         super().__init__()
         self.tape = tape
         self.twins = twins
         self.paths = paths
+        self.check = check
         self.stack = [""]
         self.places: list[Place | None] = [None]
         self._metas: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run, or only shape, the operator, and write it down."""
+        self.check()
         kwargs = kwargs or {}
         fast = None
         if self.tape.real:
