@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from secateurs.graph.rules import Table
     from secateurs.network import Network
 
     Kept = Mapping[tuple[str, int], NDArray[Any]]
@@ -37,6 +38,7 @@ class Source:
     real: bool
     passes: tuple[bool, ...]
     dtypes: Mapping[str, torch.dtype]
+    rules: Table
 
     def tape(
         self,
@@ -52,7 +54,7 @@ class Source:
         `kept` shrinks tensors: (name, dim) -> kept indices. `silent` zeroes entries instead (real tensors only).
         An error of the forward is kept in `tape.error` (and its last operator has no result).
         """
-        tape = Tape(real=self.real)
+        tape = Tape(rules=self.rules, real=self.real)
         with lock_of(view.model):
             twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
         replica = twin_of(view, twins, training=training, attributes=attributes)

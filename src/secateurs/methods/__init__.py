@@ -4,9 +4,9 @@ One-shot methods choose the units to keep of a trained network (`select`); the o
 """
 
 from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.methods.ccp import CCP, Curvature, Gate, Sizes
-from secateurs.methods.epruner import EPruner, Initialisation, Preference
-from secateurs.methods.foad import FOAD, Order
+from secateurs.methods.ccp import CCP
+from secateurs.methods.epruner import EPruner
+from secateurs.methods.foad import FOAD
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
@@ -22,17 +22,11 @@ __all__ = [
     "SFP",
     "SRFP",
     "AdaptivePruning",
-    "Curvature",
     "EPruner",
     "GReg1",
     "GReg2",
-    "Gate",
     "GroupFisher",
     "IncReg",
-    "Initialisation",
     "Method",
-    "Order",
     "OrthoReg",
-    "Preference",
-    "Sizes",
 ]
