@@ -164,8 +164,19 @@ def _unwrapped(model: Any) -> nn.Module:
             break
         model = inside
     if not isinstance(model, nn.Module):
-        raise ModelError(f"A model must be a torch.nn.Module, not {type(model).__name__}.")
+        raise ModelError(f"A model must be a torch.nn.Module, not {_kind(model)}.{_inside(model)}")
     return model
+
+
+def _kind(model: Any) -> str:
+    return f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+
+
+def _inside(model: Any) -> str:
+    """Name the modules that an object holds (a pipeline, a predictor, a trainer): one of them is what was meant."""
+    held = getattr(model, "__dict__", {}) if not isinstance(model, type) else {}
+    found = [f"its attribute {name!r} (a {type(v).__name__})" for name, v in held.items() if isinstance(v, nn.Module)]
+    return f" Pass the network inside it: {' or '.join(found[:3])}." if found else ""
 
 
 def _refuse_kind(path: str, module: nn.Module) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from secateurs.graph.rules import Table
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
-_HERE = str(Path(__file__).parent) + os.sep
+_OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "running") + os.sep, threading.__file__)
 
 
 class Op(NamedTuple):
@@ -71,7 +71,10 @@ class Tape:
     origins: dict[int, str] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
     error: Exception | None = None
+    returned: str = ""
     real: bool = False
+    broken: dict[int, str] = field(default_factory=dict)
+    """Operators whose rule failed, by number, and how."""
 
 
 _internal: dict[CodeType, bool] = {}
@@ -88,7 +91,7 @@ def _user_frame(depth: int) -> Place:
         code = frame.f_code
         internal = _internal.get(code)
         if internal is None:
-            internal = _internal[code] = code.co_filename.startswith((_TORCH, _HERE))
+            internal = _internal[code] = code.co_filename.startswith((_TORCH, *_OURS))
         if not internal:
             return code, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]

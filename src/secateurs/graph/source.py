@@ -67,7 +67,7 @@ class Source:
                 try:
                     with recorder:
                         output = replica.model(*args, **kwargs)
-                    tape.outputs = find_tensors(output)
+                    tape.outputs, tape.returned = find_tensors(output), type(output).__name__
                 except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
                     tape.error = error
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs.network import lock_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -93,11 +95,12 @@ def duplicate(model: M) -> M:
     cache is copied by value.
     """
     memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    with lock_of(model):
+        for module in model.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    memo[id(value)] = value.detach().clone()
+        return copy.deepcopy(model, memo)
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:
