@@ -13,6 +13,8 @@ from secateurs.methods.increg import IncReg
 from secateurs.methods.one_shot import Method
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+from secateurs.methods.sparse import DepGraph, NetworkSlimming
+from secateurs.session.sparsify import Gradual
 
 __all__ = [
     "ASFP",
@@ -22,11 +24,14 @@ __all__ = [
     "SFP",
     "SRFP",
     "AdaptivePruning",
+    "DepGraph",
     "EPruner",
     "GReg1",
     "GReg2",
+    "Gradual",
     "GroupFisher",
     "IncReg",
     "Method",
+    "NetworkSlimming",
     "OrthoReg",
 ]

@@ -151,9 +151,9 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
     try:
         return sct.Session(
             model,
-            method.fitted(steps, epochs),
-            work.budget,
             work.loaders.example(),
+            method=method.fitted(steps, epochs),
+            budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
             data=work.loaders.calibration(recipe.calibration_batches),
