@@ -7,6 +7,7 @@ puts back is put back.
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import threading
 from collections.abc import Callable
@@ -73,9 +74,9 @@ def aside(work: Callable[[Callable[[], None]], T]) -> T:
     True
     """
     errand = _Errand(work)
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(errand.run,), daemon=True)
     try:
-        thread.start()
+        # one call into C: an interrupt comes before or after it, while threading.Thread.start is interrupted half-way
+        _thread.start_new_thread(contextvars.copy_context().run, (errand.run,))
         errand.done.acquire()
     except BaseException:
         with errand.change:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from secateurs.errors import ModelError, PlanError
 from secateurs.graph import Graph, prove
 from secateurs.network import Network, lock_of
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
@@ -30,6 +31,7 @@ class Swap(NamedTuple):
     grad: Tensor | None
 
 
+@all_or_nothing
 def apply(
     plan: Plan,
     model: nn.Module | Network,

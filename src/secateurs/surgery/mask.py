@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.network import Network
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import check_signature
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
 
+@all_or_nothing
 def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
     """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs.network import lock_of
+from secateurs.running.nested import find_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,9 +98,7 @@ def duplicate(model: M) -> M:
     memo: dict[int, object] = {}
     with lock_of(model):
         for module in model.modules():
-            for value in vars(module).values():
-                if isinstance(value, Tensor) and not value.is_leaf:
-                    memo[id(value)] = value.detach().clone()
+            memo |= {id(t): t.detach().clone() for t in find_tensors(vars(module)) if not t.is_leaf}
         return copy.deepcopy(model, memo)
 
 
