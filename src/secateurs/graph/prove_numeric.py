@@ -7,7 +7,6 @@ all exact: a width of one, for example, sends some operators down another, equal
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,28 +35,30 @@ def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask)
     """Whether the shrunken twin computes what the silent twin computes, on random weights and inputs."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)
-    draw = torch.Generator().manual_seed(0)
-    values = {name: _random(tensor, draw) for name, tensor in view.tensors.items()}
-    silent = {id(t): _silent(name, values[name], kept, units) for name, t in view.tensors.items()}
-    small = {id(t): _small(name, values[name], kept) for name, t in view.tensors.items()}
-    args, kwargs = (map_tensors(v, lambda t: _random_input(t, draw)) for v in (source.args, source.kwargs))
-    outputs: list[list[Tensor]] = []
-    for twins, attributes in ((silent, None), (small, patches)):
-        found = aside(partial(_outputs, view, twin_of(view, twins, attributes=attributes), (args, kwargs)))
-        if found is None:
+
+    def compare(_: Callable[[], None]) -> bool:
+        draw = torch.Generator().manual_seed(0)
+        values = {name: _random(tensor, draw) for name, tensor in view.tensors.items()}
+        silent = {id(t): _silent(name, values[name], kept, units) for name, t in view.tensors.items()}
+        small = {id(t): _small(name, values[name], kept) for name, t in view.tensors.items()}
+        call = map_tensors((source.args, source.kwargs), lambda t: _random_input(t, draw))
+        with quiet(view, real=True):
+            masked = _outputs(twin_of(view, silent), call)
+            pruned = None if masked is None else _outputs(twin_of(view, small, attributes=patches), call)
+        if masked is None or pruned is None:
             return False
-        outputs.append(found)
-    return len(outputs[0]) == len(outputs[1]) and all(_equal(a, b) for a, b in zip(*outputs, strict=True))
+        return len(masked) == len(pruned) and all(_equal(a, b) for a, b in zip(masked, pruned, strict=True))
+
+    return aside(compare)
 
 
-def _outputs(view: Network, replica: Replica, call: Any, _check: Callable[[], None]) -> list[Tensor] | None:
-    """What a twin puts out; None where it does not run."""
+def _outputs(replica: Replica, call: Any) -> list[Tensor] | None:
+    """What a twin puts out on copies of the inputs; None where it does not run."""
     args, kwargs = map_tensors(call, Tensor.clone)
-    with quiet(view, real=True):
-        try:
-            return find_tensors(replica.model(*args, **kwargs))
-        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
-            return None
+    try:
+        return find_tensors(replica.model(*args, **kwargs))
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+        return None
 
 
 def runs(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:

@@ -55,24 +55,25 @@ class Source:
         An error of the forward is kept in `tape.error` (and its last operator has no result).
         """
         tape = Tape(rules=self.rules, real=self.real)
-        with lock_of(view.model):
-            twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
-        replica = twin_of(view, twins, training=training, attributes=attributes)
-        args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
 
         def run(check: Callable[[], None]) -> None:
-            recorder = Recorder(tape, twins, replica.paths, check)
-            watch_calls(replica, caller(recorder))
             with quiet(view, real=self.real):
+                with lock_of(view.model):
+                    twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
+                replica = twin_of(view, twins, training=training, attributes=attributes)
+                args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
+                recorder = Recorder(tape, twins, replica.paths, check)
+                watch_calls(replica, caller(recorder))
                 try:
                     with recorder:
                         output = replica.model(*args, **kwargs)
                     tape.outputs, tape.returned = find_tensors(output), type(output).__name__
                 except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
                     tape.error = error
+                finally:
+                    replica.release()
 
         aside(run)
-        replica.release()
         return tape
 
     def _twins(self, view: Network, tape: Tape, kept: Indices, silent: Indices) -> dict[int, Tensor]:

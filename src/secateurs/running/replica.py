@@ -8,7 +8,6 @@ methods that refer to them, caches of methods. What it only reads is shared: par
 from __future__ import annotations
 
 import copy as copies
-import enum
 import functools
 import random
 import types
@@ -22,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.network import lock_of
+from secateurs.running.writable import blank, is_plain, of_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from secateurs.network import Network
 
@@ -61,7 +61,7 @@ class Replica:
             self._known.update((id(t), t) for t in network.named.values())
         self.paths: dict[int, str] = {}
         with lock_of(network.model):
-            pairs = [(module, _blank(module)) for module in network.modules.values()]
+            pairs = [(module, blank(module)) for module in network.modules.values()]
             for (path, module), (_, copy) in zip(network.modules.items(), pairs, strict=True):
                 self._known[id(module)] = copy
                 self.paths[id(copy)] = path
@@ -93,7 +93,7 @@ class Replica:
                 state[name] = kind()  # by far the most, and never two modules' own
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
                 state[name] = self._copy(value)
-        for name, value in _of_class(type(module)):
+        for name, value in of_class(type(module)):
             if name not in state:
                 state[name] = self._own(value, copy)
         if "_compiled_call_impl" in state:
@@ -123,7 +123,7 @@ class Replica:
     # --- one method a kind of value; those that can hold themselves are known before they are filled ---
 
     def _module(self, value: nn.Module) -> nn.Module:
-        copy = self._known[id(value)] = _blank(value)
+        copy = self._known[id(value)] = blank(value)
         self._fill(value, copy)
         return copy
 
@@ -255,19 +255,7 @@ def _copier_of(kind: type) -> Callable[[Replica, Any], Any] | None:
     for base in kind.__mro__:
         if base in _COPIERS:
             return _COPIERS[base]
-    return Replica._object if _is_plain(kind) else None  # noqa: SLF001
-
-
-def _is_plain(kind: type) -> bool:
-    """Whether instances are a `__dict__` and nothing else, so that a new one with a copy of it is as good."""
-    if kind is types.SimpleNamespace:
-        return True
-    if issubclass(kind, (enum.Enum, type, BaseException)) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
-        return False
-    special = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__del__", "__copy__", "__deepcopy__")
-    usual = all(getattr(kind, name, None) is getattr(object, name, None) for name in special)
-    slots = any(vars(base).get("__slots__") for base in kind.__mro__)
-    return usual and not slots and kind.__dictoffset__ != 0
+    return Replica._object if is_plain(kind) else None  # noqa: SLF001
 
 
 def _empty(replica: Replica, value: Any) -> Any:
@@ -281,42 +269,3 @@ def _empty(replica: Replica, value: Any) -> Any:
     if hasattr(value, "__dict__"):
         copy.__dict__.update(value.__dict__)
     return copy
-
-
-def _blank(module: nn.Module) -> nn.Module:
-    """A module of the same class without anything in it but its slots."""
-    kind = type(module)
-    copy = object.__new__(kind)
-    for name in _slots(kind):
-        if hasattr(module, name):
-            object.__setattr__(copy, name, getattr(module, name))
-    return copy
-
-
-@cache
-def _slots(kind: type) -> tuple[str, ...]:
-    found: list[str] = []
-    for base in kind.__mro__:
-        names = vars(base).get("__slots__", ())
-        found += [names] if isinstance(names, str) else list(names)
-    return tuple(name for name in found if name not in ("__dict__", "__weakref__"))
-
-
-_STATE = (dict, list, set, deque, functools._lru_cache_wrapper)  # noqa: SLF001
-
-
-@cache
-def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
-    """Where the classes of a user's module keep what a forward could write to: containers, and caches of methods."""
-    found: dict[str, type] = {}
-    for base in kind.__mro__:
-        if base is nn.Module or base.__module__.startswith("torch.nn."):
-            continue
-        for name, value in vars(base).items():
-            if isinstance(value, _STATE) and not name.startswith("__"):
-                found.setdefault(name, base)
-    return tuple((base, name) for name, base in found.items())
-
-
-def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    return ((name, vars(base)[name]) for base, name in _stateful(kind))
