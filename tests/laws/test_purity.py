@@ -67,6 +67,11 @@ class Notes:
         self.maps = {}
 
 
+@pytest.fixture(autouse=True)
+def _empty_table():
+    Hoarder.table.clear()
+
+
 def state_of(module):
     """All that a model holds, in words: tensors by identity, version and value; containers by content."""
     return repr(
@@ -122,7 +127,42 @@ def test_a_model_that_fills_containers_is_left_as_it_was():
     assert not Hoarder.table
     assert torch.equal(model(X), expected)
     assert result.model(X).shape == expected.shape
-    Hoarder.table.clear()
+
+
+def test_what_a_forward_has_stored_hides_nothing():
+    """A model that has run, and has its caches filled, is traced as one that has not; pruned, it fills them anew."""
+    model = Hoarder().eval()
+    cold = sct.trace(model, X)
+    model(X)
+    warm = sct.trace(model, X)
+    plan = sct.plan(warm, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+
+    assert described(cold) == described(warm)
+    assert sct.verify(plan, model).passed
+    sct.apply(plan, model)
+    assert model(X).shape == (2, 4, 4, 4)
+
+
+class Table(nn.Module):
+    """Holds tensors in a dictionary that no forward fills."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.given = {"shift": torch.ones(1)}
+
+    def forward(self, x):
+        return self.outer(self.inner(x) + sum(self.given.values()))
+
+
+def test_a_dictionary_that_no_forward_fills_is_kept():
+    """It is no cache: what lies in it is part of what the model computes."""
+    model = Table().eval()
+    result = sct.prune(model, X, method="magnitude", budget=sct.Budget(macs=0.5))
+
+    assert result.model.given["shift"].item() == 1
+    assert not result.graph.refills
+    assert sct.verify(result.plan, model).passed
 
 
 def flat(outputs, targets):

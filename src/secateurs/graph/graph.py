@@ -59,6 +59,11 @@ class Graph:
         return self._protected
 
     @property
+    def refills(self) -> bool:
+        """Whether tensors that forwards have stored in dictionaries are caches, which a pruned network fills anew."""
+        return self._source.cold
+
+    @property
     def obstacle(self) -> str:
         """The reason that keeps the most channels, with its operator, module and source line; empty if none does.
 

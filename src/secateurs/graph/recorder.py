@@ -72,6 +72,7 @@ class Tape:
     keep: list[Any] = field(default_factory=list)
     error: Exception | None = None
     returned: str = ""
+    refilled: bool = True
     real: bool = False
     broken: dict[int, str] = field(default_factory=dict)
     """Operators whose rule failed, by number, and how."""

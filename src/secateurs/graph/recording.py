@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -9,10 +10,11 @@ from torch import nn
 from secateurs.errors import InputError, TraceError
 from secateurs.graph.propagate import tensors
 from secateurs.graph.source import Source, differs_in_training
+from secateurs.running.caches import stored_tensors
 from secateurs.running.nested import as_call, find_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from secateurs.graph.recorder import Tape
     from secateurs.graph.rules import Table
@@ -32,29 +34,45 @@ def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source,
         )
     notes: list[str] = []
     dtypes = {name: tensor.dtype for name, tensor in network.tensors.items()}
-    source = Source(args, kwargs, real=False, passes=(False,), dtypes=dtypes, rules=rules)
-    tape = source.tape(network)
-    if tape.error is not None:
-        meta_error = tape.error
-        source = Source(args, kwargs, real=True, passes=(False,), dtypes=dtypes, rules=rules)
+    errors: dict[bool, Exception] = {}
+    for real, cold in _attempts(network):
+        source = Source(args, kwargs, real=real, passes=(False,), dtypes=dtypes, rules=rules, cold=cold)
         tape = source.tape(network)
+        if tape.error is None and (tape.refilled or not cold):
+            break
         if tape.error is not None:
-            shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
-            raise TraceError(
-                f"The model does not run on the example inputs (shapes {shapes}): "
-                f"{type(tape.error).__name__}: {tape.error}{_inner(network, tape.error)}"
-            ) from tape.error
-        notes.append(f"traced on real tensors, because the forward needs values ({type(meta_error).__name__})")
+            errors[real] = tape.error
+    if tape.error is not None:
+        shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
+        raise TraceError(
+            f"The model does not run on the example inputs (shapes {shapes}): "
+            f"{type(tape.error).__name__}: {tape.error}{_inner(network, tape.error)}"
+        ) from tape.error
+    if source.real:
+        notes.append(f"traced on real tensors, because the forward needs values ({type(errors[False]).__name__})")
     _check(network, tape)
     tapes = [tape]
     if differs_in_training(network):
         trained = source.tape(network, training=True)
         if trained.error is None:
-            source = Source(args, kwargs, source.real, (False, True), dtypes, rules)
+            source = replace(source, passes=(False, True))
             tapes.append(trained)
         else:
             notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
     return source, tapes, notes
+
+
+def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:
+    """Whether on real tensors, and whether without what earlier forwards have stored: what to try, one after another.
+
+    A stored tensor may come from weights, and would hide what it comes from; it is left out where the forward then
+    stores another. On meta, a value that is asked for is an error, and real tensors are taken.
+    """
+    stored = bool(stored_tensors(network))
+    for real in (False, True):
+        if stored:
+            yield real, True
+        yield real, False
 
 
 def failed_rules(tapes: Iterable[Tape]) -> list[str]:

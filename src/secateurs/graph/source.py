@@ -39,6 +39,8 @@ class Source:
     passes: tuple[bool, ...]
     dtypes: Mapping[str, torch.dtype]
     rules: Table
+    cold: bool = False
+    """Whether the twin starts without the tensors that earlier forwards of the model have stored in dictionaries."""
 
     def tape(
         self,
@@ -60,7 +62,7 @@ class Source:
             with quiet(view, real=self.real):
                 with lock_of(view.model):
                     twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
-                replica = twin_of(view, twins, training=training, attributes=attributes)
+                replica = twin_of(view, twins, training=training, attributes=attributes, cold=self.cold)
                 args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
                 recorder = Recorder(tape, twins, replica.paths, check)
                 watch_calls(replica, caller(recorder))
@@ -68,6 +70,7 @@ class Source:
                     with recorder:
                         output = replica.model(*args, **kwargs)
                     tape.outputs, tape.returned = find_tensors(output), type(output).__name__
+                    tape.refilled = replica.refilled
                 except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
                     tape.error = error
                 finally:

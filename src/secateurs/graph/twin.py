@@ -43,14 +43,15 @@ def twin_of(
     *,
     training: bool = False,
     attributes: Mapping[tuple[int, str], Any] | None = None,
+    cold: bool = False,
 ) -> Replica:
     """A replica on `tensors` (id of the original -> the one in its place), in eval mode.
 
     `attributes` maps (id of a module, attribute) to the value it has in the twin. `training` concerns the user's own
     modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
-    over one value does not complain).
+    over one value does not complain). `cold` leaves out what earlier forwards have stored.
     """
-    replica = Replica(network, tensors, attributes)
+    replica = Replica(network, tensors, attributes, cold=cold)
     for module in replica.modules:
         module.__dict__["training"] = training and not is_torchs(type(module))
     return replica

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.network import lock_of
+from secateurs.running.caches import TORCHS, stored_tensors
 from secateurs.running.writable import blank, is_plain, of_class
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ _SMALL = 1 << 20
 _DEPTH = 2
 """Plain objects are copied so deep inside one another: what lies behind is a trainer or an application, not a model."""
 _HELD = ("_parameters", "_buffers")
-_TORCHS = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
-"""The containers that every module has: hooks, children, tensors."""
 
 
 class Replica:
@@ -49,10 +48,13 @@ class Replica:
         network: Network,
         tensors: Mapping[int, Tensor] | None = None,
         attributes: Mapping[tuple[int, str], Any] | None = None,
+        *,
+        cold: bool = False,
     ) -> None:
         """`tensors` stand in for the network's own (by identity of the original; those not named are shared).
 
         `attributes` maps (identity of the original module, name) to a value that the replica's module has instead.
+        `cold` leaves out the tensors that earlier forwards have stored in dictionaries.
         """
         self._known: dict[int, Any] = {} if tensors is None else dict(tensors)
         self._alive: list[Any] = []  # an identity is one as long as its object lives
@@ -69,8 +71,20 @@ class Replica:
                 self._fill(module, copy, network.held[id(module)])
         for (identity, name), value in (attributes or {}).items():
             self._known[identity].__dict__[name] = value
+        self._emptied: list[dict[Any, Any]] = []
+        if cold:
+            for store, key in stored_tensors(network):
+                copy = self._known.get(id(store), {})
+                if key in copy:
+                    del copy[key]
+                    self._emptied.append(copy)
         self.model: nn.Module = self._known[id(network.model)]
         self.modules: tuple[nn.Module, ...] = tuple(copy for _, copy in pairs)
+
+    @property
+    def refilled(self) -> bool:
+        """Whether the forward has put something into every dictionary that was emptied: then it was a cache."""
+        return all(self._emptied)
 
     def release(self) -> None:
         """Empty the copies: they refer to one another, and would wait for the collector of cycles."""
@@ -89,7 +103,7 @@ class Replica:
             kind = type(value)
             if kind in _SHARED or (held is not None and name in _HELD):
                 continue
-            if name in _TORCHS and not value:
+            if name in TORCHS and not value:
                 state[name] = kind()  # by far the most, and never two modules' own
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
                 state[name] = self._copy(value)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from secateurs.errors import ModelError, PlanError
 from secateurs.graph import Graph, prove
 from secateurs.network import Network, lock_of
+from secateurs.running.caches import stored_tensors
 from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
@@ -75,6 +76,8 @@ def apply(
             write(transaction, model, swaps, settings)
             for memory in remembered:
                 transaction.put(memory.state, memory.key, memory.value)
+            for store, key in stored_tensors(network) if known is not None and known.refills else ():
+                transaction.drop(store, key)
     return model
 
 
