@@ -33,23 +33,9 @@ def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source,
             "The example inputs hold no tensor: give a tensor, a tuple of arguments or a dict of keyword arguments."
         )
     notes: list[str] = []
-    dtypes = {name: tensor.dtype for name, tensor in network.tensors.items()}
-    errors: dict[bool, Exception] = {}
-    for real, cold in _attempts(network):
-        source = Source(args, kwargs, real=real, passes=(False,), dtypes=dtypes, rules=rules, cold=cold)
-        tape = source.tape(network)
-        if tape.error is None and (tape.refilled or not cold):
-            break
-        if tape.error is not None:
-            errors[real] = tape.error
-    if tape.error is not None:
-        shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
-        raise TraceError(
-            f"The model does not run on the example inputs (shapes {shapes}): "
-            f"{type(tape.error).__name__}: {tape.error}{_inner(network, tape.error)}"
-        ) from tape.error
+    source, tape, why_real = _first_run(network, args, kwargs, rules)
     if source.real:
-        notes.append(f"traced on real tensors, because the forward needs values ({type(errors[False]).__name__})")
+        notes.append(f"traced on real tensors, because the forward needs values ({type(why_real).__name__})")
     _check(network, tape)
     tapes = [tape]
     if differs_in_training(network):
@@ -60,6 +46,27 @@ def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source,
         else:
             notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
     return source, tapes, notes
+
+
+def _first_run(
+    network: Network, args: tuple[Any, ...], kwargs: dict[str, Any], rules: Table
+) -> tuple[Source, Tape, Exception | None]:
+    """The first attempt that runs, and the error of the last one on meta."""
+    dtypes = {name: tensor.dtype for name, tensor in network.tensors.items()}
+    on_meta: Exception | None = None
+    error: Exception | None = None
+    for real, cold in _attempts(network):
+        source = Source(args, kwargs, real=real, passes=(False,), dtypes=dtypes, rules=rules, cold=cold)
+        tape = source.tape(network)
+        if tape.error is None and (tape.refilled or not cold):
+            return source, tape, on_meta
+        error = tape.error or error
+        on_meta = on_meta if real else error
+    shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
+    raise TraceError(
+        f"The model does not run on the example inputs (shapes {shapes}): "
+        f"{type(error).__name__}: {error}{_inner(network, error)}"
+    ) from error
 
 
 def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:

@@ -147,7 +147,7 @@ class Replica:
         return copy
 
     def _dict(self, value: dict[Any, Any]) -> Any:
-        base = OrderedDict if isinstance(value, OrderedDict) else dict
+        base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
         copy = self._known[id(value)] = _empty(self, value)
         for k, v in list(base.items(value)) if value else ():
             base.__setitem__(copy, self._copy(k), self._copy(v))
@@ -227,7 +227,8 @@ class Replica:
     def _object(self, value: Any) -> Any:
         if self._depth >= _DEPTH:
             return value
-        copy = self._known[id(value)] = type(value).__new__(type(value))
+        kind: Any = type(value)
+        copy = self._known[id(value)] = kind.__new__(kind)
         self._depth += 1
         copy.__dict__.update({k: self._copy(v) for k, v in value.__dict__.copy().items()})
         self._depth -= 1
@@ -274,7 +275,7 @@ def _copier_of(kind: type) -> Callable[[Replica, Any], Any] | None:
 
 def _empty(replica: Replica, value: Any) -> Any:
     """An empty container of the same class, with the same attributes."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in (dict, list, set, OrderedDict, Counter):
         return kind()
     copy = kind.__new__(kind)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs.network import lock_of
+from secateurs.running.caches import TORCHS
 from secateurs.running.nested import find_tensors
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def duplicate(model: M) -> M:
     memo: dict[int, object] = {}
     with lock_of(model):
         for module in model.modules():
-            memo |= {id(t): t.detach().clone() for t in find_tensors(vars(module)) if not t.is_leaf}
+            held = [value for name, value in vars(module).items() if name not in TORCHS]
+            memo |= {id(t): t.detach().clone() for t in find_tensors(held) if not t.is_leaf}
         return copy.deepcopy(model, memo)
 
 
