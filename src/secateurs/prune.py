@@ -15,6 +15,8 @@ from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
 from secateurs.registry import kind_of, names, value_of
+from secateurs.running.process import all_or_nothing
+from secateurs.running.replica import Replica
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
@@ -98,6 +100,7 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
 
 
+@all_or_nothing
 def prune(  # noqa: PLR0913 (the one verb that does everything)
     model: nn.Module | Network,
     example_inputs: Any,
@@ -139,7 +142,8 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     if isinstance(chosen, Criterion):
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, network.model, given, data=data, loss=loss, seed=seed))
+        stand_in = Replica(network).model
+        found = Plan.from_keep(graph, chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)

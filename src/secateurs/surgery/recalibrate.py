@@ -13,9 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 
 from secateurs.errors import InputError
 from secateurs.running.batches import read_batch
+from secateurs.running.process import all_or_nothing
 from secateurs.running.untouched import device_of, untouched
 
 
+@all_or_nothing
 def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
     """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
 

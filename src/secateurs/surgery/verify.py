@@ -13,6 +13,7 @@ from secateurs.graph import Graph
 from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import as_call
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import apply, check_signature
 from secateurs.surgery.mask import silence
 from secateurs.surgery.plan import Plan
@@ -105,6 +106,7 @@ class _Bench:
         return relative_error(output, output_of(masked, self.call))
 
 
+@all_or_nothing
 def verify(
     plan: Plan,
     model: nn.Module | Network,
