@@ -42,7 +42,6 @@ ALIASES: Mapping[str, str] = {
     "depgraph": "dep-graph",
     "orthoreg": "ortho-reg",
     "increg": "inc-reg",
-    "depgraph": "dep-graph",
 }
 """Other spellings, as papers and other libraries have them -> the name."""
 
