@@ -19,7 +19,8 @@ from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
-from secateurs.surgery import Plan, Verification, apply, grow, mask, recalibrate, verify
+from secateurs.recover import recalibrate
+from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
 
 if TYPE_CHECKING:
     from secateurs import methods

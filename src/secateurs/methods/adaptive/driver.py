@@ -26,7 +26,7 @@ from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, los
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import check_reach, too_short
-from secateurs.surgery import recalibrate
+from secateurs.recover.recalibrate import recalibrate
 
 if TYPE_CHECKING:
     from secateurs.methods.adaptive.method import AdaptivePruning
