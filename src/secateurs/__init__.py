@@ -19,7 +19,7 @@ from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
-from secateurs.recover import recalibrate
+from secateurs.recover import FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
 from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "Cost",
+    "FoldMeans",
     "Graph",
     "Group",
     "Plan",
+    "Recalibrate",
+    "Reconstruct",
+    "RepairVariance",
     "Result",
     "Session",
     "Verification",
@@ -47,6 +51,7 @@ __all__ = [
     "plan",
     "prune",
     "recalibrate",
+    "recover",
     "save",
     "trace",
     "verify",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,6 +13,8 @@ from secateurs.criteria import Criterion, score
 from secateurs.errors import BudgetError, InputError
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.recover.recovery import Recovery, read_steps
+from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import resolve
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
@@ -107,6 +109,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     loss: Loss | None = None,
     protect: Iterable[str] = (),
     seed: int = 0,
+    recover: Recovery | Iterable[Recovery] | None = None,
 ) -> Result:
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
@@ -114,6 +117,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     budget: what remains; without one, a method of a paper decides how much goes, as in its paper.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
     protect names modules whose channels stay. seed is for methods that draw at random.
+    recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
 
     Bad models are refused before any work; RecipeError names methods near an unknown one.
 
@@ -133,6 +137,12 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     """
     model = check_sound(model)
     chosen = resolve(method, seed)
+    steps = () if recover is None else read_steps(recover)
+    if steps and data is None:
+        message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
+        raise InputError(message)
+    if steps and isinstance(data, Iterator):  # read twice: to choose, and to recover
+        data = list(data)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(model, example_inputs, protect=protect)
     if isinstance(chosen, Criterion):
@@ -142,6 +152,8 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     pruned = apply(found, duplicate(model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, model, found, seed=seed)
+    if steps:
+        pruned = recovered(pruned, model, data or (), plan=found, steps=steps)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph)
 
 

@@ -1,5 +1,20 @@
-"""What follows removal: the accuracy comes back."""
+"""What follows removal: running statistics, means, variances, least squares against the dense network, distillation."""
 
-from secateurs.recover.recalibrate import recalibrate
+from secateurs.recover.folding import FoldMeans
+from secateurs.recover.recalibrate import Recalibrate, recalibrate
+from secateurs.recover.reconstruct import Reconstruct
+from secateurs.recover.recovery import Pair, Recovery, recover
+from secateurs.recover.settle import settle_norms
+from secateurs.recover.variance import RepairVariance
 
-__all__ = ["recalibrate"]
+__all__ = [
+    "FoldMeans",
+    "Pair",
+    "Recalibrate",
+    "Reconstruct",
+    "Recovery",
+    "RepairVariance",
+    "recalibrate",
+    "recover",
+    "settle_norms",
+]

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from secateurs.recover.layers import Layer, add_to, find_layers, follow, matrix, root_of, scale_of
-from secateurs.recover.replay import Recording, Replay
-from secateurs.recover.rows import gather, shape_of_problem
+from secateurs.errors import InputError
+from secateurs.recover.recovery import Pair
+from secateurs.recover.settle import settle_norms
 from secateurs.recover.solve import Change, solve
-from secateurs.running.batches import Batch
-from secateurs.surgery.plan import Plan
+from secateurs.recover.walk import Sampling, Seen, walk
 
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Least squares."""
+    """Refit the weights of every layer so that it puts out what it did in the dense network. No labels, no gradients.
 
-    sweeps: int = 2
+        minimise over W, b:   Σ ‖f(D (W x + b) + r) - f(t)‖² + λ ‖W - W₀‖²
+
+    x: what the layer sees in the small network as recovered so far; t: the dense network's value at the same place,
+    reduced to the channels that are left; D and r: the norm that follows and the shortcut that is added, as they are in
+    the small network, so that a layer makes up for what the other branch lost; f: the ReLU or clamp that follows, if
+    any. f is dealt with by `rounds` of majorisation: where the dense value is cut off, any value that is cut off too
+    will do. λ is the best of six on a quarter of the images; a layer that is nearer to the dense one as it is keeps its
+    weights. Convolutions of any kind and dimension, and linear layers, whose weight is a parameter that nothing else
+    reads; b goes to the layer's bias or to that of the norm behind it. Sampled: 65,536 rows (an image at a position) or
+    64 for each column, within `memory` bytes; beside them the live activations of both networks are held for all images.
+
+    `settle`: BatchNorm's running statistics are set to the new ones at the end, and scales and shifts are changed so
+    that the network computes the same (see `settle_norms`).
+
+    Sources: He, Zhang and Sun (ICCV 2017, channel pruning) and Zhang et al. (2015, asymmetric reconstruction behind
+    ReLU); ours are the place behind norm and sum, and one mechanism for every network.
+    """
+
+    sweeps: int = 1
     rounds: int = 5
-    memory: int = 2**30
+    rows: int = 1 << 16
+    memory: int = 1 << 30
+    settle: bool = True
     seed: int = 0
 
-    def run(self, small: nn.Module, dense: nn.Module, plan: Plan, batches: Sequence[Batch]) -> None:
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.sweeps < 1 or self.rounds < 0 or self.rows < 1 or self.memory < 1 << 20:
+            message = (
+                f"{self} cannot work: it needs one sweep or more, rounds of at least 0, rows of at least 1 and 1 MiB."
+            )
+            raise InputError(message)
+
+    def recover(self, pair: Pair) -> None:
+        """Change the weights of `pair.small`."""
+        changed: list[str] = []
         for sweep in range(self.sweeps):
-            self._sweep(small, dense, plan, batches, sweep)
+            sampling = Sampling(self.rows, 64, self.memory, self.seed + 10_000 * sweep)
+            changed += walk(pair, sampling, self._solved, f"sweep {sweep + 1}")
+        if changed and self.settle:
+            settle_norms(pair.small, pair.batches)
 
-    def _sweep(self, model: nn.Module, teacher: nn.Module, plan: Plan, batches: Sequence[Batch], sweep: int) -> None:
-        small, dense = Replay.start(model, batches), Replay.start(teacher, batches)
-        recording = small.recordings[0]
-        layers = find_layers(recording, dense.recordings[0], model, plan)
-        for number, layer in enumerate(layers):
-            for replay in (small, dense):
-                self._advance(replay, layer.at)
-            weight = follow(recording, layer.weight, recording.outside[root_of(recording, layer.weight)])
-            step = recording.steps[layer.at]
-            groups, columns, outputs = shape_of_problem(step, weight)
-            rows = min(max(1 << 16, 64 * columns), self.memory // (4 * (groups * columns + 4 * outputs)))
-            found = gather(
-                layer, small, dense, weight, rows=rows, seed=self.seed + number + 1000 * sweep, advance=None
-            )
-            change = solve(
-                found, scale_of(layer, recording), bias=layer.bias is not None, clamp=layer.clamp, rounds=self.rounds
-            )
-            if change is not None:
-                _write(layer, recording, weight, change)
-
-    def _advance(self, replay: Replay, to: int) -> None:
-        if replay.at < to and all(r.divides(to) for r in set(replay.recordings)):
-            for number in range(len(replay.live)):
-                replay.advance(number, to)
-            replay.arrive(to)
-
-
-@torch.no_grad()
-def _write(layer: Layer, recording: Recording, weight: torch.Tensor, change: Change) -> None:
-    """Add the change to the layer's weight, and its shift to the bias of the layer or of the norm behind it."""
-    add_to(recording.steps[layer.at], weight, change.weight)
-    if layer.bias is not None:
-        value, upto = layer.bias
-        bias = follow(recording, value, recording.outside[root_of(recording, value)])
-        bias.add_((change.bias * scale_of(layer, recording, upto).to(change.bias.device)).to(bias.dtype))
+    def _solved(self, seen: Seen) -> Change | None:
+        layer = seen.layer
+        return solve(seen.rows, seen.scale, bias=layer.bias is not None, clamp=layer.clamp, rounds=self.rounds)

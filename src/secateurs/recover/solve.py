@@ -33,7 +33,7 @@ def solve(
     scale = scale.to(rows.x.device)
     usable = scale.abs() > 1e-6 * scale.abs().max()
     inverse = torch.where(usable, 1 / torch.where(usable, scale, 1.0), 0.0)
-    before = _error(rows.now, rows, clamp)
+    before = error_of(rows.now, rows, clamp)
     if before == 0 or not usable.any():
         return None
     x = torch.cat([rows.x, torch.ones_like(rows.x[:, :, :1])], 2) if bias else rows.x
@@ -72,7 +72,7 @@ def solve(
         right = right - ridge * size * total
         delta = torch.cholesky_solve(right, factor)
         total, now = total + delta, _moved(now, x, delta, scale)
-    after = _error(now, rows, clamp)
+    after = error_of(now, rows, clamp)
     if not after < before:
         return None
     shift = total[:, -1].flatten() if bias else torch.zeros_like(scale)
@@ -111,7 +111,7 @@ def _moved(now: Tensor, x: Tensor, delta: Tensor, scale: Tensor) -> Tensor:
     return now + out * scale.to(x.dtype)
 
 
-def _error(now: Tensor, rows: Rows, clamp: tuple[float | None, float | None] | None) -> float:
+def error_of(now: Tensor, rows: Rows, clamp: tuple[float | None, float | None] | None) -> float:
     """Squared distance from the dense network behind the activation."""
     aim = rows.target
     if clamp is not None:
