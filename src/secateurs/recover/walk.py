@@ -30,7 +30,7 @@ class Seen:
 class Sampling:
     """How many rows of a layer are looked at: `rows`, or `per_column` for each column, within `memory` bytes."""
 
-    rows: int = 1 << 16
+    rows: int = 1 << 15
     per_column: int = 64
     memory: int = 1 << 30
     seed: int = 0
