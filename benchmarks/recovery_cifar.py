@@ -81,7 +81,9 @@ def point(record: dict[str, Any], out: Path, bench: Bench, cut: Any, steps: list
         start = time.process_time()
         small = sct.recover(raw, bench.model, data, plan=plan, steps=STEPS[name], images=IMAGES)
         found = {"seconds": time.process_time() - start, "macs": left}
-        save(record, out, f"{bench.name} | {method} | {macs:.2f} | {name}", {"accuracy": bench.accuracy(small), **found})
+        save(
+            record, out, f"{bench.name} | {method} | {macs:.2f} | {name}", {"accuracy": bench.accuracy(small), **found}
+        )
 
 
 def save(record: dict[str, Any], out: Path, key: str, found: dict[str, Any]) -> None:

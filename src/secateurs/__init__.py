@@ -17,9 +17,9 @@ from secateurs import allocate, criteria, errors
 from secateurs.allocate import Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
+from secateurs.recover import FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
-from secateurs.recover import FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
 from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ class FoldMeans:
 
     def recover(self, pair: Pair) -> None:
         """Change the biases of `pair.small`."""
-        walk(pair, Sampling(per_column=1, seed=self.seed), _shift, "mean")
+        walk(pair, Sampling(per_column=1, seed=self.seed, determined=False), _shift, "mean")
 
 
 def _shift(seen: Seen) -> Change | None:

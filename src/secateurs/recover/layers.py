@@ -145,9 +145,7 @@ def _kept_outputs(
     return rows[:, :, 0].flatten() if bool((rows == rows[:, :, :1]).all()) else None
 
 
-def _placed(
-    recording: Recording, at: int, x: int, weight: int, bias: int | None, name: str, keep: Tensor
-) -> Layer:
+def _placed(recording: Recording, at: int, x: int, weight: int, bias: int | None, name: str, keep: Tensor) -> Layer:
     """Follow the output through norms, scales and sums, as long as nothing else reads it."""
     conv = recording.steps[at].func is _CONV
     axis = 1 if conv else -1
@@ -222,4 +220,3 @@ def scale_of(layer: Layer, recording: Recording, upto: int | None = None) -> Ten
         gamma = recording.outside[args[1].value].detach().double().cpu() if isinstance(args[1], Ref) else 1.0
         total = total * scale * gamma
     return total
-

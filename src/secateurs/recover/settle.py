@@ -26,8 +26,8 @@ class _Moments:
         flat = x.detach().transpose(0, 1).flatten(1)
         shifted = flat - self.norm.running_mean[:, None] if self.norm.running_mean is not None else flat
         self.count += flat.shape[1]
-        for total, value in zip(self.sums, (shifted, shifted.square()), strict=True):
-            total += value.sum(1, dtype=torch.float64).cpu()
+        self.sums[0] += shifted.sum(1, dtype=torch.float64).cpu()
+        self.sums[1] += shifted.square().sum(1, dtype=torch.float64).cpu()
         return x
 
     @torch.no_grad()

@@ -21,8 +21,8 @@ class RepairVariance:
 
     y: the layer's own output, r: what a shortcut adds to it (0 without one). Removing inputs takes variance away, and a
     channel that has lost it is quieter wherever no norm follows. shrinkage < 1 leaves part of the loss, because a
-    channel whose output is mostly error would only have its error amplified; a_c is held in [1/4, 4]. The channel's mean
-    is kept. Biases and norms are not touched but for that. Comes before `Recalibrate`, where both are used.
+    channel whose output is mostly error would only have its error amplified; a_c is held in [1/4, 4]. The mean of a
+    channel is kept. Biases and norms are not touched but for that. Comes before `Recalibrate`, where both are used.
 
     After ASR (2026, channel-wise variance repair), with its shrinkage as one number (ours).
     """
@@ -38,7 +38,7 @@ class RepairVariance:
 
     def recover(self, pair: Pair) -> None:
         """Change the weights of `pair.small`."""
-        walk(pair, Sampling(per_column=1, seed=self.seed), self._scaled, "variance")
+        walk(pair, Sampling(per_column=1, seed=self.seed, determined=False), self._scaled, "variance")
 
     def _scaled(self, seen: Seen) -> Change | None:
         rows, scale = seen.rows, seen.scale.to(seen.rows.now.device)

@@ -28,12 +28,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many rows of a layer are looked at: `rows`, or `per_column` for each column, within `memory` bytes."""
+    """How many rows of a layer are looked at: `rows`, or `per_column` for each column, within `memory` bytes.
+
+    determined: a layer is left alone where the images give no more rows than it has columns.
+    """
 
     rows: int = 1 << 15
     per_column: int = 64
     memory: int = 1 << 30
     seed: int = 0
+    determined: bool = True
 
     def count(self, groups: int, columns: int, outputs: int) -> int:
         """Rows for a layer of this size."""
@@ -44,7 +48,7 @@ class Sampling:
 def walk(pair: Pair, sampling: Sampling, fit: Callable[[Seen], Change | None], title: str) -> list[str]:
     """Visit every layer once, as recovered so far, and write what `fit` finds; give the names of those changed.
 
-    Layers that have fewer rows than columns keep their weights. InputError if that leaves none.
+    InputError if nothing can be changed because the images give too few rows.
     """
     small, dense = Replay.start(pair.small, pair.batches), Replay.start(pair.dense, pair.batches)
     recording = _matching(small, dense)
@@ -61,7 +65,7 @@ def walk(pair: Pair, sampling: Sampling, fit: Callable[[Seen], Change | None], t
         size = shape_of_problem(step, weight)
         seed = sampling.seed + number
         rows = gather(layer, small, dense, weight, rows=sampling.count(*size), seed=seed, advance=onward)
-        if len(rows.x) <= size[1]:
+        if sampling.determined and len(rows.x) <= size[1]:
             short.append((layer.name, size[1], len(rows.x)))
             continue
         change = fit(Seen(layer, rows, matrix(step, weight.detach()), scale_of(layer, recording)))
@@ -71,7 +75,7 @@ def walk(pair: Pair, sampling: Sampling, fit: Callable[[Seen], Change | None], t
         _write(layer, recording, weight, change)
         changed.append(layer.name)
         pair.say(f"{title} {number + 1}/{len(layers)} {layer.name}: error {change.before:.4g} -> {change.after:.4g}")
-    if layers and len(short) == len(layers):
+    if short and not changed:
         _refuse(short, pair)
     for name, columns, found in short:
         pair.say(f"{title} {name}: as it is, {found} rows for {columns} columns")

@@ -23,10 +23,10 @@ from secateurs.methods.adaptive.profit import (
 )
 from secateurs.methods.adaptive.standing import Standing
 from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, loss_rises, read_by_modules, small_batch
+from secateurs.recover.recalibrate import recalibrate
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import check_reach, too_short
-from secateurs.recover.recalibrate import recalibrate
 
 if TYPE_CHECKING:
     from secateurs.methods.adaptive.method import AdaptivePruning
