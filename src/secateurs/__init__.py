@@ -17,7 +17,7 @@ from secateurs import allocate, criteria, errors
 from secateurs.allocate import Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
-from secateurs.recover import FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
+from secateurs.recover import Distil, FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
 from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "Cost",
+    "Distil",
     "FoldMeans",
     "Graph",
     "Group",

@@ -1,4 +1,4 @@
-"""The layers of a recording whose weights can be solved for, and the place where each is compared with the dense one."""
+"""The layers of a recording whose weights can be solved for, and where each is compared with the dense network."""
 
 from __future__ import annotations
 

@@ -52,11 +52,12 @@ def _recalibrated(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not norms:
         return model
-    count = 0
+    seen = False
     with untouched(model), _averaging(norms), torch.no_grad():
-        for count, batch in enumerate(batches, start=1):
+        for batch in batches:
+            seen = True
             model(*batch.args, **batch.kwargs)
-        if not count:
+        if not seen:
             message = (
                 "the data gave no batch. Running statistics cannot be estimated from nothing. "
                 "Pass a DataLoader or a list of batches; an exhausted generator is empty the second time."

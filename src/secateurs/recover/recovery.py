@@ -60,8 +60,8 @@ def recover(
     """Give a pruned network its accuracy back from images alone, and return it; both arguments are left as they are.
 
     small is what `apply(plan, copy of dense)` made, dense the network before; `plan` says which channels belong
-    together. steps run in order: `Recalibrate()`, `FoldMeans()`, `RepairVariance()`, `Reconstruct()`, `Distil()`; without
-    steps, `Reconstruct()`. data yields images as a training loop takes them (a tensor, (images, labels), a dict of
+    together. steps run in order: `Recalibrate()`, `FoldMeans()`, `RepairVariance()`, `Reconstruct()`, `Distil()`; if there
+    are none, `Reconstruct()`. data yields images as a training loop takes them (a tensor, (images, labels), a dict of
     keyword inputs); labels are not read. At most `images` of them are used, and held in memory. progress is given one
     line a step of work.
 
@@ -141,8 +141,7 @@ def _read(data: Iterable[Any], images: int, device: torch.device) -> tuple[Batch
     for number, raw in enumerate(data):
         batch = read_batch(raw, number, device)
         _check_images(batch, number)
-        for rows in torch.arange(batch.size)[: images - count].split(ROWS):
-            found.append(batch.rows(rows))
+        found.extend(batch.rows(rows) for rows in torch.arange(batch.size)[: images - count].split(ROWS))
         count += batch.size
         if count >= images:
             break

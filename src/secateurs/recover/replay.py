@@ -1,7 +1,7 @@
 """Run a network operator by operator, from any place to any other, as it was recorded on one batch.
 
-A recording is the list of ATen operators of one forward, with their arguments written as numbers of values. Replaying it
-on a batch of the same shapes needs no Python of the model; what is alive between two operators can be put aside, so
+A recording is the list of ATen operators of one forward, with their arguments written as numbers of values. Replaying
+it on a batch of the same shapes needs no Python of the model; what is alive between two operators can be put aside, so
 that the network is advanced from layer to layer instead of being run anew for each.
 """
 
