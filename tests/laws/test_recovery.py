@@ -10,12 +10,19 @@ from torch.nn import functional as F
 
 import secateurs as sct
 from secateurs.errors import EvidenceError, InputError, PlanError
-from secateurs.recover import settle_norms
+from secateurs.recover import Match, settle_norms
 from secateurs.recover.replay import Replay, record
 from secateurs.recover.rows import patches
 from secateurs.running.batches import read_batch
 
-STEPS = (sct.Recalibrate(), sct.FoldMeans(), sct.RepairVariance(), sct.Reconstruct(), sct.Reconstruct(settle=False))
+STEPS = (
+    sct.Distil(epochs=2),
+    sct.Recalibrate(),
+    sct.FoldMeans(),
+    sct.RepairVariance(),
+    sct.Reconstruct(),
+    sct.Reconstruct(settle=False),
+)
 
 
 def photos(count=160, channels=3, size=4, dims=2, seed=1):
@@ -319,3 +326,46 @@ def test_a_replay_stops_anywhere_and_gives_the_forward():
             found = replay.read(0, len(recording.steps), recording.outputs)
 
             assert torch.equal(found[recording.outputs[0]], expected)
+
+
+@pytest.mark.parametrize("match", list(Match))
+def test_distillation_without_labels_brings_outputs_nearer(match):
+    """Every way of comparing is nothing for equal outputs, and its training makes it less on the images."""
+    model, x = made(Coupled).eval(), photos()
+    result, distil = cut(model, x), sct.Distil(match=match, epochs=5, lr=0.02)
+    better = sct.recover(result.model, model, [x], plan=result.plan, steps=distil)
+    loss = distil.loss(model)
+    at = [loss(put_out(m, x), None, x).item() for m in (model, better, result.model)]
+
+    assert abs(at[0]) < 1e-6 < at[1] < 0.9 * at[2]
+    assert all(p.grad is None for p in better.parameters())
+
+
+def test_the_loss_of_a_loop_weighs_teacher_and_labels():
+    """weight · T² KL + (1 - weight) · cross entropy, by hand; the teacher's mode stays and it gets no gradient."""
+    teacher, student, x = nn.Linear(3, 4).train(), nn.Linear(3, 4), torch.randn(6, 3)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    value = sct.Distil(temperature=2.0, weight=0.25).loss(teacher)(student(x), labels, x)
+    value.backward()
+    p, q = (torch.softmax(m(x) / 2, 1) for m in (teacher, student))
+
+    torch.testing.assert_close(
+        value, 0.25 * 4 * (p * (p / q).log()).sum(1).mean() + 0.75 * F.cross_entropy(student(x), labels)
+    )
+    assert teacher.training
+    assert teacher.weight.grad is None
+    assert student.weight.grad is not None
+
+
+def test_outputs_that_cannot_be_compared_are_refused():
+    """Other shapes, no tensor, settings that teach nothing."""
+    with pytest.raises(EvidenceError, match="entry by entry"):
+        sct.Distil().compare(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(EvidenceError, match="no logits"):
+        sct.Distil().compare("text", torch.ones(2, 4))
+    with pytest.raises(InputError, match="cannot teach"):
+        sct.Distil(temperature=0.0)
+    with pytest.raises(InputError, match="cannot work"):
+        sct.Reconstruct(sweeps=0)
+    with pytest.raises(InputError, match="no part"):
+        sct.RepairVariance(shrinkage=2.0)

@@ -38,8 +38,8 @@ class Distil:
         loss = weight · match(student, teacher) + (1 - weight) · cross entropy(student, labels)
 
     In a loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of the criterion. The teacher
-    runs in eval mode without gradients, in the same autocast type as the student: one forward more a step, about a third
-    of the time that the student takes if it were as large.
+    runs in eval mode without gradients, in the same autocast type as the student: one forward of the dense network more
+    a step.
 
     As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the images of the recovery alone: `epochs`
     of SGD with Nesterov momentum 0.9, rate `lr` falling by a cosine, batches in an order drawn from `seed`, gradients

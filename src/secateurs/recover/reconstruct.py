@@ -23,8 +23,9 @@ class Reconstruct:
     any. f is dealt with by `rounds` of majorisation: where the dense value is cut off, any value that is cut off too
     will do. λ is the best of six on a quarter of the images; a layer that is nearer to the dense one as it is keeps its
     weights. Convolutions of any kind and dimension, and linear layers, whose weight is a parameter that nothing else
-    reads; b goes to the layer's bias or to that of the norm behind it. `rows` rows (an image at a position) or 64 for each
-    column are sampled, within `memory` bytes; beside them the live activations of both networks are held for all images.
+    reads; b goes to the layer's bias or to that of the norm behind it. `rows` rows (an image at a position) or 64 for
+    each column are sampled, within `memory` bytes; beside them the live activations of both networks are held for all
+    images.
 
     `settle`: BatchNorm's running statistics are set to the new ones at the end, and scales and shifts are changed so
     that the network computes the same (see `settle_norms`).

@@ -60,8 +60,8 @@ def recover(
     """Give a pruned network its accuracy back from images alone, and return it; both arguments are left as they are.
 
     small is what `apply(plan, copy of dense)` made, dense the network before; `plan` says which channels belong
-    together. steps run in order: `Recalibrate()`, `FoldMeans()`, `RepairVariance()`, `Reconstruct()`, `Distil()`; if there
-    are none, `Reconstruct()`. data yields images as a training loop takes them (a tensor, (images, labels), a dict of
+    together. steps run in order: Recalibrate(), FoldMeans(), RepairVariance(), Reconstruct(), Distil(); where none is
+    given, Reconstruct(). data yields images as a training loop takes them (a tensor, (images, labels), a dict of
     keyword inputs); labels are not read. At most `images` of them are used, and held in memory. progress is given one
     line a step of work.
 
