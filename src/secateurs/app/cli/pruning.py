@@ -92,8 +92,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
-                f"--recover reconstruct fits weights that were cut out of the dense network, and {recipe.method} trains "
-                "them meanwhile; leave it out, or choose a method that prunes at once"
+                f"--recover reconstruct fits weights that come from the dense network as it was, and {recipe.method} "
+                "trains them meanwhile; leave it out, or choose a method that prunes at once"
             )
         session_of(work, model)
     elif not isinstance(method, Criterion):
