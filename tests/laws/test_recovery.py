@@ -78,7 +78,20 @@ def test_arguments_stay_and_runs_agree(step):
     assert not same(small, first)
 
 
-@pytest.mark.parametrize("kind", [Coupled, Tied])
+class Attentive(nn.Module):
+    """Patches, one encoder layer, and a head: linear layers over tokens, and attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 24, dropout=0.0, activation="gelu", batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Coupled, Tied, Attentive])
 def test_a_reconstructed_network_is_nearer_to_the_dense_one(kind):
     """On images that it has not seen, through streams, gates, groups, depthwise layers and flattened maps."""
     model, x = made(kind).eval(), photos(320)

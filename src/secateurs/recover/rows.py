@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs.recover.layers import Layer
-from secateurs.recover.replay import Replay, Step
+from secateurs.recover.replay import Recording, Replay, Step
 
 aten = torch.ops.aten
 
@@ -46,10 +47,10 @@ def gather(
     advance: the dense network is put aside at this step on the way.
     """
     generator = torch.Generator().manual_seed(seed)
-    images = [_images(small, number, layer) for number in range(len(small.live))]
-    each = max(1, -(-rows // max(1, sum(images))))
+    each = rows / sum(_entries(recording, layer) for recording in small.recordings)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     stop = layer.made + 1
+    wide = torch.promote_types(weight.dtype, torch.float32)
     for number in range(len(small.live)):
         mine = small.read(number, stop, (layer.x, layer.place))
         if advance is None:
@@ -57,30 +58,40 @@ def gather(
         else:
             theirs = dense.advance(number, advance, (layer.place,))
         target = theirs[layer.place].index_select(layer.axis, layer.keep.to(weight.device))
+        seen = (mine[layer.x].to(wide), mine[layer.place].to(wide), target.to(wide))
         step = small.recordings[number].steps[layer.at]
-        parts.append(_sampled(step, mine[layer.x], weight, mine[layer.place], target, each, generator))
+        pick = _convolved if step.func is aten.convolution.default else _projected
+        parts.append(pick(step, seen, weight.shape[2:], each, generator))
     if advance is not None:
         dense.arrive(advance)
     return Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _images(replay: Replay, number: int, layer: Layer) -> int:
-    return replay.recordings[number].shapes[layer.x][0]
+def _entries(recording: Recording, layer: Layer) -> int:
+    """Images of a convolution's input, or rows of a linear layer's."""
+    shape = recording.shapes[layer.x]
+    return shape[0] if recording.steps[layer.at].func is aten.convolution.default else math.prod(shape[:-1])
 
 
-def _sampled(
-    step: Step, x: Tensor, weight: Tensor, now: Tensor, target: Tensor, each: int, generator: torch.Generator
+def _projected(
+    step: Step, seen: tuple[Tensor, Tensor, Tensor], kernel: torch.Size, each: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of one batch: columns, outputs now, wanted outputs, and which are held out."""
-    if step.func is not aten.convolution.default:
-        flat = [t.reshape(-1, t.shape[-1]) for t in (x, now, target)]
-        per_image = len(flat[0]) // len(x)
-        chosen = _choose(per_image, each, generator, x.device)
-        picked = [f.unflatten(0, (len(x), per_image))[:, chosen].flatten(0, 1) for f in flat]
-        return picked[0].unsqueeze(1), picked[1], picked[2], _held(len(x), len(chosen), x.device)
+    """Rows of a linear layer: columns, outputs now, wanted outputs, and which are held out."""
+    flat = [t.reshape(-1, t.shape[-1]) for t in seen]
+    chosen = _choose(len(flat[0]), math.ceil(each * len(flat[0])), generator, flat[0].device)
+    x, now, target = (t[chosen] for t in flat)
+    return x.unsqueeze(1), now, target, _held(len(chosen), 1, x.device)
+
+
+def _convolved(
+    step: Step, seen: tuple[Tensor, Tensor, Tensor], kernel: torch.Size, each: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows of a convolution: the same positions of every image, or one position of some images if `each` is below 1."""
+    images = _choose(len(seen[0]), math.ceil(each * len(seen[0])), generator, seen[0].device)
+    x, now, target = seen if len(images) == len(seen[0]) else (t[images] for t in seen)
     sizes = now.shape[2:]
-    chosen = _choose(sizes.numel(), each, generator, x.device)
-    columns = patches(step, x, weight.shape[2:], sizes, chosen)
+    chosen = _choose(sizes.numel(), math.ceil(each), generator, x.device)
+    columns = patches(step, x, kernel, sizes, chosen)
     outs = [t.flatten(2)[:, :, chosen].transpose(1, 2).flatten(0, 1) for t in (now, target)]
     return columns, outs[0], outs[1], _held(len(x), len(chosen), x.device)
 

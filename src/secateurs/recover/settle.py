@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 
@@ -57,13 +58,13 @@ def settle_norms(model: nn.Module, batches: Iterable[Batch]) -> None:
         μ' = mean(x),  σ'² = var(x),  γ' = γ σ' / σ,  β' = β + γ (μ' - μ) / σ
 
     Weights that were fitted together with a norm's statistics no longer have these statistics: fine-tuning would begin
-    with other outputs in train mode than in eval mode, and recalibration would undo the fit.
+    with other outputs in train mode than in eval mode, and recalibration would undo the fit. Norms without a scale, and
+    norms that share one, keep what they have.
     """
-    norms = {
-        name: m
-        for name, m in model.named_modules()
-        if isinstance(m, _BatchNorm) and m.running_mean is not None and m.affine
-    }
+    every = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
+    owners = Counter(id(t) for m in every.values() for t in (*m.parameters(), *m.buffers()))
+    alone = {n: m for n, m in every.items() if all(owners[id(t)] == 1 for t in (*m.parameters(), *m.buffers()))}
+    norms = {name: norm for name, norm in alone.items() if norm.affine}
     moments = {name: _Moments(norm) for name, norm in norms.items()}
     with untouched(model), torch.no_grad(), ExitStack() as stack:
         for name, seen in moments.items():
