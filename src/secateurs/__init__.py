@@ -13,11 +13,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from secateurs import allocate, criteria, errors
+from secateurs import allocate, criteria, errors, evidence
 from secateurs.allocate import Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
 from secateurs.recover import Distil, FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
+from secateurs.registry import names, register
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
 from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
@@ -44,15 +45,18 @@ __all__ = [
     "apply",
     "criteria",
     "errors",
+    "evidence",
     "grow",
     "load",
     "load_plan",
     "mask",
     "methods",
+    "names",
     "plan",
     "prune",
     "recalibrate",
     "recover",
+    "register",
     "save",
     "trace",
     "verify",

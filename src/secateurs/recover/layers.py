@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.network import Network
 from secateurs.recover.replay import Recording, Ref, Step
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.tensors import named_tensors, select
+from secateurs.surgery.tensors import select
 
 aten = torch.ops.aten
 _CONV, _LINEAR, _MM, _ADDMM = aten.convolution.default, aten.linear.default, aten.mm.default, aten.addmm.default
@@ -55,7 +56,8 @@ class Layer:
 
 def find_layers(recording: Recording, dense: Recording, model: nn.Module, plan: Plan) -> list[Layer]:
     """The layers of the small network, in the order in which they run."""
-    names = {id(t): n for n, t in named_tensors(model).items() if isinstance(t, nn.Parameter)}
+    # the first name of a tied parameter, as plans have it
+    names = {id(t): n for n, t in Network.of(model).tensors.items() if isinstance(t, nn.Parameter)}
     found: list[Layer] = []
     for at, step in enumerate(recording.steps):
         operands = _operands(step)

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import EvidenceError, InputError, ModelError, PlanError
-from secateurs.graph import check_model
-from secateurs.graph.refuse import check_values
+from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batch
 from secateurs.running.compare import output_of
 from secateurs.running.nested import find_tensors
-from secateurs.running.untouched import device_of, untouched
+from secateurs.running.untouched import untouched
 from secateurs.surgery.apply import check_shapes
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.tensors import duplicate, named_tensors
+from secateurs.surgery.tensors import duplicate
 
 LEAST = 8
 """Fewest images: a quarter of them is held out to judge by."""
@@ -48,8 +47,8 @@ class Recovery(Protocol):
 
 
 def recover(
-    small: nn.Module,
-    dense: nn.Module,
+    small: nn.Module | Network,
+    dense: nn.Module | Network,
     data: Iterable[Any],
     *,
     plan: Plan,
@@ -80,13 +79,13 @@ def recover(
     True
     """
     chosen = read_steps(steps)
-    small, dense = check_model(small), check_model(dense)
-    _check_pair(small, dense, plan)
-    batches = _read(data, images, device_of(small))
-    recovered = duplicate(small)
+    cut, whole = Network.of(small).with_values, Network.of(dense).with_values
+    _check_pair(cut, whole, plan)
+    batches = _read(data, images, cut.device)
+    recovered = duplicate(cut.model)
     if not plan.tensors or not chosen:
         return recovered
-    pair = Pair(recovered, dense, plan, batches, progress or (lambda line: None))
+    pair = Pair(recovered, whole.model, plan, batches, progress or (lambda line: None))
     _check_outputs(pair)
     for step in chosen:
         step.recover(pair)
@@ -111,8 +110,8 @@ def read_steps(steps: Recovery | Iterable[Recovery] | None) -> tuple[Recovery, .
     return found
 
 
-def _check_pair(small: nn.Module, dense: nn.Module, plan: Plan) -> None:
-    """Refuse networks that do not belong to the plan, or that hold no finite numbers."""
+def _check_pair(small: Network, dense: Network, plan: Plan) -> None:
+    """Refuse networks that do not belong to the plan."""
     if not isinstance(plan, Plan):
         message = (
             f"plan={type(plan).__name__} does not say which channels of the dense network are left. "
@@ -121,14 +120,12 @@ def _check_pair(small: nn.Module, dense: nn.Module, plan: Plan) -> None:
         raise InputError(message)
     check_shapes(plan.signature, dense)
     check_shapes(plan.signature_after(), small)
-    if device_of(small) != device_of(dense):
+    if small.device != dense.device:
         message = (
-            f"the small network is on {device_of(small)} and the dense one on {device_of(dense)}. "
+            f"the small network is on {small.device} and the dense one on {dense.device}. "
             "Layers are compared with each other. Move one of them."
         )
         raise ModelError(message)
-    for model in (small, dense):
-        check_values(named_tensors(model))
 
 
 def _read(data: Iterable[Any], images: int, device: torch.device) -> tuple[Batch, ...]:

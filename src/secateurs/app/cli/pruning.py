@@ -10,12 +10,13 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.measure import measure
+from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import table
-from secateurs.app.training import Loaders, Optimisation
+from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError
 from secateurs.session import TrainingMethod
@@ -65,7 +66,7 @@ def resolved(recipe: Recipe) -> Recipe:
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model)
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
@@ -138,7 +139,7 @@ def _check_numbers(recipe: Recipe) -> None:
             raise InputError(f"{flag} {getattr(recipe, name)} is too few; give a whole number of {bound} or more")
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    Optimisation(recipe.train_epochs, recipe.train_lr, weight_decay=recipe.weight_decay)
-    Optimisation(recipe.epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+    recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
