@@ -68,7 +68,12 @@ class Recipe:
     min_keep_fraction: float = field(
         default=0.0, metadata=_about("budget", "smallest fraction of units that stays in any group", "F")
     )
-    multiple_of: int = field(default=1, metadata=_about("budget", "every width becomes a multiple of this", "N"))
+    multiple_of: int | None = field(
+        default=None,
+        metadata=_about(
+            "budget", "every width becomes a multiple of this; 1: any width; not given: what runtimes are fast on", "N"
+        ),
+    )
 
     train_epochs: int = field(
         default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")

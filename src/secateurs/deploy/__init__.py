@@ -1,0 +1,8 @@
+"""Networks on the runtime that they are made for: measured there, pruned to a time there, exported."""
+
+from secateurs.deploy.device import Device
+from secateurs.deploy.export import Exported, export
+from secateurs.deploy.layers import LayerTime, Profile
+from secateurs.deploy.stopwatch import Measurement, Ratio
+
+__all__ = ["Device", "Exported", "LayerTime", "Measurement", "Profile", "Ratio", "export"]
