@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 import secateurs as sct
 
+pytestmark = pytest.mark.xdist_group("ddp")
+
 NAMES = ("GReg1", "GReg2", "IncReg", "ASRFP", "GroupFisher", "OrthoReg", "AdaptivePruning")
 
 
@@ -52,26 +54,36 @@ def session_of(wrapped, name, rank, ranks):
         return session(wrapped, METHODS[name], shrink=False)
     data = [(x.double()[rank::ranks], y[rank::ranks]) for x, y in LESSONS]
     return sct.Session(
-        wrapped, METHODS[name], HALF, X.double(), steps_per_epoch=PER_EPOCH, epochs=EPOCHS, data=data
-    )  # fmt: skip
+        wrapped, X.double(), method=METHODS[name], budget=HALF, steps_per_epoch=PER_EPOCH, epochs=EPOCHS, data=data
+    )
 
 
-def work(rank, name, folder):
-    """One of two processes."""
+def work(rank, folder):
+    """One of two processes: it meets the other once, and prunes by every method in turn."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
-        started, outputs = pruned(name, rank, 2)
-        torch.save({"keep": dict(started.plan.keep), "outputs": outputs}, f"{folder}/{rank}.pt")
+        found = {}
+        for name in NAMES:
+            started, outputs = pruned(name, rank, 2)
+            found[name] = {"keep": dict(started.plan.keep), "outputs": outputs}
+        torch.save(found, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What two processes found, by rank and method; starting processes costs more than all that they do."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_make_one_plan(name, tmp_path):
+def test_two_processes_make_one_plan(name, both):
     """Every rank ends with the same plan and the same network: that of one process, where data do not decide alone."""
-    torch.multiprocessing.spawn(work, (name, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = (found[name] for found in both)
 
     assert first["keep"] == second["keep"]
     torch.testing.assert_close(first["outputs"], second["outputs"])

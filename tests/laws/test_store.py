@@ -15,8 +15,9 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import ModelError, StoreError
+from secateurs.network import Network
 from secateurs.store import files
-from secateurs.surgery.tensors import named_tensors, physical_order
+from secateurs.surgery.tensors import physical_order
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,10 +44,10 @@ def contents(directory):
 
 def refused(directory, model, match):
     """Loading raises StoreError and leaves the model as it was."""
-    before = {name: (t.data_ptr(), t.detach().clone()) for name, t in named_tensors(model).items()}
+    before = {name: (t.data_ptr(), t.detach().clone()) for name, t in Network.of(model).named.items()}
     with pytest.raises(StoreError, match=match):
         sct.load(model, directory)
-    for name, t in named_tensors(model).items():
+    for name, t in Network.of(model).named.items():
         assert t.data_ptr() == before[name][0], name
         assert torch.equal(t, before[name][1]), name
 
@@ -86,7 +87,7 @@ def test_the_plan_is_read_back(saved):
     plan = sct.load_plan(directory)
 
     assert plan.graph is None
-    assert plan.signature_after() == {name: tuple(t.shape) for name, t in named_tensors(model).items()}
+    assert plan.signature_after() == {name: tuple(t.shape) for name, t in Network.of(model).named.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -97,16 +98,16 @@ def test_ties_types_and_memory_order_are_stored(tmp_path, dtype):
     sct.apply(plan, model)
     fresh = Tied()
     fresh.head.weight.requires_grad_(False)
-    parameters = {name: id(t) for name, t in named_tensors(fresh).items()}
+    parameters = {name: id(t) for name, t in Network.of(fresh).named.items()}
     loaded = sct.load(fresh, sct.save(model, plan, tmp_path / "tied"))
 
     assert loaded is fresh
-    assert parameters == {name: id(t) for name, t in named_tensors(loaded).items()}
+    assert parameters == {name: id(t) for name, t in Network.of(loaded).named.items()}
     assert loaded.left.weight is loaded.right.weight
     assert not loaded.head.weight.requires_grad
     assert loaded.stem.out_channels == 3
-    for name, tensor in named_tensors(model).items():
-        other = named_tensors(loaded)[name]
+    for name, tensor in Network.of(model).named.items():
+        other = Network.of(loaded).named[name]
         assert (tensor.dtype, physical_order(tensor)) == (other.dtype, physical_order(other)), name
         assert torch.equal(tensor, other), name
     assert json.loads((tmp_path / "tied" / "plan.json").read_text())["aliases"] == {"right.weight": "left.weight"}
@@ -119,7 +120,7 @@ def test_a_masked_network_is_stored_with_the_identity(tmp_path):
     plan = sct.Plan.identity(sct.trace(model, images()))
     loaded = sct.load(Tied(), sct.save(masked, plan, tmp_path / "masked"))
 
-    assert all(torch.equal(t, named_tensors(masked)[n]) for n, t in named_tensors(loaded).items())
+    assert all(torch.equal(t, Network.of(masked).named[n]) for n, t in Network.of(loaded).named.items())
 
 
 def test_two_prunings_are_stored_composed(tmp_path):

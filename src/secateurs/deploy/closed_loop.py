@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from secateurs.allocate import Budget, Ranked, levels
 from secateurs.allocate.budget import RESOURCES
 from secateurs.allocate.levels import Costs
-from secateurs.allocate.steps import Keep, checked, kept, removal_order
+from secateurs.allocate.steps import checked, kept, removal_order
 from secateurs.deploy.builder import Builder
 from secateurs.deploy.device import Device
-from secateurs.deploy.latency import Choice, Floats, Function, Ints, choose, log_shares, thinned
+from secateurs.deploy.latency import Choice, Function, choose, log_shares, thinned
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.runtimes import Program
 from secateurs.deploy.segments import find_segments
@@ -26,6 +26,7 @@ from secateurs.errors import BudgetError, DeviceError
 from secateurs.graph import Graph
 from secateurs.surgery import Plan, apply
 from secateurs.surgery.tensors import duplicate
+from secateurs.types import Floats, Ints, Keep
 
 ROUNDS = 3
 """Networks that are built and measured before the nearest is taken."""
@@ -158,7 +159,7 @@ def _best(
 def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
     """A prediction fitted to random networks, and the dense network's seconds."""
     graph, device = rig.graph, rig.device
-    step = min(device.grid.steps)
+    step = device.grid.finest
     placed = find_segments(graph, rig.model, rig.example)
     table = Table.of(device, device.table)
     if table.measure(device, needed(placed, step)) and device.table is not None:

@@ -68,8 +68,11 @@ class Device:
 
     @property
     def grid(self) -> Alignment:
-        """The multiples that its kernels are fast on: blocks of 16 channels, and of 8 where a group is narrow."""
-        return Alignment((32, 16, 8)) if self.runtime.startswith("cuda") and self.dtype != "float32" else Alignment()
+        """The multiples that its kernels are fast on: the blocks of its vector instructions, or of tensor cores."""
+        if self.runtime.startswith("cuda"):
+            return Alignment(((64, 32), (16, 8))) if self.dtype != "float32" else Alignment()
+        wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        return Alignment(((32, 16), (16, 8))) if wide else Alignment(((16, 8),))
 
     @property
     def name(self) -> str:

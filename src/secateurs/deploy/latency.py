@@ -8,12 +8,11 @@ from itertools import combinations
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from secateurs.types import Floats, Ints
+
 Function = Callable[[Ints], Floats]
 """A cost of widths: [..., G] -> [...]."""
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Budget
@@ -18,8 +16,7 @@ from secateurs.errors import BudgetError
 from secateurs.evidence import observe
 from secateurs.graph import Graph
 from secateurs.methods.one_shot import Method
-
-Keep = dict[str, NDArray[np.int64]]
+from secateurs.types import Ints, Keep, Loss
 
 
 def keep_on_device(
@@ -29,7 +26,7 @@ def keep_on_device(
     budget: Budget,
     *,
     data: Iterable[Any] | None,
-    loss: Callable[[Any, Any], Any] | None,
+    loss: Loss | None,
     seed: int,
 ) -> tuple[Keep, Timing]:
     """Choose the units to keep within a budget that names a device; what was measured there comes along.
@@ -56,7 +53,7 @@ def keep_on_device(
     else:
         rig = Rig(graph, model, device)
 
-        def select(limited: Budget) -> Mapping[str, NDArray[np.int64]]:
+        def select(limited: Budget) -> Mapping[str, Ints]:
             return method.select(graph, model, limited, data=data, loss=loss, seed=seed)
 
         if budget.latency is None:

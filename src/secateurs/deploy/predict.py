@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from secateurs.deploy.segments import Ints, Placed
+from secateurs.deploy.segments import Placed
 from secateurs.deploy.table import Table
-
-Floats = NDArray[np.float64]
+from secateurs.types import Floats, Ints
 
 
 @final

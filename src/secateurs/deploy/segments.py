@@ -7,7 +7,6 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.deploy.device import Device
@@ -16,8 +15,8 @@ from secateurs.graph import Graph
 from secateurs.running.hooks import hooked
 from secateurs.running.nested import as_call
 from secateurs.running.untouched import untouched
+from secateurs.types import Ints
 
-Ints = NDArray[np.int64]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 KERNELS = {"conv", "gemm", "convolution", "groupconvolution", "fullyconnected", "matmul", "fusedconv", "fusedgemm"}
 """Kinds of nodes that do a segment's work, in the words of the runtimes; reorders and the like are not its own."""

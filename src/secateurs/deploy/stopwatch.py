@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from secateurs.types import Floats
 
 BLOCK = 5e-3
 """Seconds that one sample should last, so that the clock's grain does not show."""

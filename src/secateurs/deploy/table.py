@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Self, final
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
 from secateurs.deploy.device import Device
-from secateurs.deploy.segments import KERNELS, Ints, Placed, Segment
+from secateurs.deploy.segments import KERNELS, Placed, Segment
 from secateurs.errors import DeviceError
 from secateurs.store.files import write_files
+from secateurs.types import Floats, Ints
 
 FORMAT = 1
 POINTS = 4
@@ -24,8 +24,6 @@ POINTS = 4
 
 RUNS = 15
 """Runs of which a segment's time is the median."""
-
-Floats = NDArray[np.float64]
 
 
 @final

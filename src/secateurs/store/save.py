@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import PlanError, StoreError
-from secateurs.graph import check_model
+from secateurs.network import Network
 from secateurs.store.files import read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.soundness import check_plain
-from secateurs.surgery.tensors import differences, named_tensors, shapes
+from secateurs.surgery.tensors import differences
 from secateurs.surgery.transaction import Transaction
 
 WEIGHTS = "model.safetensors"
@@ -41,21 +40,21 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
     Files are written whole or not at all. Raises StoreError if the model is not what the plan leaves, the directory is
     not empty (unless `overwrite`), or the disk is full.
     """
-    model = check_model(model)
-    if problem := differences(plan.signature_after(), shapes(model)):
+    network = Network.of(model)
+    if problem := differences(plan.signature_after(), network.shapes):
         message = (
             f"this model is not what the plan leaves: {problem}. Load replays the plan on a dense model. "
             "Save the pruned model with the plan applied to it, composed (first.then(second)) if there were several."
         )
         raise StoreError(message)
-    named = named_tensors(model)
+    named = network.named
     weights = to_bytes(named)
     manifest = Manifest(
         plan=plan,
         dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in named.items()},
         aliases=tied(named),
         orders=layouts(named),
-        states=_extra_states(model),
+        states=_extra_states(network.model),
         sha256=hashlib.sha256(weights).hexdigest(),
         size=len(weights),
     )
@@ -74,10 +73,10 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     manifest = read_manifest(read_file(Path(directory) / PLAN))
     weights = read_file(Path(directory) / WEIGHTS)
     manifest.check(weights)
-    model = check_model(model)
-    plan = manifest.plan
-    if problem := differences(plan.signature, shapes(model)):
-        pruned = not differences(plan.signature_after(), shapes(model))
+    network = Network.of(model)
+    model, plan = network.model, manifest.plan
+    if problem := differences(plan.signature, network.shapes):
+        pruned = not differences(plan.signature_after(), network.shapes)
         message = (
             f"the model given is not the one that was saved: {problem}. "
             + ("It has the pruned shapes already. " if pruned and plan.tensors else "")
@@ -86,7 +85,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
         raise StoreError(message)
     saved = from_bytes(weights, manifest.aliases, manifest.orders)
     with torch.inference_mode(mode=False):
-        swaps = _swaps(model, manifest, saved)
+        swaps = _swaps(network, manifest, saved)
     try:
         settings = settings_of(plan, model)
     except PlanError as error:
@@ -104,7 +103,7 @@ def load_plan(directory: str | PathLike[str]) -> Plan:
     return read_manifest(read_file(Path(directory) / PLAN)).plan
 
 
-def _swaps(model: nn.Module, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
+def _swaps(network: Network, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
     """Pair every tensor of the model with its saved contents, on the model's device."""
     after = manifest.plan.signature_after()
     found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
@@ -113,9 +112,8 @@ def _swaps(model: nn.Module, manifest: Manifest, saved: Mapping[str, Tensor]) ->
     if problem:
         message = f"plan.json and the weights file do not agree: {problem}. Nothing was loaded. Save the model again."
         raise StoreError(message)
-    named = named_tensors(model)
-    check_plain(model)
-    refuse_shared_memory(model, named)
+    named = network.named
+    refuse_shared_memory(network, named)
     other_names = tied(named)
     for other, name in other_names.items():
         if saved[other] is not saved[name] and not saved[other].equal(saved[name]):

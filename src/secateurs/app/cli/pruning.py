@@ -10,14 +10,16 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.measure import measure
+from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import table
-from secateurs.app.training import Loaders, Optimisation
+from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError
+from secateurs.prune import round_widths
 from secateurs.session import TrainingMethod
 
 
@@ -65,7 +67,7 @@ def resolved(recipe: Recipe) -> Recipe:
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model)
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
@@ -86,13 +88,19 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     if recipe.weights:
         load_weights(model, recipe.weights)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
-    # What cannot be reached, by this budget or this method, is said before anything is trained.
     if budget is not None:
-        sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+        budget, note = round_widths(graph, budget, method)
+        work = replace(work, budget=budget)
+        if note:
+            console.print(note, highlight=False)
+        # What exact costs cannot reach is said before anything is trained.
+        exact = replace(budget, latency=None, macs=budget.macs or 1.0)
+        sct.plan(graph, model, sct.criteria.Magnitude(), exact)
     if isinstance(method, TrainingMethod):
         session_of(work, model)
     elif not isinstance(method, Criterion):
-        method.select(graph, model, budget, data=loaders.calibration(1), loss=None, seed=recipe.seed)
+        exact = None if budget is None else replace(budget, latency=None, macs=budget.macs or 1.0)
+        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work
@@ -100,7 +108,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
-    if recipe.macs is None and recipe.params is None and recipe.memory is None:
+    if all(getattr(recipe, name) is None for name in ("macs", "params", "memory", "latency")):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         if isinstance(method, (Criterion, TrainingMethod)) or limited:
@@ -113,6 +121,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         min_keep=recipe.min_keep,
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=recipe.multiple_of,
+        latency=recipe.latency,
+        device=None if recipe.runtime is None else sct.Device(recipe.runtime, threads=recipe.threads or 1),
     )
 
 
@@ -131,7 +141,7 @@ def _check_numbers(recipe: Recipe) -> None:
         if getattr(recipe, name) < bound:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} {getattr(recipe, name)} is too few; give a whole number of {bound} or more")
-    Optimisation(recipe.train_epochs, recipe.train_lr, weight_decay=recipe.weight_decay)
-    Optimisation(recipe.epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+    recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
