@@ -3,6 +3,7 @@
 from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export
 from secateurs.deploy.layers import LayerTime, Profile
+from secateurs.deploy.loaded import Loaded
 from secateurs.deploy.stopwatch import Measurement, Ratio
 
-__all__ = ["Device", "Exported", "LayerTime", "Measurement", "Profile", "Ratio", "export"]
+__all__ = ["Device", "Exported", "LayerTime", "Loaded", "Measurement", "Profile", "Ratio", "export"]
