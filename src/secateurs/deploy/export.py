@@ -78,6 +78,8 @@ def export(
     if int8 is not None and to == "torch-export":
         raise DeviceError("int8 is written as ONNX or OpenVINO, not as torch-export. Use to='onnx'.")
     check_there(RUNTIME[to])
+    if int8 is not None:
+        check_there("onnxruntime")
     target = Path(path)
     if target.suffix != SUFFIX[to]:
         target = target.with_name(target.name + SUFFIX[to])
