@@ -240,6 +240,32 @@ class TestExport:
         torch.testing.assert_close(out, pruned(X).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_peak_memory_is_what_is_alive_together():
+    """In place nothing is added; a shortcut keeps its input alive; what was made before the call does not count."""
+
+    class Shortcut(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            return y + (y * 3) * 4
+
+    x = torch.zeros(100)
+    chain = nn.Sequential(nn.Linear(100, 100), nn.ReLU(inplace=True), nn.Linear(100, 1))
+
+    assert sct.deploy.activations(chain, x) == sct.deploy.Activations(written=404, peak=404)
+    assert sct.deploy.activations(Shortcut(), x) == sct.deploy.Activations(written=1600, peak=1200)
+
+
+def test_written_bytes_are_the_memory_of_a_budget():
+    """The two ways of counting agree, before and after pruning."""
+    model = network()
+    result = sct.prune(model, X, method="l2", budget=sct.Budget(macs=0.5))
+    before, after = (sct.deploy.activations(m, X) for m in (model, result.model))
+
+    assert before.written == result.cost_before.memory
+    assert after.written == result.cost_after.memory
+    assert after.peak < before.peak
+
+
 def test_a_measurement_is_a_value():
     """What is told can be written down."""
     found = Measurement(2e-3, 1e-3, 3e-3, 10, 0.0, "wall", 0.01, "eager")

@@ -4,6 +4,18 @@ from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export
 from secateurs.deploy.layers import LayerTime, Profile
 from secateurs.deploy.loaded import Loaded
+from secateurs.deploy.memory import Activations, activations
 from secateurs.deploy.stopwatch import Measurement, Ratio
 
-__all__ = ["Device", "Exported", "LayerTime", "Loaded", "Measurement", "Profile", "Ratio", "export"]
+__all__ = [
+    "Activations",
+    "Device",
+    "Exported",
+    "LayerTime",
+    "Loaded",
+    "Measurement",
+    "Profile",
+    "Ratio",
+    "activations",
+    "export",
+]
