@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import statistics
 import tempfile
@@ -25,6 +26,28 @@ def open_session(content: bytes | str, threads: int, *, profile: str = "") -> An
     except Exception as cause:
         reason = " ".join(str(cause).split())
         raise DeviceError(f"ONNX Runtime {ort.__version__} cannot run the model: {reason}") from cause
+
+
+def module_names(model: Any) -> dict[str, str]:
+    """Name of a node, or of what it puts out -> path of the module that it stands in, as torch's exporter wrote it."""
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        written = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(written.get("pkg.torch.onnx.name_scopes", "[]"))
+        # the last scope is the operator itself
+        if len(scopes) > 1 and scopes[-2]:
+            found |= dict.fromkeys([node.name, *node.output], scopes[-2])
+    return found
+
+
+def named(nodes: dict[str, tuple[str, float]], modules: dict[str, str]) -> dict[str, tuple[str, float]]:
+    """Put the module's path before the names of the nodes that are known to stand in one.
+
+    >>> named({"relu_1_nchwc": ("Conv", 0.1), "ReorderOutput": ("ReorderOutput", 0.2)}, {"relu_1": "layer1.0.relu"})
+    {'layer1.0.relu (relu_1_nchwc)': ('Conv', 0.1), 'ReorderOutput': ('ReorderOutput', 0.2)}
+    """
+    paths = {node: modules.get(node.removesuffix("_nchwc")) for node in nodes}
+    return {f"{path} ({node})" if (path := paths[node]) else node: found for node, found in nodes.items()}
 
 
 def profile_nodes(content: bytes | str, threads: int, feed: dict[str, Any], runs: int) -> dict[str, tuple[str, float]]:

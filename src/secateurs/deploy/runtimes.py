@@ -107,12 +107,15 @@ def onnxruntime(model: nn.Module, call: Call, setting: Setting) -> Program:
 
 def onnx_program(model: Any, call: Call, setting: Setting) -> Program:
     """Load an ONNX model (a ModelProto, or a path) into ONNX Runtime."""
-    from secateurs.deploy.onnx_run import open_session, profile_nodes
+    from secateurs.deploy.onnx_run import module_names, named, open_session, profile_nodes
 
-    content = model if isinstance(model, str) else model.SerializeToString()
+    content, modules = (model, {}) if isinstance(model, str) else (model.SerializeToString(), module_names(model))
     session = open_session(content, setting.threads)
     given = feeds([i.name for i in session.get_inputs()], call)
-    return Program(lambda: session.run(None, given), lambda runs: profile_nodes(content, setting.threads, given, runs))
+    return Program(
+        lambda: session.run(None, given),
+        lambda runs: named(profile_nodes(content, setting.threads, given, runs), modules),
+    )
 
 
 def openvino(model: nn.Module, call: Call, setting: Setting) -> Program:
