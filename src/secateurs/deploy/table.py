@@ -97,7 +97,7 @@ class Table:
         if len(outs) == 1:
             return lambda cin, cout: np.interp(cin, ins, grid[:, 0])
         inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=None)
-        return lambda cin, cout: inside(np.stack([cin, cout], axis=-1))
+        return lambda cin, cout: inside(np.stack([cin, cout], axis=-1)).reshape(np.shape(cin))
 
 
 def points(width: int, step: int) -> list[int]:
