@@ -3,6 +3,7 @@
 SecateursError
 ├── InputError          the arguments cannot be used (wrong type, shape, name, value)
 │   ├── ModelError      the model cannot be pruned as it is (wrapped, compiled, scripted, quantised, non-finite)
+│   ├── DeviceError     the runtime is not installed, or cannot run the model
 │   ├── BudgetError     the budget is malformed or cannot be reached
 │   │   └── ScheduleError   a schedule cannot reach its budget in the steps given
 │   └── RecipeError     a method, model, data or option name is unknown
@@ -33,6 +34,10 @@ class InputError(SecateursError):
 
 class ModelError(InputError):
     """The model cannot be pruned as it is; the message says how to make it so."""
+
+
+class DeviceError(InputError):
+    """The runtime is not installed, or cannot run the model; the message names what is missing or the operator."""
 
 
 class BudgetError(InputError):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed
+from secateurs.allocate.levels import Costed, levels
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph.groups import Cost, Group
 from secateurs.types import Floats, Ints, Keep
@@ -93,6 +93,14 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     return steps.widths(order[:high])
 
 
+def reachable(graph: Costed, budget: Budget) -> bool:
+    """Whether the smallest widths that the levels of a budget allow meet its constraints."""
+    whole = np.array([group.units for group in graph.groups], np.int64)
+    targets = budget.targets(Cost(*graph.costs.at(whole).tolist()))
+    lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
+    return not _exceeds(graph, whole, targets).any() or not _exceeds(graph, lowest, targets).any()
+
+
 def _exceeds(graph: Costed, widths: Ints, targets: Ints) -> NDArray[np.bool_]:
     return graph.costs.at(widths) > targets
 
@@ -153,7 +161,7 @@ def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> 
     """Say which constraint cannot be met, and what can."""
     floors = [f"min_keep={budget.min_keep}"]
     floors += [f"min_keep_fraction={budget.min_keep_fraction}"] if budget.min_keep_fraction else []
-    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of > 1 else []
+    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of not in (None, 1) else []
     floors += [f"exclude={budget.exclude}"] if budget.exclude else []
     whole = (dense.macs, dense.params, dense.memory)
     facts = [

@@ -14,12 +14,13 @@ Make trained vision networks smaller and faster by removing whole channels.
 commands:
   demo       train, prune and recover a small network in about two minutes
   prune      prune your network on your data, and recover its accuracy
+  export     write the network of a run as ONNX, OpenVINO or torch.export, compared, evaluated and measured
   inspect    show what can be removed from a network, what cannot and why, and what it costs
 
 secateurs COMMAND --help explains a command; secateurs --version names this version.
 """
 
-COMMANDS = ("demo", "prune", "inspect")
+COMMANDS = ("demo", "prune", "export", "inspect")
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: the work failed, the input was refused before any work, Ctrl-C."""

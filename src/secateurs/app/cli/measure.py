@@ -69,6 +69,8 @@ def budget_words(budget: sct.Budget) -> str:
             parts.append(f"{value:,} {name}")
         elif value is not None:
             parts.append(f"{100 * value:g} % of the {name}")
+    if budget.latency is not None:
+        parts.append(f"{100 * budget.latency:g} % of the time" if budget.latency <= 1 else f"{budget.latency:g} ms")
     return " and ".join(parts)
 
 

@@ -19,6 +19,7 @@ from secateurs.app.report import table
 from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError
+from secateurs.prune import round_widths
 from secateurs.session import TrainingMethod
 
 
@@ -87,9 +88,14 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     if recipe.weights:
         load_weights(model, recipe.weights)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
-    # What cannot be reached, by this budget or this method, is said before anything is trained.
     if budget is not None:
-        sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+        budget, note = round_widths(graph, budget, method)
+        work = replace(work, budget=budget)
+        if note:
+            console.print(note, highlight=False)
+        # What exact costs cannot reach is said before anything is trained.
+        exact = replace(budget, latency=None, macs=budget.macs or 1.0)
+        sct.plan(graph, model, sct.criteria.Magnitude(), exact)
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
@@ -98,7 +104,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
             )
         session_of(work, model)
     elif not isinstance(method, Criterion):
-        method.select(graph, model, budget, data=loaders.calibration(1), loss=None, seed=recipe.seed)
+        exact = None if budget is None else replace(budget, latency=None, macs=budget.macs or 1.0)
+        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work
@@ -106,7 +113,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
-    if recipe.macs is None and recipe.params is None and recipe.memory is None:
+    if all(getattr(recipe, name) is None for name in ("macs", "params", "memory", "latency")):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         if isinstance(method, (Criterion, TrainingMethod)) or limited:
@@ -119,6 +126,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         min_keep=recipe.min_keep,
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=recipe.multiple_of,
+        latency=recipe.latency,
+        device=None if recipe.runtime is None else sct.Device(recipe.runtime, threads=recipe.threads or 1),
     )
 
 
