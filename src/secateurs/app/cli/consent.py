@@ -1,0 +1,45 @@
+"""Whose code runs: what the command line names, and nothing that only a file names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from secateurs.errors import InputError
+
+CODE = ("model", "method")
+"""Fields of a recipe that may name Python code: path.py:NAME."""
+
+
+def check_consent(keys: Mapping[str, Any], flags: Mapping[str, Any], where: Path) -> None:
+    """Refuse code that the file `where` names, unless the command line names it too, or trusts such files.
+
+    >>> check_consent({"model": "net.py:net"}, {"model": "net.py:net"}, Path("recipe.yaml"))
+    >>> check_consent({"model": "net.py:net"}, {}, Path("recipe.yaml"))
+    Traceback (most recent call last):
+    secateurs.errors.InputError: recipe.yaml names code to run: model 'net.py:net'. A recipe is data, and may be ...
+    """
+    if flags.get("trust_code"):
+        return
+    for key in CODE:
+        named = keys.get(key)
+        if isinstance(named, str) and is_code(named) and not _same(named, flags.get(key)):
+            raise InputError(
+                f"{where} names code to run: {key} {named!r}. A recipe is data, and may be a stranger's. "
+                f"Read that file; if you trust it, say so: --{key} {named}, or --trust-code"
+            )
+
+
+def is_code(name: str) -> bool:
+    """Whether a name is that of something in a Python file.
+
+    >>> is_code("net.py:net"), is_code("timm:resnet18")
+    (True, False)
+    """
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _same(named: str, given: object) -> bool:
+    if not isinstance(given, str):
+        return False
+    (one, _, first), (other, _, second) = named.rpartition(":"), given.rpartition(":")
+    return first == second and Path(one).expanduser().absolute() == Path(other).expanduser().absolute()
