@@ -470,12 +470,13 @@ def test_a_disk_that_fills_up_is_told_and_the_run_resumes(prune, finished, tmp_p
     assert (finished / "plan.json").read_bytes() == (tmp_path / "out" / "plan.json").read_bytes()
 
 
-def test_a_folder_in_use_is_refused(finished, prune, capsys):
+def test_a_folder_in_use_is_refused(finished, prune, tmp_path, capsys):
     """Two processes in one folder would overwrite each other's checkpoints."""
     fcntl = pytest.importorskip("fcntl", reason="locks are POSIX")
-    with (finished / ".lock").open("w") as lock:
+    run = copied(finished, tmp_path, "measured")
+    with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert prune(finished, "--resume") == 2
+        assert prune(run, "--resume") == 2
     assert "another process works in" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def read(argv: Sequence[str], base: Recipe, *, out: Path | None = None, only: Se
     agreed = dict(flags)
     flags.pop("trust_code", None)
     if file:
-        check_consent(keys, agreed, file)
+        check_consent({key: value for key, value in keys.items() if key not in flags}, agreed, file)
     if flags.get("method", keys.get("method")) != keys.get("method"):
         keys.pop("options", None)
     keys |= flags

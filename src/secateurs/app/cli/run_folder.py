@@ -72,7 +72,10 @@ class RunFolder:
         record = self.done("measured", "report")
         if record is None:
             return None
-        content = read_file(self.path / name, most=LARGEST)
+        try:
+            content = read_file(self.path / name, most=LARGEST)
+        except StoreError as cause:
+            raise self._damaged(self.path / name, str(cause)) from cause
         if hashlib.sha256(content).hexdigest() != record["report"]:
             raise self._damaged(self.path / name, "its contents do not have the hash that was recorded")
         return content.decode("utf-8")
@@ -108,7 +111,7 @@ class RunFolder:
 def check_folder(path: Path, *, resume: bool) -> RunFolder:
     """Refuse a folder that holds something else than a run to resume; creates nothing."""
     try:
-        there = path.exists()
+        there = _exists(path)
         if there and not path.is_dir():
             raise InputError(f"{path} is a file, and a run needs a folder; choose another --out")
         inhabited = there and any(entry.name != LOCK and not is_unfinished(entry) for entry in path.iterdir())
@@ -125,6 +128,14 @@ def check_folder(path: Path, *, resume: bool) -> RunFolder:
     if inhabited and folder.recipe() is None:
         raise InputError(f"{path} holds no {RECIPE}, so there is no run in it to resume; choose another --out")
     return folder
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _refuse_links(path: Path) -> None:
