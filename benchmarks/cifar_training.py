@@ -127,7 +127,14 @@ def main() -> None:
     x = torch.zeros(1, 3, 32, 32, device=given.device)
     dense = sct.trace(copy.deepcopy(model), x).cost()
     session = sct.Session(
-        model, method, budget, x, steps_per_epoch=data.steps, epochs=part, data=data.calm(), seed=given.seed
+        model,
+        x,
+        method=method,
+        budget=budget,
+        steps_per_epoch=data.steps,
+        epochs=part,
+        data=data.calm(),
+        seed=given.seed,
     )
     begin = time.perf_counter()
     fit(model, data, part, given.prune_lr, generator, attach=session.attach, judge=False, session=session)

@@ -120,9 +120,15 @@ def pruned(name: str, base: nn.Module, data: Digits, epochs: int, seed: int) -> 
         return model
     part = epochs * 2 // 3
     session = sct.Session(
-        model, METHODS[name].fitted(data.steps, part), HALF, x, steps_per_epoch=data.steps, epochs=part,
-        data=data.calm(), seed=seed,
-    )  # fmt: skip
+        model,
+        x,
+        method=METHODS[name].fitted(data.steps, part),
+        budget=HALF,
+        steps_per_epoch=data.steps,
+        epochs=part,
+        data=data.calm(),
+        seed=seed,
+    )
     train(model, data, part, seed, session.attach)
     sct.recalibrate(session.finish(), data.calm())
     train(model, data, epochs - part, seed + 1)

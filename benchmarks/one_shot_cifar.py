@@ -35,13 +35,13 @@ from secateurs.app.data.cifar import cifar10
 from secateurs.app.models import build
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
 from secateurs.evidence import GateGradients, Writes, observe
-from secateurs.methods import CCP, FOAD, Curvature, EPruner, Gate, Order, Preference, Sizes
+from secateurs.methods import CCP, FOAD, EPruner
 from secateurs.methods.one_shot import Scope, meet_budget, part_of
 
 BUDGETS = (0.80, 0.65, 0.50)
 CHOOSE, RECALIBRATE, BATCH = 512, 1024, 128
 ALL = ("resnet20", "resnet56")
-OURS = {"gate": Gate.activation, "curvature": Curvature.logits, "sizes": Sizes.by_loss}
+OURS = {"gate": "activation", "curvature": "logits", "sizes": "by_loss"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ OWN = {
     "EPruner, beta 0.76": EPruner(0.76),
     "EPruner, beta 0.60": EPruner(0.60),
     "EPruner, beta 0.50": EPruner(0.50),
-    "EPruner, beta 0.76, overall preference (ours)": EPruner(0.76, preference=Preference.overall),
+    "EPruner, beta 0.76, overall preference (ours)": EPruner(0.76, preference="overall"),
     "FOAD, t = 1, s = 0": FOAD(),
     "FOAD, t = 1, s = 0, published file": FOAD(duplicates=None),
 }
@@ -79,13 +79,13 @@ ENTRIES = (
     Entry("CCP", lambda _: CCP(), seeds=3),
     Entry("Random, uniform widths", Random, networks=SMALL, uniform=True),
     Entry("L2, uniform widths", lambda _: Magnitude(p=2), networks=SMALL, uniform=True),
-    Entry("FOAD, by energy (ours)", lambda _: FOAD(order=Order.energy), networks=SMALL),
+    Entry("FOAD, by energy (ours)", lambda _: FOAD(order="energy"), networks=SMALL),
     Entry("EPruner, uniform widths (ours)", lambda _: EPruner(0.76, uniform=True)),
     Entry("CCP, 8,192 images", lambda _: CCP(), networks=SMALL, images=8192),
-    Entry("CCP, gate on the activation (ours)", lambda _: CCP(gate=Gate.activation), networks=SMALL),
+    Entry("CCP, gate on the activation (ours)", lambda _: CCP(gate="activation"), networks=SMALL),
     Entry(
         "CCP, … and logits' curvature (ours)",
-        lambda _: CCP(gate=Gate.activation, curvature=Curvature.logits),
+        lambda _: CCP(gate="activation", curvature="logits"),
         networks=SMALL,
     ),
     Entry("CCP, … and sizes by loss (ours)", lambda _: CCP(**OURS), seeds=3),
@@ -133,7 +133,7 @@ class Bench:
         if hasattr(chosen, "select"):
             return chosen.select(self.graph, self.model, budget, data=data, loss=None, seed=seed)
         part = part_of(self.graph, budget, entry.scope)
-        scores = score(chosen, part.groups, observe(self.graph, self.model, chosen.needs, data=data))
+        scores = score(chosen, part.groups, observe(self.graph, self.model, chosen, data=data))
         allocator = Uniform() if entry.uniform else Ranked()
         return meet_budget(part, budget, lambda costed, left: allocator(scores, costed, left), chosen)
 
@@ -175,7 +175,7 @@ class Bench:
         with torch.inference_mode():
             right = sum(int((self.model(x).argmax(1) == y).sum()) for x, y in data)
         top = [float(w.topk(CHOOSE // 100).values.sum() / w.sum()) for w in found]
-        maps = observe(self.graph, self.model, FOAD(), data=data)[FOAD().needs[0]]
+        maps = observe(self.graph, self.model, FOAD(), data=data)["maps"]
         return {
             "accuracy": 100 * right / CHOOSE,
             "images": CHOOSE // 100,

@@ -32,8 +32,8 @@ from torch.nn import functional as F
 import secateurs as sct
 from secateurs.app.models import build
 from secateurs.evidence import observe
-from secateurs.methods import CCP, FOAD, EPruner, Gate
-from secateurs.methods.ccp.quadratic import Solver, objective, relax, remove, round_to
+from secateurs.methods import CCP, FOAD, EPruner
+from secateurs.methods.ccp.quadratic import objective, relax, remove, round_to
 from secateurs.methods.foad.absorb import absorb
 from secateurs.methods.foad.similarity import FeatureSimilarity
 
@@ -172,7 +172,7 @@ def ccp(*, quick: bool) -> list[dict[str, object]]:
         "slsqp_relaxed": solved.fun,
         "ours_relaxed": objective(s, u, relax(s, u, count)),
         "slsqp_rounded": objective(s, u, round_to(solved.x, count).astype(float)),
-        "ours_rounded": objective(s, u, remove(s, u, count, solver=Solver.relax).astype(float)),
+        "ours_rounded": objective(s, u, remove(s, u, count, solver="relax").astype(float)),
         "ours_polished": objective(s, u, remove(s, u, count).astype(float)),
     }
     shown = {key: f"{value:.6g}" for key, value in values.items()}
@@ -196,7 +196,7 @@ def statistics_of_a_network(*, quick: bool) -> list[dict[str, object]]:
                 model.zero_grad()
 
         plain = seconds(passes, runs=5)
-        for method in (CCP(), CCP(gate=Gate.activation), FOAD()):
+        for method in (CCP(), CCP(gate="activation"), FOAD()):
             title = type(method).__name__ + (f" gate={method.gate}" if isinstance(method, CCP) else "")
             ours = seconds(lambda m=method, g=graph, n=model, d=data: observe(g, n, m, data=d), runs=5)
             what = f"statistics of {title}, {name}, 3 batches of {batch}, against forward+backward"

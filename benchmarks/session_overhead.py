@@ -39,6 +39,7 @@ from secateurs.methods.group_fisher import gradients as taps
 from secateurs.methods.increg import IncReg
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASRFP, SFP
+from secateurs.session.schedule import Position
 
 CEILING = {
     "GReg1": 0.03, "GReg2": 0.03, "IncReg": 0.03, "SFP": 0.03, "ASRFP": 0.03, "OrthoReg": 0.10, "GroupFisher": 0.15,
@@ -99,7 +100,10 @@ def events(session: sct.Session, epoch: int) -> tuple[Callable[[], object], int]
         case GroupFisher():
             return driver._event, 25  # noqa: SLF001
         case GReg1() | GReg2():
-            return driver._rise, session.method.growth.every  # noqa: SLF001
+            applied = driver._applied  # noqa: SLF001
+            return lambda: applied.penalty.update(
+                applied.units, applied.state, Position(0, 1)
+            ), applied.penalty.growth.every
         case _:
             return lambda: None, 0
 
@@ -132,7 +136,7 @@ def measure(method: object, model: nn.Module, batch: tuple[Tensor, Tensor], step
     # long enough for every paper's schedule, so that nothing is removed while the clock runs
     twin = copy.deepcopy(model)
     session = sct.Session(
-        twin, method, sct.Budget(macs=0.5), batch[0][:1], steps_per_epoch=epoch, epochs=1200, data=data
+        twin, batch[0][:1], method=method, budget=sct.Budget(macs=0.5), steps_per_epoch=epoch, epochs=1200, data=data
     )
     plain, pruned = Loop(copy.deepcopy(model), batch), Loop(twin, batch)
     session.attach(pruned.optimizer)

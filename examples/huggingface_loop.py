@@ -48,12 +48,11 @@ arguments = TrainingArguments(
 )
 model = Classifier(resnet20(in_channels=1, num_classes=10))
 steps = len(rows) // BATCH
-method = sct.methods.GReg2().fitted(steps, EPOCHS)
 session = sct.Session(
     model,
-    method,
-    sct.Budget(macs=0.5),
     {"pixel_values": torch.zeros(1, *splits.shape)},
+    method="greg2",
+    budget=sct.Budget(macs=0.5),
     steps_per_epoch=steps,
     epochs=EPOCHS,
 )

@@ -34,9 +34,13 @@ pl.seed_everything(0)
 splits = load("digits")
 loader = DataLoader(splits.train, batch_size=64, shuffle=True, drop_last=True, collate_fn=as_batch)
 model = resnet20(in_channels=1, num_classes=10)
-method = sct.methods.GroupFisher().fitted(len(loader), EPOCHS)
 session = sct.Session(
-    model, method, sct.Budget(macs=0.5), torch.zeros(1, *splits.shape), steps_per_epoch=len(loader), epochs=EPOCHS
+    model,
+    torch.zeros(1, *splits.shape),
+    method="group-fisher",
+    budget=sct.Budget(macs=0.5),
+    steps_per_epoch=len(loader),
+    epochs=EPOCHS,
 )
 trainer = pl.Trainer(
     max_epochs=EPOCHS,

@@ -20,9 +20,13 @@ loader = DataLoader(splits.train, batch_size=64, shuffle=True, drop_last=True, c
 model = resnet20(in_channels=1, num_classes=10)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
 
-method = sct.methods.GReg1().fitted(len(loader), EPOCHS)
 session = sct.Session(
-    model, method, sct.Budget(macs=0.5), torch.zeros(1, *splits.shape), steps_per_epoch=len(loader), epochs=EPOCHS
+    model,
+    torch.zeros(1, *splits.shape),
+    method="greg1",
+    budget=sct.Budget(macs=0.5),
+    steps_per_epoch=len(loader),
+    epochs=EPOCHS,
 )
 session.attach(optimizer)
 

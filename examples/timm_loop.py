@@ -25,9 +25,13 @@ optimizer = create_optimizer_v2(model, opt="sgd", lr=0.05, weight_decay=5e-4, mo
 scheduler = CosineLRScheduler(optimizer, t_initial=EPOCHS)
 scaler, ema = NativeScaler(device="cpu"), ModelEmaV3(model, decay=0.95)
 
-method = sct.methods.IncReg().fitted(len(loader), EPOCHS)
 session = sct.Session(
-    model, method, sct.Budget(macs=0.5), torch.zeros(1, *splits.shape), steps_per_epoch=len(loader), epochs=EPOCHS
+    model,
+    torch.zeros(1, *splits.shape),
+    method="inc-reg",
+    budget=sct.Budget(macs=0.5),
+    steps_per_epoch=len(loader),
+    epochs=EPOCHS,
 )
 session.attach(optimizer, ema=ema.module)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from secateurs import allocate, criteria, errors
+from secateurs import allocate, criteria, errors, evidence
 from secateurs.allocate import Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
+from secateurs.registry import names, register
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
 from secateurs.surgery import Plan, Verification, apply, grow, mask, recalibrate, verify
@@ -38,14 +39,17 @@ __all__ = [
     "apply",
     "criteria",
     "errors",
+    "evidence",
     "grow",
     "load",
     "load_plan",
     "mask",
     "methods",
+    "names",
     "plan",
     "prune",
     "recalibrate",
+    "register",
     "save",
     "trace",
     "verify",

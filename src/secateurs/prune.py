@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,19 +10,18 @@ from torch import nn
 
 from secateurs.allocate import Allocator, Budget, Ranked
 from secateurs.criteria import Criterion, score
-from secateurs.errors import BudgetError, InputError
+from secateurs.errors import BudgetError, InputError, RecipeError
 from secateurs.evidence import observe
-from secateurs.graph import Cost, Graph, check_model, trace
-from secateurs.registry import resolve
+from secateurs.graph import Cost, Graph, trace
+from secateurs.network import Network
+from secateurs.registry import kind_of, names, value_of
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.soundness import check_plain, check_sound
 from secateurs.surgery.tensors import duplicate
+from secateurs.types import Loss
 
 if TYPE_CHECKING:
     from secateurs.methods.one_shot import Method
-
-Loss = Callable[[Any, Any], Any]
 
 
 @runtime_checkable
@@ -56,49 +55,51 @@ class Result:
         )
 
 
-def plan(
+def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     graph: Graph,
-    model: nn.Module,
-    criterion: Criterion,
+    model: nn.Module | Network,
+    criterion: Criterion | str,
     budget: Budget,
     *,
     allocator: Allocator | None = None,
     data: Iterable[Any] | None = None,
     loss: Loss | None = None,
+    seed: int = 0,
 ) -> Plan:
     """Choose the units to keep: observe what the criterion needs, score every group, allocate the budget.
 
-    Without an allocator all units of the network are ranked together, each score over its group's mean (`Ranked()`).
+    criterion: a value or its name, such as "l2"; a named one that draws at random is given `seed`. Without an
+    allocator all units of the network are ranked together, each score over its group's mean (`Ranked()`).
     `data` yields (inputs, targets) batches and `loss` takes (outputs, targets); criteria of the weights need neither.
-    Nothing is changed in the model.
+    Nothing is changed in the model. A verb about a graph or a plan takes that first, then the model (`plan`, `grow`,
+    `apply`, `mask`, `verify`); the others take the model, then its example inputs; the rest goes by keyword.
 
     Raises ModelError for a model that cannot be scored, PlanError if the graph is another model's, EvidenceError if
-    the criterion lacks data, BudgetError if the budget cannot be met.
+    the criterion lacks data, BudgetError if the budget cannot be met, RecipeError for an unknown name.
 
     >>> import torch
-    >>> from secateurs.criteria import Magnitude
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, Magnitude(), Budget(macs=0.5))
+    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, "magnitude", Budget(macs=0.5))
     >>> len(chosen.keep["0"])
     3
     """
-    model = check_model(model)
-    check_plain(model)
-    check_shapes(graph.signature, model)
+    network = Network.of(model)
+    check_shapes(graph.signature, network)
     _check_budget(budget)
-    if not isinstance(criterion, Criterion):
+    chosen = value_of(criterion, seed=seed)
+    if not isinstance(chosen, Criterion):
         message = (
-            f"{criterion!r} is no criterion. A criterion is a value that scores the units of a group. "
-            "Pass one, such as secateurs.criteria.Magnitude(); names are for prune and the command line."
+            f"{criterion!r} is no criterion. A criterion is a value that scores the units of a group. Pass one, such "
+            "as secateurs.criteria.Magnitude(), or its name; methods are for secateurs.prune or secateurs.Session."
         )
         raise InputError(message)
-    evidence = observe(graph, model, criterion, data=data, loss=loss)
-    scores = score(criterion, graph.groups, evidence)
+    evidence = observe(graph, network, chosen, data=data, loss=loss)
+    scores = score(chosen, graph.groups, evidence)
     return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
 
 
 def prune(  # noqa: PLR0913 (the one verb that does everything)
-    model: nn.Module,
+    model: nn.Module | Network,
     example_inputs: Any,
     *,
     method: Method | Criterion | str,
@@ -131,18 +132,36 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     parameters: 44 -> 23 (52.3%)
     activation bytes: 56 -> 32 (57.1%)
     """
-    model = check_sound(model)
-    chosen = resolve(method, seed)
+    network = Network.of(model).with_values
+    chosen = _one_shot(method, seed)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
-    graph = trace(model, example_inputs, protect=protect)
+    graph = trace(network, example_inputs, protect=protect)
     if isinstance(chosen, Criterion):
-        found = plan(graph, model, chosen, _check_budget(given), data=data, loss=loss)
+        found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, model, given, data=data, loss=loss, seed=seed))
-    pruned = apply(found, duplicate(model))
+        found = Plan.from_keep(graph, chosen.select(graph, network.model, given, data=data, loss=loss, seed=seed))
+    pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
-        chosen.finish(pruned, model, found, seed=seed)
+        chosen.finish(pruned, network.model, found, seed=seed)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph)
+
+
+def _one_shot(method: object, seed: int) -> Criterion | Method:
+    """Return the criterion or one-shot method that a name or a value means."""
+    from secateurs.methods.one_shot import Method
+
+    value = value_of(method, seed=seed)
+    if isinstance(value, Method | Criterion):
+        return value
+    if kind_of(value) == "training":
+        message = (
+            f"{type(value).__name__} does not choose in one shot: it prunes while the model trains. "
+            "Drive it from your training loop with secateurs.Session(model, method, budget, example_inputs, ...)."
+        )
+        raise RecipeError(message)
+    known = ", ".join((*names("criterion"), *names("one-shot")))
+    message = f"{value!r} is no method. Pass a method, a criterion, or a name: {known}."
+    raise RecipeError(message)
 
 
 def _check_budget(budget: object) -> Budget:

@@ -24,8 +24,8 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import SecateursError
+from secateurs.network import Network
 from secateurs.store.manifest import seal
-from secateurs.surgery.tensors import named_tensors
 
 
 def pruned(seed, units):
@@ -38,7 +38,7 @@ def pruned(seed, units):
 def state_of(model):
     """Everything that must not change: objects, attributes, bits."""
     attributes = [{k: id(v) for k, v in vars(m).items()} for m in model.modules()]
-    return attributes, {n: (id(t), t.detach().clone()) for n, t in named_tensors(model).items()}
+    return attributes, {n: (id(t), t.detach().clone()) for n, t in Network.of(model).named.items()}
 
 
 def changed(before, model):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -108,7 +109,9 @@ class TestEveryCriterion:
     def test_needs_only_evidence(self, criterion):
         """What it needs, `observe` knows."""
 
-        assert all(n in (Weights, Gradients) or isinstance(n, Activations | GateGradients) for n in criterion.needs)
+        assert all(
+            n in (Weights, Gradients) or isinstance(n, Activations | GateGradients) for n in criterion.needs.values()
+        )
 
     def test_gives_one_finite_float64_per_unit(self, criterion, graph, net, data):
         """Whatever the group, there is one number for each unit, and they differ."""
@@ -170,7 +173,7 @@ def test_follows_relabelling(criterion, graph, net, data):
         torch.testing.assert_close(after[name], before[name][perm], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("criterion", criteria(where=lambda needs: set(needs) <= {Weights}))
+@pytest.mark.parametrize("criterion", criteria(where=lambda needs: set(needs.values()) <= {Weights}))
 def test_scores_half_precision(criterion, graph, net):
     """Weights in bfloat16 are scored in float64, near the scores of the same weights in full."""
     half = copy.deepcopy(net).bfloat16()
@@ -196,7 +199,7 @@ def one(role="out", tensor="w"):
 
 
 def weights(**tensors):
-    return Evidence({Weights: Weights({name: torch.tensor(values) for name, values in tensors.items()})})
+    return Evidence({"weights": Weights({name: torch.tensor(values) for name, values in tensors.items()})})
 
 
 def test_magnitude_refuses_other_norms():
@@ -209,7 +212,7 @@ def test_magnitude_leaves_buffers_out():
     """Running statistics are no parameters."""
     group = Group("g", 2, (*one().slices, Slice("mean", 0, np.array([[0], [1]]), "stat")))
     evidence = Evidence(
-        {Weights: Weights({"w": torch.tensor([1.0, 2.0]), "mean": torch.tensor([9.0, 9.0])}, frozenset({"mean"}))}
+        {"weights": Weights({"w": torch.tensor([1.0, 2.0]), "mean": torch.tensor([9.0, 9.0])}, frozenset({"mean"}))}
     )
 
     assert Magnitude()(group, evidence).tolist() == [1.0, 2.0]
@@ -230,16 +233,17 @@ def test_batch_norm_scale_names_all_groups_without_a_norm():
 
 
 def test_batch_norm_scale_falls_back_where_there_is_no_norm():
-    """With a fallback every group has scores, and the fallback's needs are its own."""
+    """With a fallback every group has scores; the fallback's needs have names of their own, and cannot clash."""
     criterion = BatchNormScale(fallback=Taylor())
     evidence = Evidence(
         {
-            Weights: Weights({"w": torch.tensor([[1.0], [2.0]])}),
-            Gradients: Gradients({"w": torch.tensor([[3.0], [1.0]])}, 1),
+            "weights": Weights({"w": torch.tensor([[1.0], [2.0]])}),
+            "fallback.weights": Weights({"w": torch.tensor([[1.0], [2.0]])}),
+            "fallback.gradients": Gradients({"w": torch.tensor([[3.0], [1.0]])}, 1),
         }
     )
 
-    assert set(criterion.needs) == {Weights, Gradients}
+    assert criterion.needs == {"weights": Weights, "fallback.weights": Weights, "fallback.gradients": Gradients}
     assert criterion(one(), evidence).tolist() == [9.0, 4.0]
     assert criterion(one("scale"), evidence).tolist() == [1.0, 2.0]
 
@@ -269,7 +273,7 @@ def test_score_refuses_another_shape_or_dtype(wrong):
 
     @dataclasses.dataclass(frozen=True)
     class Wrong:
-        needs = ()
+        needs: ClassVar = {}
 
         def __call__(self, group, evidence):
             return wrong

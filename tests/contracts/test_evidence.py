@@ -3,7 +3,8 @@
 import copy
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -441,7 +442,7 @@ def test_reads_no_more_batches_than_asked():
 class Hungry:
     """Something with needs, as a criterion is."""
 
-    needs: tuple = (Weights, Gradients)
+    needs: Mapping = field(default_factory=lambda: {"weights": Weights, "slope": Gradients})
 
 
 def test_missing_data_is_refused_by_name_before_anything_runs():
@@ -449,7 +450,9 @@ def test_missing_data_is_refused_by_name_before_anything_runs():
     model, graph, _ = make()
     model.forward = None
 
-    with pytest.raises(EvidenceError, match=r"Hungry\(.*\) needs Gradients, and no data was given.*Pass data="):
+    with pytest.raises(
+        EvidenceError, match=r"Hungry\(.*\) needs Gradients as 'slope', and no data was given.*Pass data="
+    ):
         observe(graph, model, Hungry())
 
 

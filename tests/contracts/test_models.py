@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+import secateurs as sct
 from secateurs.app import models
 from secateurs.app.data import load
 from secateurs.errors import InputError, ModelError, RecipeError
@@ -29,6 +30,34 @@ def test_parameters_are_the_paper_s(name):
     digits = 0 if PARAMETERS[name] == 15 else 1 if PARAMETERS[name] == 1.7 else 2
 
     assert PARAMETERS[name] == pytest.approx(count, abs=0.5 * 10**-digits + 5e-3)
+
+
+COSTS = {  # million parameters, million multiply-accumulates: EPruner's README and the ratios that it prints
+    "vgg16-bn": (14.7, 314.5),
+    "googlenet": (6.2, 1530.0),
+    "resnet56": (0.85, 127.6),
+    "resnet110": (1.73, 257.0),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_costs_are_what_papers_compare_with(name):
+    """Parameters and multiply-accumulates agree with the papers' dense networks to 2 % (some counters add norms)."""
+    model = models.build(name, in_channels=3, num_classes=10).eval()
+    cost = sct.trace(model, torch.zeros(1, 3, 32, 32)).cost()
+
+    assert (cost.params / 1e6, cost.macs / 1e6) == pytest.approx(COSTS[name], rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["vgg13", "vgg19-bn", "mobilenet-v1", "resnet18", "resnet34", "resnet56-conv"])
+def test_every_network_is_pruned_to_half(name):
+    """The networks of the papers' experiments trace, reach half of their multiply-accumulates, and equal their mask."""
+    model = models.build(name, in_channels=3, num_classes=10).eval()
+    x = torch.zeros(1, 3, 32, 32)
+    result = sct.prune(model, x, method="l2", budget=sct.Budget(macs=0.5))
+
+    assert result.cost_after.macs <= result.cost_before.macs / 2
+    sct.verify(result.plan, model, x, per_group=False).raise_if_failed()
 
 
 def test_resnet_keys_are_those_of_the_checkpoints():
@@ -64,6 +93,14 @@ def test_depth_that_is_not_6n_plus_2_is_refused():
     """The family has no 21-layer member."""
     with pytest.raises(ValueError, match="6n \\+ 2"):
         models.CifarResNet(21, in_channels=3, num_classes=10)
+
+
+def test_published_face_network_loads(data_root):
+    """A MobileFaceNet trained on CASIA-WebFace fits ours, key by key."""
+    model = models.MobileFaceNet().eval()
+    model.load_state_dict(load_file(data_root / "checkpoints" / "mobilefacenet_casia_112x96.safetensors"))
+
+    assert (2, 128) == model(torch.randn(2, 3, 112, 96)).shape
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])

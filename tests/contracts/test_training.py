@@ -11,6 +11,7 @@ from torch import nn
 
 from secateurs.app.data import load
 from secateurs.app.training import Classifier, Epoch, Loaders, Optimisation, Place, evaluate, fit
+from secateurs.app.training.rates import Rate
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.errors import InputError
 
@@ -169,7 +170,7 @@ def test_training_says_one_line_an_epoch_and_nothing_else(data, tmp_path, capfd)
 def test_divergence_is_told(data, tmp_path):
     """A learning rate that blows the weights up names itself; no weights of such an epoch are ever taken."""
     with pytest.raises(InputError, match="diverged at learning rate 1e\\+30"):
-        fit(tiny(), data, Optimisation(2, 1e30, warmup=0.01), place=Place(tmp_path, device="cpu"))
+        fit(tiny(), data, Optimisation(2, 1e30, rate=Rate(warmup=0.02)), place=Place(tmp_path, device="cpu"))
 
 
 def test_evaluation_is_the_share_of_right_answers(data):

@@ -54,8 +54,8 @@ def session_of(wrapped, name, rank, ranks):
         return session(wrapped, METHODS[name], shrink=False)
     data = [(x.double()[rank::ranks], y[rank::ranks]) for x, y in LESSONS]
     return sct.Session(
-        wrapped, METHODS[name], HALF, X.double(), steps_per_epoch=PER_EPOCH, epochs=EPOCHS, data=data
-    )  # fmt: skip
+        wrapped, X.double(), method=METHODS[name], budget=HALF, steps_per_epoch=PER_EPOCH, epochs=EPOCHS, data=data
+    )
 
 
 def work(rank, folder):

@@ -77,7 +77,12 @@ def pruned(kind, steps, budget):
     model.eval()
     dense = sct.trace(model, example).cost()
     session = sct.Session(
-        model, GroupFisher(every=max(1, steps // 40), within=0.5), budget, example, steps_per_epoch=steps, epochs=1
+        model,
+        example,
+        method=GroupFisher(every=max(1, steps // 40), within=0.5),
+        budget=budget,
+        steps_per_epoch=steps,
+        epochs=1,
     )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.005, momentum=0.9)
     session.attach(optimizer)

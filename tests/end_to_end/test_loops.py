@@ -172,8 +172,8 @@ def test_hugging_face_trainer(name, tmp_path):
     pytest.importorskip("accelerate")
     model = Classifier(pupil())
     started = sct.Session(
-        model, METHODS[name], HALF, {"pixel_values": X}, steps_per_epoch=PER_EPOCH, epochs=EPOCHS,
-    )  # fmt: skip
+        model, {"pixel_values": X}, method=METHODS[name], budget=HALF, steps_per_epoch=PER_EPOCH, epochs=EPOCHS
+    )
 
     class Prune(transformers.TrainerCallback):
         def on_train_begin(self, args, state, control, optimizer=None, **_):

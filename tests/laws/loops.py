@@ -11,6 +11,8 @@ from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+from secateurs.methods.sparse import DepGraph, NetworkSlimming
+from secateurs.session import Gradual
 
 PER_EPOCH, EPOCHS = 4, 10
 STEPS = PER_EPOCH * EPOCHS
@@ -78,7 +80,7 @@ METHODS = {
     type(method).__name__: method.fitted(PER_EPOCH, EPOCHS)
     for method in (
         GReg1(), GReg2(), IncReg(), SFP(), ASFP(), SRFP(), ASRFP(), OrthoReg(samples=24), GroupFisher(),
-        AdaptivePruning(batches=2, probe_samples=8),
+        AdaptivePruning(batches=2, probe_samples=8), NetworkSlimming(), DepGraph(), Gradual(rounds=3),
     )
 }  # fmt: skip
 
@@ -88,7 +90,7 @@ def session(model: nn.Module, method: object, budget: sct.Budget | None = HALF, 
     dtype = next(model.parameters()).dtype
     data = [(x.to(dtype), y) for x, y in LESSONS]
     given = {"steps_per_epoch": PER_EPOCH, "epochs": EPOCHS, "data": data, **options}
-    return sct.Session(model, method, budget, X.to(dtype), **given)
+    return sct.Session(model, X.to(dtype), method=method, budget=budget, **given)
 
 
 def run(method: object, budget: sct.Budget | None = HALF, *, dtype: torch.dtype = torch.float32, **options: object):

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import secateurs as sct
 from secateurs.errors import InputError, PlanError, ProofError
+from secateurs.network import Network
 from secateurs.running.compare import relative_error
-from secateurs.surgery.tensors import named_tensors
 
 BOTH = pytest.mark.parametrize("kind", [Tied, Coupled], ids=lambda kind: kind.__name__)
 
@@ -50,10 +50,10 @@ def test_objects_stay_and_attributes_follow(kind):
     """Parameters keep their identity, ties and memory order; depthwise and grouped convolutions count anew."""
     model = made(kind).double().to(memory_format=torch.channels_last)
     graph = sct.trace(model, images().double())
-    before = {name: id(t) for name, t in named_tensors(model).items()}
+    before = {name: id(t) for name, t in Network.of(model).named.items()}
     sct.grow(graph, model, {g.name: 2 for g in graph.groups})
 
-    assert before == {name: id(t) for name, t in named_tensors(model).items()}
+    assert before == {name: id(t) for name, t in Network.of(model).named.items()}
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             assert module.weight.shape[:2] == (module.out_channels, module.in_channels // module.groups)
@@ -122,11 +122,11 @@ def test_a_product_of_activations_is_refused():
     torch.manual_seed(0)
     model = Product()
     graph = sct.trace(model, torch.randn(2, 3, 4))
-    before = {name: t.clone() for name, t in named_tensors(model).items()}
+    before = {name: t.clone() for name, t in Network.of(model).named.items()}
     with pytest.raises(ProofError, match=f"growing {graph.groups[0].name} would move the outputs"):
         sct.grow(graph, model, {graph.groups[0].name: 2})
 
-    assert all(torch.equal(t, before[name]) for name, t in named_tensors(model).items())
+    assert all(torch.equal(t, before[name]) for name, t in Network.of(model).named.items())
 
 
 def test_what_cannot_grow_says_why():

@@ -25,11 +25,13 @@ def imported(tree, package):
 def allowed(here, there):
     """Whether module `here` may import module `there`, both named by their first part below the package.
 
-    Glue (`secateurs` itself, `prune.py`, `registry.py`, `testing.py`) may import every layer below the application;
-    only what uses the library imports glue.
+    Glue (`secateurs` itself, `prune.py`, `testing.py`) may import every layer below the application; only what uses
+    the library imports glue. `python -m secateurs` is the application. The registry knows names only, and loads what
+    they stand for when it is asked, so every layer may ask it.
     """
-    glue = ORDER.index("integrations")
-    return (ORDER.index(there) if there in ORDER else glue) <= (ORDER.index(here) if here in ORDER else glue)
+    glue, app = ORDER.index("integrations"), ORDER.index("app")
+    places = {"__main__": app, **{name: place for place, name in enumerate(ORDER)}}
+    return places.get(there, glue) <= places.get(here, glue)
 
 
 def against_order(text, file):

@@ -9,7 +9,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import InputError, PlanError
-from secateurs.surgery.tensors import named_tensors
+from secateurs.network import Network
 
 STEPS = 4
 
@@ -69,7 +69,7 @@ def test_pruning_follows_the_masked_trajectory(kind, make):
     train(dense, optimizer, range(STEPS))
     pruned, again = copy.deepcopy((dense, optimizer))
     with torch.no_grad():
-        for name, tensor in named_tensors(dense).items():
+        for name, tensor in Network.of(dense).named.items():
             removed(plan, name, tensor)
         for name, parameter in dense.named_parameters():
             for moment in optimizer.state[parameter].values():

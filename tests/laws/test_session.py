@@ -224,7 +224,7 @@ def test_a_penalty_is_added_once_per_step_after_clipping():
     """Gradient accumulation and clipping happen before; the penalty is neither clipped nor repeated."""
     model = pupil()
     method = GReg1(Growth(step=0.5, ceiling=100.0, every=1), stabilise=0, remove=0.5)
-    started = sct.Session(model, method, None, X, steps_per_epoch=100, epochs=10)
+    started = sct.Session(model, X, method=method, steps_per_epoch=100, epochs=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     started.attach(optimizer)
     model.eval()
@@ -244,7 +244,7 @@ def test_under_adam_the_penalty_is_decoupled():
     """Adam would normalise a coupled penalty to the size of the learning rate; decoupled, W shrinks by lr·λ."""
     model = pupil()
     method = GReg1(Growth(step=0.5, ceiling=100.0, every=1), stabilise=0, remove=0.5)
-    started = sct.Session(model, method, None, X, steps_per_epoch=100, epochs=10)
+    started = sct.Session(model, X, method=method, steps_per_epoch=100, epochs=10)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, eps=1e10)
     started.attach(optimizer)
     before = model.first.weight.detach().clone()
@@ -431,7 +431,7 @@ def test_an_optimizer_of_another_model():
 def test_a_schedule_that_cannot_end_in_time(method):
     """Refused before training, with the number of steps that it takes and how to scale it."""
     with pytest.raises(BudgetError, match=r"needs \d+ optimizer steps and the run has 40.*fitted"):
-        session(pupil(), method)
+        session(pupil(), method, strict=True)
 
 
 def test_the_number_of_steps_that_is_named_suffices():
@@ -439,8 +439,8 @@ def test_the_number_of_steps_that_is_named_suffices():
     for method in (METHODS["GReg1"], METHODS["GReg2"]):
         model = pupil()
         with pytest.raises(BudgetError):
-            sct.Session(model, method, HALF, X, steps_per_epoch=method.steps - 1, epochs=1)
-        started = sct.Session(model, method, HALF, X, steps_per_epoch=method.steps, epochs=1)
+            sct.Session(model, X, method=method, budget=HALF, steps_per_epoch=method.steps - 1, epochs=1, strict=True)
+        started = sct.Session(model, X, method=method, budget=HALF, steps_per_epoch=method.steps, epochs=1)
         optimizer = sgd(model)
         started.attach(optimizer)
         train(model, optimizer, method.steps - 1)
@@ -521,10 +521,38 @@ def test_a_method_of_one_shot_is_no_training_method():
         session(pupil(), sct.criteria.Magnitude())
 
 
-@pytest.mark.parametrize(("method", "fact"), [(SFP, "SFP is a class"), ("sfp", "'sfp' is a name")])
-def test_a_class_or_a_name_is_no_method(method, fact):
-    with pytest.raises(InputError, match=fact):
-        session(pupil(), method)
+def test_a_class_is_no_method():
+    with pytest.raises(InputError, match="SFP is a class"):
+        session(pupil(), SFP)
+
+
+def test_a_method_may_be_named():
+    """By the names of the command line; an unknown one is told with what is near."""
+    assert session(pupil(), "sfp").method == SFP()
+    with pytest.raises(InputError, match="did you mean"):
+        session(pupil(), "grreg1")
+
+
+@pytest.mark.parametrize("method", [GReg1(), GReg2(), IncReg(), GroupFisher(), OrthoReg(samples=24)], ids=lambda m: type(m).__name__)  # fmt: skip  # noqa: E501
+def test_a_schedule_is_fitted_to_the_run(method):
+    """A method that is longer than the run is scaled to it, and the session says what it chose."""
+    started = session(pupil(), method)
+
+    assert started.method == method.fitted(PER_EPOCH, EPOCHS)
+    assert started.history[0].what == "schedule"
+    assert started.note in started.history[0].note
+    assert started.note in repr(started)
+    assert repr(method) != repr(started.method)
+    assert all(part in started.note for part in repr(started.method).split("(", 1)[1].rstrip(")").split(", ") if part not in repr(method))  # fmt: skip  # noqa: E501
+
+
+def test_a_schedule_that_fits_is_kept():
+    method = GReg1(Growth(step=0.5, ceiling=1.0, every=2), stabilise=20)
+    started = session(pupil(), method)
+
+    assert method.fitted(PER_EPOCH, EPOCHS) != method
+    assert started.method == method
+    assert (started.note, len(started.history.of("schedule"))) == ("", 0)
 
 
 @pytest.mark.parametrize("budget", [0.5, "half", {"macs": 0.5}])
@@ -587,12 +615,12 @@ class Stem(nn.Module):
 def test_uncoupled_scope_reaches_what_a_stream_is_made_from():
     """The stream is named after the convolution that reads the first layer; that name does not spare the layer."""
     started = sct.Session(
-        Stem(), SFP(scope="uncoupled"), sct.Budget(macs=0.8), X, steps_per_epoch=PER_EPOCH, epochs=EPOCHS
+        Stem(), X, method=SFP(scope="uncoupled"), budget=sct.Budget(macs=0.8), steps_per_epoch=PER_EPOCH, epochs=EPOCHS
     )
-    sets = started._driver._sets
+    units = started._driver._units
 
-    assert sets.ledger.names == ("a", "c")
-    assert min(sets.counts) > 0
+    assert units.ledger.names == ("a", "c")
+    assert min(units.counts) > 0
 
 
 def test_parameters_that_were_replaced_are_noticed():

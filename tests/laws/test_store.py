@@ -18,8 +18,9 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import ModelError, StoreError
+from secateurs.network import Network
 from secateurs.store import files, manifest
-from secateurs.surgery.tensors import named_tensors, physical_order
+from secateurs.surgery.tensors import physical_order
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,10 +47,10 @@ def contents(directory):
 
 def refused(directory, model, match):
     """Loading raises StoreError and leaves the model as it was."""
-    before = {name: (t.data_ptr(), t.detach().clone()) for name, t in named_tensors(model).items()}
+    before = {name: (t.data_ptr(), t.detach().clone()) for name, t in Network.of(model).named.items()}
     with pytest.raises(StoreError, match=match):
         sct.load(model, directory)
-    for name, t in named_tensors(model).items():
+    for name, t in Network.of(model).named.items():
         assert t.data_ptr() == before[name][0], name
         assert torch.equal(t, before[name][1]), name
 
@@ -89,7 +90,7 @@ def test_the_plan_is_read_back(saved):
     plan = sct.load_plan(directory)
 
     assert plan.graph is None
-    assert plan.signature_after() == {name: tuple(t.shape) for name, t in named_tensors(model).items()}
+    assert plan.signature_after() == {name: tuple(t.shape) for name, t in Network.of(model).named.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -100,16 +101,16 @@ def test_ties_types_and_memory_order_are_stored(tmp_path, dtype):
     sct.apply(plan, model)
     fresh = Tied()
     fresh.head.weight.requires_grad_(False)
-    parameters = {name: id(t) for name, t in named_tensors(fresh).items()}
+    parameters = {name: id(t) for name, t in Network.of(fresh).named.items()}
     loaded = sct.load(fresh, sct.save(model, plan, tmp_path / "tied"))
 
     assert loaded is fresh
-    assert parameters == {name: id(t) for name, t in named_tensors(loaded).items()}
+    assert parameters == {name: id(t) for name, t in Network.of(loaded).named.items()}
     assert loaded.left.weight is loaded.right.weight
     assert not loaded.head.weight.requires_grad
     assert loaded.stem.out_channels == 3
-    for name, tensor in named_tensors(model).items():
-        other = named_tensors(loaded)[name]
+    for name, tensor in Network.of(model).named.items():
+        other = Network.of(loaded).named[name]
         assert (tensor.dtype, physical_order(tensor)) == (other.dtype, physical_order(other)), name
         assert torch.equal(tensor, other), name
     assert json.loads((tmp_path / "tied" / "plan.json").read_text())["aliases"] == {"right.weight": "left.weight"}
@@ -122,7 +123,7 @@ def test_a_masked_network_is_stored_with_the_identity(tmp_path):
     plan = sct.Plan.identity(sct.trace(model, images()))
     loaded = sct.load(Tied(), sct.save(masked, plan, tmp_path / "masked"))
 
-    assert all(torch.equal(t, named_tensors(masked)[n]) for n, t in named_tensors(loaded).items())
+    assert all(torch.equal(t, Network.of(masked).named[n]) for n, t in Network.of(loaded).named.items())
 
 
 def test_two_prunings_are_stored_composed(tmp_path):
@@ -411,7 +412,7 @@ def test_a_model_without_memory_is_told_how_to_get_some(tied):
         sct.load(Tied().to("meta"), tied)
     loaded = sct.load(Tied().to("meta").to_empty(device="cpu"), tied)
 
-    assert all(torch.equal(t, named_tensors(loaded)[n]) for n, t in named_tensors(made(Tied)).items())
+    assert all(torch.equal(t, Network.of(loaded).named[n]) for n, t in Network.of(made(Tied)).named.items())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -422,7 +423,7 @@ def test_weights_that_are_no_numbers_are_named(tied, tmp_path, value):
         model.left.weight[0, 0] = value
     with pytest.raises(StoreError, match=r"left.weight holds \d+ values"):
         sct.save(model, plan, tmp_path / "bad")
-    weights = safetensors.torch.save({n: t for n, t in named_tensors(model).items() if n != "right.weight"})
+    weights = safetensors.torch.save({n: t for n, t in Network.of(model).named.items() if n != "right.weight"})
     (tied / "model.safetensors").write_bytes(weights)
     size = {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)}
     resealed(tied, put("weights", value=size))

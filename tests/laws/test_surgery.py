@@ -12,7 +12,8 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import InputError, ModelError, PlanError, ProofError, TraceError
-from secateurs.surgery.tensors import named_tensors, physical_order
+from secateurs.network import Network
+from secateurs.surgery.tensors import physical_order
 from secateurs.surgery.transaction import Transaction
 
 BOTH = pytest.mark.parametrize("kind", [Tied, Coupled], ids=lambda kind: kind.__name__)
@@ -30,7 +31,7 @@ def state(model):
     """Everything that surgery could touch: object, memory, contents, gradient and plain attributes."""
     tensors = {
         name: (id(t), t.data_ptr(), t.stride(), t.requires_grad, t.detach().clone(), t.grad)
-        for name, t in named_tensors(model).items()
+        for name, t in Network.of(model).named.items()
     }
     plain = {
         path: {k: v for k, v in vars(module).items() if isinstance(v, bool | int | float | tuple | str)}
@@ -84,8 +85,8 @@ def test_the_mask_is_silent_and_the_model_untouched():
     masked = sct.mask(plan, model)
 
     same(before, state(model))
-    for name, tensor in named_tensors(masked).items():
-        expected = named_tensors(model)[name].detach().clone()
+    for name, tensor in Network.of(masked).named.items():
+        expected = Network.of(model).named[name].detach().clone()
         for dim, kept in plan.dims(name).items():
             gone = [i for i in range(expected.shape[dim]) if i not in kept]
             assert not tensor.index_select(dim, torch.tensor(gone)).any(), name
@@ -102,13 +103,13 @@ def test_every_object_stays(kind):
     model.head.weight.requires_grad_(False)
     calls = []
     model.stem.register_forward_hook(lambda *_: calls.append("hook"))
-    before = {name: (id(t), t.requires_grad) for name, t in named_tensors(model).items()}
+    before = {name: (id(t), t.requires_grad) for name, t in Network.of(model).named.items()}
     sct.apply(plan, model)
     calls.clear()  # the proof runs the forward, hooks and all
     model(images())
 
-    assert before == {name: (id(t), t.requires_grad) for name, t in named_tensors(model).items()}
-    assert plan.signature_after() == {name: tuple(t.shape) for name, t in named_tensors(model).items()}
+    assert before == {name: (id(t), t.requires_grad) for name, t in Network.of(model).named.items()}
+    assert plan.signature_after() == {name: tuple(t.shape) for name, t in Network.of(model).named.items()}
     assert calls == ["hook"]
     assert model.training
     assert not model.norm.training
@@ -135,10 +136,10 @@ def test_ties_stay_ties():
 def test_memory_format_stays():
     """A network in channels_last is in channels_last afterwards, whichever dimension was cut."""
     model = made(Coupled).to(memory_format=torch.channels_last)
-    orders = {name: physical_order(t) for name, t in named_tensors(model).items()}
+    orders = {name: physical_order(t) for name, t in Network.of(model).named.items()}
     sct.apply(every_other(traced(Coupled)), model)
 
-    assert orders == {name: physical_order(t) for name, t in named_tensors(model).items()}
+    assert orders == {name: physical_order(t) for name, t in Network.of(model).named.items()}
     assert model.merge.weight.is_contiguous(memory_format=torch.channels_last)
 
 

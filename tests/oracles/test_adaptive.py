@@ -165,7 +165,7 @@ def test_without_a_budget_it_settles_by_itself():
     """The number of filters is found; the run ends done, with fewer or more filters, and says the widths."""
     model = pupil()
     method = AdaptivePruning(batches=2, probe_samples=8).fitted(4, 20)
-    session = sct.Session(model, method, None, X, steps_per_epoch=4, epochs=20, data=LESSONS)
+    session = sct.Session(model, X, method=method, steps_per_epoch=4, epochs=20, data=LESSONS)
     optimizer = sgd(model)
     session.attach(optimizer)
     train(model, optimizer, 80)
@@ -187,7 +187,7 @@ def test_redundant_units_are_removed_without_loss():
     model[0].bias.data[4] = 2 * model[0].bias.data[1]
     data = [(torch.randn(64, 6), torch.randint(0, 3, (64,)))]
     method = AdaptivePruning(batches=1, patience=1, after=0, round_epochs=1.0, until=1.0, kappa=1e9, grows=False)
-    session = sct.Session(model, method, None, torch.zeros(1, 6), steps_per_epoch=1, epochs=2, data=data)
+    session = sct.Session(model, torch.zeros(1, 6), method=method, steps_per_epoch=1, epochs=2, data=data)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     session.attach(optimizer)
     before = model(data[0][0]).detach()

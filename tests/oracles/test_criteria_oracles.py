@@ -66,7 +66,7 @@ def test_magnitude_is_the_norm_of_all_entries(drawn, p, roles):
         for u in range(group.units)
     ]
 
-    found = Magnitude(p=p, roles=roles)(group, Evidence({Weights: weights}))
+    found = Magnitude(p=p, roles=roles)(group, Evidence({"weights": weights}))
 
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -84,7 +84,7 @@ def test_geometric_median_is_the_sum_of_distances_over_pairs(drawn):
     flat = [[w for part in unit for w in part] for unit in filters]
     expected = [sum(math.dist(flat[u], flat[v]) for v in range(group.units)) for u in range(group.units)]
 
-    found = GeometricMedian()(group, Evidence({Weights: weights}))
+    found = GeometricMedian()(group, Evidence({"weights": weights}))
 
     assert found.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -110,7 +110,7 @@ def test_taylor_is_the_squared_sum_of_weight_times_gradient(drawn, seed):
         for u in range(group.units)
     ]
 
-    found = Taylor()(group, Evidence({Weights: weights, Gradients: Gradients(gradients, 1)}))
+    found = Taylor()(group, Evidence({"weights": weights, "gradients": Gradients(gradients, 1)}))
 
     assert found.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
@@ -130,7 +130,7 @@ def test_batch_norm_scale_sums_absolute_scales(drawn):
         for u in range(group.units)
     ]
 
-    found = BatchNormScale()(group, Evidence({Weights: weights}))
+    found = BatchNormScale()(group, Evidence({"weights": weights}))
 
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -144,7 +144,7 @@ def test_magnitude_is_right_across_blocks(shape):
         others = [d for d in range(len(shape)) if d != dim]
         expected = (tensor.double().abs() ** p).sum(others) ** (1 / p)
 
-        found = Magnitude(p=p)(group, Evidence({Weights: Weights({"w": tensor})}))
+        found = Magnitude(p=p)(group, Evidence({"weights": Weights({"w": tensor})}))
 
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.errors import InputError, RecipeError
-from secateurs.methods import EPruner, Initialisation, Preference
+from secateurs.methods import EPruner
 from secateurs.methods.epruner.affinity import Messages, affinity_propagation, column_median
 from secateurs.methods.one_shot import part_of
 
@@ -223,7 +223,7 @@ def test_coupled_layers_add_their_distances(net, graph):
 
 def test_the_overall_preference_is_one_number_a_layer(net, graph):
     """beta times the median of all pairs but those with oneself; of a pair of filters either may be the exemplar."""
-    keep = EPruner(beta=0.6, preference=Preference.overall).select(graph, net, None)
+    keep = EPruner(beta=0.6, preference="overall").select(graph, net, None)
     s = similarities(net.late[0].weight.detach().flatten(1).double().numpy())
     expected = reference(s, 0.6 * np.median(s[~np.eye(len(s), dtype=bool)]))[0]
 
@@ -328,8 +328,8 @@ def test_norms_that_lost_units_are_reset(net, graph):
 
 def test_consumers_are_projected(net, graph):
     """The rows of a consumer are random sparse combinations of its dense columns; filters stay exemplars."""
-    small, plan = pruned(net, graph, EPruner(initialisation=Initialisation.random_project))
-    again, _ = pruned(net, graph, EPruner(initialisation=Initialisation.random_project))
+    small, plan = pruned(net, graph, EPruner(initialisation="random_project"))
+    again, _ = pruned(net, graph, EPruner(initialisation="random_project"))
     kept = list(plan.keep["inner.0"])
     dense, found = net.back[0].weight.flatten(1), small.back[0].weight.flatten(1)
     projection = torch.linalg.lstsq(dense, found).solution
@@ -357,7 +357,7 @@ def test_projections_have_the_scale_of_scikit_learn():
 def test_a_fresh_start_is_drawn_from_its_seed(net, graph):
     """All weights are new, the same for the same seed, and the global generator does not notice."""
     before = torch.get_rng_state()
-    method = EPruner(initialisation=Initialisation.random)
+    method = EPruner(initialisation="random")
     small, plan = pruned(net, graph, method)
     again, _ = pruned(net, graph, method)
 

@@ -285,7 +285,13 @@ def test_the_first_unit_to_go_is_the_brute_force_minimum(normaliser):
     scores = brute_scores(model, LESSONS[:3])
     least = min((float(s), name, i) for name, score in scores.items() for i, s in enumerate(score / per[name]))
     session = sct.Session(
-        model, GroupFisher(every=3, normaliser=normaliser), HALF, X, steps_per_epoch=200, epochs=1, shrink=False
+        model,
+        X,
+        method=GroupFisher(every=3, normaliser=normaliser),
+        budget=HALF,
+        steps_per_epoch=200,
+        epochs=1,
+        shrink=False,
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     session.attach(optimizer)
@@ -305,7 +311,7 @@ def test_the_first_unit_to_go_is_the_brute_force_minimum(normaliser):
 def test_one_unit_at_a_time_until_the_budget():
     """The paper's loop: one unit every d steps, sums start anew, and it stops as soon as the budget holds."""
     model = pupil()
-    session = sct.Session(model, GroupFisher(every=2), HALF, X, steps_per_epoch=40, epochs=3)
+    session = sct.Session(model, X, method=GroupFisher(every=2), budget=HALF, steps_per_epoch=40, epochs=3)
     optimizer = sgd(model)
     session.attach(optimizer)
     train(model, optimizer, 120)
@@ -321,7 +327,9 @@ def test_floors_and_multiples_hold():
     """Minimum widths stay, and with multiples units go in blocks."""
     for budget in (sct.Budget(macs=0.4, min_keep=5), sct.Budget(macs=0.4, multiple_of=2)):
         model = pupil()
-        session = sct.Session(model, GroupFisher(every=1, within=0.5), budget, X, steps_per_epoch=40, epochs=1)
+        session = sct.Session(
+            model, X, method=GroupFisher(every=1, within=0.5), budget=budget, steps_per_epoch=40, epochs=1
+        )
         optimizer = sgd(model)
         session.attach(optimizer)
         train(model, optimizer, 40)
@@ -338,7 +346,7 @@ def test_frozen_layers_are_not_mistaken_for_unimportant_ones():
     model.stem.requires_grad_(False)
     model.norm.requires_grad_(False)
     session = sct.Session(
-        model, GroupFisher(every=1, within=0.5), sct.Budget(macs=0.7), X, steps_per_epoch=40, epochs=1
+        model, X, method=GroupFisher(every=1, within=0.5), budget=sct.Budget(macs=0.7), steps_per_epoch=40, epochs=1
     )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     session.attach(optimizer)
@@ -365,7 +373,7 @@ def test_grouped_convolutions_go_by_whole_groups():
     torch.manual_seed(0)
     model = Grouped()
     session = sct.Session(
-        model, GroupFisher(every=1, within=0.5), sct.Budget(macs=0.6), X, steps_per_epoch=40, epochs=1
+        model, X, method=GroupFisher(every=1, within=0.5), budget=sct.Budget(macs=0.6), steps_per_epoch=40, epochs=1
     )
     optimizer = sgd(model, lr=0.01)
     session.attach(optimizer)

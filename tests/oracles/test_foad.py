@@ -10,7 +10,7 @@ from torch import nn
 from secateurs.criteria.distances import squared_distances
 from secateurs.errors import EvidenceError
 from secateurs.graph import Group, trace
-from secateurs.methods import FOAD, Order
+from secateurs.methods import FOAD
 from secateurs.methods.foad.absorb import absorb, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, similarity_sum
 
@@ -204,7 +204,7 @@ def test_the_stronger_of_two_stays_in_the_order_of_energy():
     for order, kept in ((torch.arange(4), [1, 3]), (torch.tensor([3, 2, 1, 0]), [0, 2])):
         net[0].weight.data[:, 0, 0, 0] = torch.tensor([1.0, 1.1, 5.0, 5.1])[order].double()
 
-        assert FOAD(order=Order.energy).select(graph, net, None, data=[images])["0"].tolist() == kept
+        assert FOAD(order="energy").select(graph, net, None, data=[images])["0"].tolist() == kept
         assert FOAD().select(graph, net, None, data=[images])["0"].tolist() == [0, 2]
 
 

@@ -57,7 +57,7 @@ def test_bad_growth_is_refused():
 def penalties(method, steps):
     """What the session adds to the gradient of `first.weight`, over the weight, per filter and step."""
     model = pupil()
-    session = sct.Session(model, method, None, X, steps_per_epoch=steps, epochs=1, shrink=False)
+    session = sct.Session(model, X, method=method, steps_per_epoch=steps, epochs=1, shrink=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     plain = {}
     optimizer.register_step_pre_hook(lambda *_: plain.update(grad=model.first.weight.grad.clone()))
@@ -113,7 +113,7 @@ def test_the_magnitude_ratio_stops_the_growth_early():
     """Pure decay: the kept are 1000 times the chosen after t with ln 1000 = lr·δ·t²/2, about 83 steps here."""
     model = pupil()
     method = GReg1(Growth(step=0.02, ceiling=10.0, every=1), stabilise=1, remove=0.3)
-    session = sct.Session(model, method, None, X, steps_per_epoch=600, epochs=1)
+    session = sct.Session(model, X, method=method, steps_per_epoch=600, epochs=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     session.attach(optimizer)
     for _ in range(130):
@@ -130,10 +130,11 @@ def test_penalising_norms_is_an_option():
     for norms in (False, True):
         model = pupil()
         method = GReg1(Growth(step=1.0, ceiling=9.0, every=1), stabilise=0, remove={"first": 0.3}, norms=norms)
-        session = sct.Session(model, method, None, X, steps_per_epoch=20, epochs=1, shrink=False)
+        session = sct.Session(model, X, method=method, steps_per_epoch=20, epochs=1, shrink=False)
         session.attach(torch.optim.SGD(model.parameters(), lr=0.05))
         train(model, session._run.optimizers[0], 5)
-        chosen = session._driver._chosen[session._driver._sets.ledger.span("first")]
+        applied = session._driver._applied
+        chosen = applied.state.chosen[applied.units.ledger.span("first")]
         scales = model.norm1.weight.detach()
 
         assert (float(scales[chosen].mean()) < 0.75) is norms

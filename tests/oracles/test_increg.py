@@ -10,8 +10,8 @@ from tests.laws.loops import X, pupil, sgd, train
 
 import secateurs as sct
 from secateurs.errors import InputError
-from secateurs.methods.increg.method import IncReg, stage_ceiling
-from secateurs.methods.increg.punish import Punish, punish_linear, punish_magnitude, punish_two_sided
+from secateurs.methods.increg.method import IncReg
+from secateurs.methods.increg.punish import Punish
 
 
 def at(rank, remaining, **options):
@@ -63,24 +63,6 @@ def test_a_batch_of_layers_is_the_layers_one_by_one():
         torch.testing.assert_close(both[i], Punish()(rank[i], remaining[i]))
 
 
-@given(units=st.integers(4, 200), share=st.floats(0.2, 0.8))
-def test_the_other_schemes_cross_zero_at_the_target(units, share):
-    remaining = max(2, min(units - 2, int(units * share)))
-    rank, r, alive = torch.arange(float(units)), torch.tensor([float(remaining)]), torch.tensor([float(units)])
-    for increments in (punish_two_sided(rank, r, alive), punish_linear(rank, r, alive), punish_magnitude(rank, r)):
-        assert float(increments[0]) == pytest.approx(1.0)
-        assert (increments[:remaining] > 0).all()
-        assert (increments[remaining:] <= 1e-6).all()
-
-
-def test_the_two_sided_scheme_ends_at_its_constant():
-    """Δ(R − 1) = k2 and Δ(R) = −k2: the jump of the code's second scheme."""
-    values = punish_two_sided(torch.arange(20.0), torch.tensor(8.0), torch.tensor(20.0), k2=0.6)
-
-    assert float(values[7]) == pytest.approx(0.6)
-    assert float(values[8]) == pytest.approx(-0.6)
-
-
 def test_a_share_outside_the_unit_interval_is_refused():
     with pytest.raises(InputError, match="lies between"):
         Punish(u=1.5)
@@ -108,7 +90,7 @@ def test_the_driver_is_the_slow_loop():
     """Factors, ranks and removals of the vectorised driver, step for step, on weights that move by training."""
     model = pupil()
     method = IncReg(step=0.2, ceiling=1.5, limit=40, remove={"first": 0.4}, scope="uncoupled")
-    session = sct.Session(model, method, None, X, steps_per_epoch=40, epochs=1, shrink=False)
+    session = sct.Session(model, X, method=method, steps_per_epoch=40, epochs=1, shrink=False)
     optimizer = sgd(model)
     session.attach(optimizer)
     driver = session._driver
@@ -118,8 +100,8 @@ def test_the_driver_is_the_slow_loop():
     def watched():
         seen.append(model.first.weight.detach().clone())
         before()
-        span = driver._sets.ledger.span("first")
-        found.append((driver._factor[span].tolist(), set(driver._dead[span].nonzero().flatten().tolist())))
+        span, state = driver._applied.units.ledger.span("first"), driver._applied.state
+        found.append((state.factor[span].tolist(), set(state.dead[span].nonzero().flatten().tolist())))
 
     driver.gradients_ready = watched
     train(model, optimizer, 30)
@@ -134,19 +116,13 @@ def test_the_driver_is_the_slow_loop():
 def test_removed_columns_never_exceed_the_target():
     model = pupil()
     method = IncReg(step=0.5, ceiling=1.0, limit=30, unit="column", remove=0.5)
-    session = sct.Session(model, method, None, X, steps_per_epoch=40, epochs=1, shrink=False)
+    session = sct.Session(model, X, method=method, steps_per_epoch=40, epochs=1, shrink=False)
     optimizer = sgd(model)
     session.attach(optimizer)
     train(model, optimizer, 40)
     zero = {name: int((~mask).sum()) for name, mask in session.masks.items()}
 
     assert zero == {"stem.weight": 5, "first.weight": 36, "second.weight": 45, "down.weight": 36, "head.weight": 6}
-
-
-def test_the_published_ceiling_of_a_stage():
-    """T = 2.5 with an initial increment of 0.2 is a true ceiling of 6.13."""
-    assert stage_ceiling(2.5, 0.2) == pytest.approx(6.13, abs=0.01)
-    assert stage_ceiling(100.0, 0.05) == 10.0
 
 
 def test_a_limit_before_the_ceiling_is_refused():

@@ -65,7 +65,12 @@ def lessons(n):
 def sums(model, path, n):
     """The session's sums for the group of `path` after one step on n samples."""
     session = sct.Session(
-        model, GroupFisher(every=100, within=1.0), sct.Budget(macs=0.9), lessons(1)[0], steps_per_epoch=200, epochs=1
+        model,
+        lessons(1)[0],
+        method=GroupFisher(every=100, within=1.0),
+        budget=sct.Budget(macs=0.9),
+        steps_per_epoch=200,
+        epochs=1,
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     session.attach(optimizer)
@@ -123,7 +128,12 @@ def test_sequence_first_inputs_are_refused():
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(InputError, match="batch-first"):
         sct.Session(
-            model, GroupFisher(), sct.Budget(macs=0.9), torch.randn(TOKENS, 2, WIDTH), steps_per_epoch=900, epochs=9
+            model,
+            torch.randn(TOKENS, 2, WIDTH),
+            method=GroupFisher(),
+            budget=sct.Budget(macs=0.9),
+            steps_per_epoch=900,
+            epochs=9,
         )
 
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -8,15 +8,12 @@ from tests.laws.loops import HALF, LESSONS, PER_EPOCH, X, pupil, sgd, train
 
 import secateurs as sct
 from secateurs.errors import InputError
-from secateurs.methods.orthoreg import EarlyBird, OrthoReg, ShrinkingRounds
-from secateurs.methods.orthoreg.method import degrees_of_orthogonality
-from secateurs.methods.orthoreg.orthogonality import (
-    Layer,
-    add_gram_gradient,
-    gram_penalty,
-    layer_weights,
-    orthogonality,
-)
+from secateurs.methods.orthoreg import EarlyBird, OrthoReg
+from secateurs.methods.orthoreg.orthogonality import Orthonormal, layer_weights, orthogonality
+from secateurs.session.flat_units import Rows
+from secateurs.session.penalty import Applied
+from secateurs.session.schedule import Position
+from secateurs.session.scope import Units
 
 
 def slow_penalty(matrix, norm):
@@ -31,80 +28,68 @@ def slow_penalty(matrix, norm):
     return total
 
 
+def penalty_of(matrices, shares, norm):
+    """Σ_l w_l Σ_ab |G_l − I| (or squares), differentiable."""
+    grams = [m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m for m in matrices]
+    offs = [g - torch.eye(len(g), dtype=g.dtype) for g in grams]
+    return sum(w * (o.abs() if norm == "l1" else o.square()).sum() for w, o in zip(shares, offs, strict=True))
+
+
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4), (1, 5)])
-def test_the_penalty_is_its_definition(shape, norm):
-    matrix = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def test_the_gradient_of_one_layer_is_that_of_the_definition(shape, norm):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    expected = torch.autograd.grad(slow_penalty(matrix, norm), matrix)[0]
+    (found,) = Orthonormal(1.0, norm).direction([matrix.detach()])
 
-    assert float(gram_penalty([matrix], [1.0], norm=norm)) == pytest.approx(float(slow_penalty(matrix, norm)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["l1", "squared"])
-@pytest.mark.parametrize("shape", [(4, 9), (9, 4)])
-def test_an_orthonormal_matrix_costs_nothing_and_a_zero_matrix_its_smaller_side(shape, norm):
-    rows = torch.linalg.qr(torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))).Q
-    matrix = rows if shape == (9, 4) else rows.T
-
-    assert float(gram_penalty([matrix], [1.0], norm=norm)) == pytest.approx(0.0, abs=1e-12)
-    assert float(gram_penalty([torch.zeros(shape)], [1.0], norm=norm)) == 4.0
-    assert orthogonality(matrix) == pytest.approx(1.0)
+def layers_of(weights):
+    """Units of named weights, with their gradients at one."""
+    tensors = {name: torch.nn.Parameter(weight.detach()) for name, weight in weights.items()}
+    for tensor in tensors.values():
+        tensor.grad = torch.ones_like(tensor)
+    rows = Rows.layers([name for name in tensors if name.endswith("weight")], tensors, biases=True)
+    return tensors, Units("filter", rows, rows, (0,) * len(rows.ledger.names))
 
 
 @pytest.mark.parametrize("norm", ["l1", "squared"])
 def test_the_gradient_is_autograds(norm):
-    """Several layers, equal and different shapes, convolutions and a linear layer, in one call."""
+    """Several layers, equal and different shapes, one with a bias as a further column, in one call."""
     generator = torch.Generator().manual_seed(2)
-    shapes = [(6, 3, 3, 3), (6, 3, 3, 3), (8, 6, 1, 1), (16, 8, 1, 1), (5, 16)]
-    weights = [torch.randn(shape, dtype=torch.float32, generator=generator).requires_grad_() for shape in shapes]
-    share = layer_weights([(w.shape[0], w.flatten(1).shape[1]) for w in weights])
-    penalty = gram_penalty([w.flatten(1) for w in weights], share, norm=norm)
-    expected = torch.autograd.grad(0.01 * penalty, weights)
-    grads = [torch.ones_like(w) for w in weights]
+    shapes = {"a.weight": (6, 3, 3, 3), "b.weight": (6, 3, 3, 3), "b.bias": (6,), "c.weight": (8, 6, 1, 1), "d.weight": (16, 8, 1, 1)}  # fmt: skip  # noqa: E501
+    weights = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
+    matrices = [weights[f"{n}.weight"].flatten(1) for n in "abcd"]
+    matrices[1] = torch.cat([matrices[1], weights["b.bias"][:, None]], 1)
+    shares = layer_weights([tuple(m.shape) for m in matrices])
+    expected = torch.autograd.grad(0.01 * penalty_of(matrices, shares, norm), list(weights.values()))
+    tensors, units = layers_of(weights)
+    applied = Applied(Orthonormal(0.01, norm), units)
+    applied.add([torch.optim.SGD(tensors.values(), lr=1.0)], Position(0, 1))
 
-    add_gram_gradient(
-        [Layer(w.detach(), g) for w, g in zip(weights, grads, strict=True)], share, strength=0.01, norm=norm
-    )
-
-    for grad, want in zip(grads, expected, strict=True):
-        torch.testing.assert_close(grad - 1.0, want, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("norm", ["l1", "squared"])
-def test_a_bias_is_a_further_column(norm):
-    """VGG's convolutions have a bias: A = [W | b], and both get their part of the gradient."""
-    generator = torch.Generator().manual_seed(4)
-    weight = torch.randn(5, 2, 3, 3, generator=generator).requires_grad_()
-    bias = torch.randn(5, generator=generator).requires_grad_()
-    penalty = gram_penalty([torch.cat([weight.flatten(1), bias[:, None]], 1)], [1.0], norm=norm)
-    expected = torch.autograd.grad(penalty, [weight, bias])
-    grads = [torch.zeros(5, 2, 3, 3), torch.zeros(5)]
-
-    add_gram_gradient([Layer(weight.detach(), grads[0], bias.detach(), grads[1])], [1.0], strength=1.0, norm=norm)
-
-    torch.testing.assert_close(grads, list(expected), rtol=1e-4, atol=1e-5)
+    for tensor, want in zip(tensors.values(), expected, strict=True):
+        torch.testing.assert_close(tensor.grad - 1.0, want, rtol=1e-4, atol=1e-6)
 
 
 def test_gradient_descent_on_the_penalty_makes_filters_orthonormal():
     weight = torch.randn(8, 20, generator=torch.Generator().manual_seed(3)) * 0.3
     before = orthogonality(weight)
     for step in range(600):
-        grad = torch.zeros_like(weight)
-        add_gram_gradient([Layer(weight, grad)], [1.0], strength=1.0, norm="squared")
-        weight -= (0.02 if step < 500 else 0.005) * grad
+        weight -= (0.02 if step < 500 else 0.005) * Orthonormal(1.0, "squared").direction([weight])[0]
 
     assert before < 0.6
     assert orthogonality(weight) > 0.999
-    assert float(gram_penalty([weight], [1.0])) < 1e-3
+    assert float(penalty_of([weight], [1.0], "l1")) < 1e-3
+    assert orthogonality(torch.linalg.qr(torch.randn(9, 4)).Q) == pytest.approx(1.0)
 
 
 def test_half_precision_does_not_overflow():
     """512² entries of size one sum to more than float16 holds; the product runs in float32."""
-    weight = torch.full((512, 512), 1.0, dtype=torch.float16)
-    grad = torch.zeros_like(weight)
-    add_gram_gradient([Layer(weight, grad)], [1.0], strength=1e-4, norm="l1")
+    (found,) = Orthonormal(1.0).direction([torch.full((512, 512), 1.0, dtype=torch.float16)])
 
-    assert torch.isfinite(grad).all()
-    assert float(grad[0, 0]) == pytest.approx(2 * 512 * 1e-4, rel=1e-2)
+    assert torch.isfinite(found).all()
+    assert float(found[0, 0]) == pytest.approx(2 * 512, rel=1e-2)
 
 
 def test_layer_weights_are_the_published_ones():
@@ -120,14 +105,24 @@ def test_layer_weights_are_the_published_ones():
 
 def test_a_tensor_that_is_no_matrix_is_refused():
     with pytest.raises(InputError, match="needs a matrix"):
-        gram_penalty([torch.zeros(2, 3, 3)], [1.0])
+        orthogonality(torch.zeros(2, 3, 3))
 
 
 # --- the driver ---
 
 
 def started(method, model, epochs=12, **options):
-    session = sct.Session(model, method, HALF, X, steps_per_epoch=PER_EPOCH, epochs=epochs, data=LESSONS, **options)
+    session = sct.Session(
+        model,
+        X,
+        method=method,
+        budget=HALF,
+        steps_per_epoch=PER_EPOCH,
+        epochs=epochs,
+        data=LESSONS,
+        strict=True,
+        **options,
+    )
     optimizer = sgd(model)
     session.attach(optimizer)
     return session, optimizer
@@ -153,7 +148,8 @@ def test_the_penalty_makes_filters_more_orthogonal():
         model = pupil()
         _, optimizer = started(OrthoReg(strength=strength, ortho_epochs=12), model)
         train(model, optimizer, 12 * PER_EPOCH - 1)
-        degrees.append(sum(degrees_of_orthogonality(model).values()) / 4)
+        convs = (model.stem, model.first, model.second, model.down)
+        degrees.append(sum(orthogonality(conv.weight.flatten(1)) for conv in convs) / 4)
 
     assert degrees[1] > degrees[0] + 0.1
 
@@ -164,8 +160,8 @@ def test_the_cut_is_the_global_ranking_of_first_order_importance():
     session, optimizer = started(OrthoReg(ortho_epochs=1, samples=10_000, floor=0.0), model, shrink=False)
     train(model, optimizer, PER_EPOCH - 1)
     hook = {}
-    allocate = session._driver._allocate
-    session._driver._allocate = lambda at, scores: hook.update(scores) or allocate(at, scores)
+    surplus = session._driver._surplus
+    session._driver._surplus = lambda done, scores: hook.update(scores) or surplus(done, scores)
     train(model, optimizer, range(PER_EPOCH - 1, PER_EPOCH))
     twin = pupil()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -202,7 +198,7 @@ def test_the_cut_is_the_global_ranking_of_first_order_importance():
 def test_rounds_share_the_removal_as_published():
     """Two rounds to half the MACs: r = 1/3 and 1/4 of what is left; the second meets the budget."""
     model = pupil()
-    session, optimizer = started(OrthoReg(rounds=ShrinkingRounds(2), ortho_epochs=2, retrain_epochs=1), model)
+    session, optimizer = started(OrthoReg(rounds=2, ortho_epochs=2, retrain_epochs=1), model)
     train(model, optimizer, 8 * PER_EPOCH)
     dense = sct.trace(pupil(), X).cost().macs
     left = [event.cost.macs / dense for event in session.history.of("removed")]

@@ -1,6 +1,7 @@
 """Schedules against independent derivations: root finding, products, the authors' tabulated values."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,24 +9,23 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from secateurs.errors import InputError
-from secateurs.methods.orthoreg.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
+from secateurs.methods.orthoreg.rounds import left_after
 from secateurs.session.schedule import (
     Asymptotic,
     Clock,
     Constant,
-    Cosine,
-    CosineDecay,
     Cubic,
+    Exponential,
     ExponentialDecay,
     Linear,
-    LinearDecay,
+    OneShot,
     ToZero,
     count,
     count_up,
 )
 
-RATES = [Constant(), Asymptotic(), Asymptotic(exact=True), Cubic(), Linear(), Cosine()]
-DECAYS = [ToZero(), ExponentialDecay(), ExponentialDecay(start=0.0), LinearDecay(), CosineDecay()]
+RATES = [Constant(), Asymptotic(), Asymptotic(exact=True), Cubic(), Linear(), Exponential(), OneShot()]
+DECAYS = [ToZero(), ExponentialDecay(), ExponentialDecay(start=0.0)]
 
 
 @pytest.mark.parametrize("schedule", RATES, ids=repr)
@@ -90,40 +90,36 @@ def test_a_zero_start_is_hard_pruning():
 
 @given(p=st.floats(0.01, 0.99), n=st.integers(1, 30))
 def test_rounds_together_remove_the_target(p, n):
-    """Π (1 − r_k) = 1 − p, for every order of rounds."""
-    explicit = ExplicitRounds((*((k + 1) / n for k in range(n - 1)), 1.0))
-    for rounds in (ShrinkingRounds(n), EqualRounds(n), explicit):
-        fractions = rounds.of(p)
+    """What is left falls with every round, and after the last it is 1 − p."""
+    left = [left_after(k, n, p) for k in range(n + 1)]
 
-        assert len(fractions) == n
-        assert math.prod(1 - r for r in fractions) == pytest.approx(1 - p)
-        assert all(0 < r < 1 for r in fractions)
+    assert left[0] == 1.0
+    assert left[-1] == pytest.approx(1 - p)
+    assert left == sorted(left, reverse=True)
 
 
 def test_published_rounds_have_their_published_sizes():
     """As coded: p = .5, n = 2 → 33.3 % then 16.7 % of the original; p = .75, n = 3 → 50, 16.7, 8.3 %."""
     for p, n, expected in [(0.5, 2, [1 / 3, 1 / 6]), (0.75, 3, [1 / 2, 1 / 6, 1 / 12])]:
-        left, removed = 1.0, []
-        for r in ShrinkingRounds(n).of(p):
-            removed.append(left * r)
-            left *= 1 - r
+        left = [left_after(k, n, p) for k in range(n + 1)]
 
-        assert removed == pytest.approx(expected)
+        assert [a - b for a, b in pairwise(left)] == pytest.approx(expected)
 
 
-@given(p=st.floats(0.01, 0.99), n=st.integers(1, 30))
-def test_equal_rounds_are_equal(p, n):
-    left = 1.0
-    for r in EqualRounds(n).of(p):
-        assert left * r == pytest.approx(p / n)
-        left *= 1 - r
+@pytest.mark.parametrize(("x", "share"), [(0.25, 0.578125), (0.5, 0.875), (1.0, 1.0)])
+def test_the_cubic_schedule_is_zhu_and_guptas(x, share):
+    """s_t = s_f + (s_i − s_f)(1 − (t − t0)/(nΔt))³ with s_i = 0 and s_f = 1."""
+    assert Cubic()(20 * x, 20) == pytest.approx(share)
 
 
-def test_bad_rounds_and_clocks_are_refused():
-    with pytest.raises(InputError, match="at least 1"):
-        ShrinkingRounds(0).of(0.5)
-    with pytest.raises(InputError, match="must rise"):
-        ExplicitRounds((0.5, 0.5, 1.0))
+def test_exponential_rounds_take_one_fraction_of_what_is_left():
+    """What is left to remove, up to the 1 % that is never removed, falls by one factor a round."""
+    left = [1.0 - 0.99 * Exponential()(k, 7) for k in range(8)]
+
+    assert [b / a for a, b in pairwise(left)] == pytest.approx([0.01 ** (1 / 7)] * 7)
+
+
+def test_bad_clocks_and_rates_are_refused():
     with pytest.raises(InputError, match="steps_per_epoch"):
         Clock(0, 3)
     with pytest.raises(InputError, match="epochs"):

@@ -12,7 +12,7 @@ from secateurs.session import ExponentialDecay
 def trained(method, epochs=EPOCHS):
     """The weights after every epoch."""
     model = pupil()
-    session = sct.Session(model, method, None, X, steps_per_epoch=PER_EPOCH, epochs=epochs)
+    session = sct.Session(model, X, method=method, steps_per_epoch=PER_EPOCH, epochs=epochs)
     optimizer = sgd(model)
     session.attach(optimizer)
     found = []
@@ -54,7 +54,7 @@ def slowly(rate, decay, remove, epochs=EPOCHS):
 def test_a_run_is_the_authors_loop(method):
     """Ten epochs of training and events, weight for weight."""
     found, _ = trained(method)
-    expected = slowly(method.softness.rate, method.softness.decay, 0.4)
+    expected = slowly(method.rate, method.decay, 0.4)
 
     for epoch, (one, other) in enumerate(zip(found, expected, strict=True)):
         for name in one:
@@ -83,7 +83,7 @@ def test_zeroed_filters_train_on():
     """
     model = pupil()
     model.norm1.bias.data.fill_(0.1)
-    session = sct.Session(model, SFP(remove=0.4), None, X, steps_per_epoch=PER_EPOCH, epochs=EPOCHS)
+    session = sct.Session(model, X, method=SFP(remove=0.4), steps_per_epoch=PER_EPOCH, epochs=EPOCHS)
     optimizer = sgd(model)
     session.attach(optimizer)
     zero = [i for i in range(10) if not model.first.weight[i].any()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import Costed
-from secateurs.allocate.steps import Keep
+from secateurs.types import Keep
 
 
 @runtime_checkable

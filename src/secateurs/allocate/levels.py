@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secateurs.allocate.budget import Budget
 from secateurs.graph.groups import Group
-
-Ints = NDArray[np.int64]
+from secateurs.types import Ints
 
 
 class Costs(Protocol):
@@ -51,7 +49,7 @@ class _Dim:
     positions: dict[int, int]
 
 
-def levels(graph: Costed, budget: Budget) -> list[Ints]:
+def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = None) -> list[Ints]:
     """Return, for every group, the numbers of units that it may keep, ascending; the last is the most it may keep.
 
     Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k`, a kept number c
@@ -60,14 +58,17 @@ def levels(graph: Costed, budget: Budget) -> list[Ints]:
     may also stay whole. Where several groups share one dimension (a split after a fused projection), each rounds its
     own part, and the first takes up P. A group that has no allowed number stays whole and is part of P for the others.
     Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
+
+    floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
     """
+    least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
     units = [group.units for group in graph.groups]
     excluded = budget.excluded(graph.groups)
     fixed = {g for g, group in enumerate(graph.groups) if group.name in excluded}
     dims = _written(graph)
     while True:
         found = [
-            np.array([n], np.int64) if g in fixed else _allowed(g, n, budget, dims, units, fixed)
+            np.array([n], np.int64) if g in fixed else _allowed(g, least[g], budget, dims, units, fixed)
             for g, n in enumerate(units)
         ]
         stuck = {g for g, counts in enumerate(found) if not counts.size}
@@ -91,9 +92,10 @@ def _written(graph: Costed) -> list[_Dim]:
     return list(dims.values())
 
 
-def _allowed(g: int, units: int, budget: Budget, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
+def _allowed(g: int, least: int, budget: Budget, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
     """The numbers of units that one group may keep; empty if there is none."""
-    counts = np.arange(budget.floor(units), units + 1, dtype=np.int64)
+    units = all_units[g]
+    counts = np.arange(least, units + 1, dtype=np.int64)
     k = budget.multiple_of
     if k == 1:
         return counts

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed, Ints, levels
+from secateurs.allocate.levels import Costed, levels
 from secateurs.allocate.normalise import ByMean, Normaliser
-from secateurs.allocate.steps import Floats, Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import checked, kept, meet, removal_order
+from secateurs.types import Floats, Ints, Keep
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Ranked:
     normalise: Normaliser = field(default_factory=ByMean)
     per_cost: bool = False
 
-    def __call__(self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget) -> Keep:
-        """Return the units that stay in every group."""
-        allowed = levels(graph, budget)
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None
+    ) -> Keep:
+        """Return the units that stay in every group; at least floors[name] of those named, the best ones."""
+        allowed = levels(graph, budget, floors)
         raw = checked(scores, graph, allowed)
         ranked = checked({name: self.normalise(torch.from_numpy(s)) for name, s in raw.items()}, graph, allowed)
         orders = {name: removal_order(values) for name, values in ranked.items()}

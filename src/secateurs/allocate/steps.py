@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.levels import Costed
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph.groups import Cost, Group
-
-Floats = NDArray[np.float64]
-Keep = dict[str, Ints]
+from secateurs.types import Floats, Ints, Keep
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.allocate.levels import Costs, Ints
+from secateurs.allocate.levels import Costs
 from secateurs.graph import Graph, Group
+from secateurs.types import Ints
 
 
 @dataclass(frozen=True, eq=False)

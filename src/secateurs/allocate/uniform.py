@@ -9,7 +9,8 @@ from torch import Tensor
 
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import Costed, levels
-from secateurs.allocate.steps import Keep, checked, kept, meet, removal_order
+from secateurs.allocate.steps import checked, kept, meet, removal_order
+from secateurs.types import Keep
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Uniform:
     Groups whose steps coincide go in group order; of equal scores the higher unit index goes first.
     """
 
-    def __call__(self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget) -> Keep:
-        """Return the units that stay in every group."""
-        allowed = levels(graph, budget)
+    def __call__(
+        self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None
+    ) -> Keep:
+        """Return the units that stay in every group; at least floors[name] of those named, the best ones."""
+        allowed = levels(graph, budget, floors)
         orders = {name: removal_order(values) for name, values in checked(scores, graph, allowed).items()}
         return kept(graph, orders, meet(graph, budget, None, allowed))

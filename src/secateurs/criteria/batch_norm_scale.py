@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateurs.criteria.criterion import Criterion
 from secateurs.criteria.reductions import of_roles, power_sum
-from secateurs.evidence.kinds import Evidence, Need, Weights
+from secateurs.evidence.kinds import Evidence, Needs, Weights, inner_needs
 from secateurs.graph.groups import Group
 
 
@@ -27,21 +27,22 @@ class BatchNormScale:
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("bn", 2, (Slice("gamma", 0, np.array([[1], [0]]), "scale"),))
-    >>> BatchNormScale()(group, Evidence({Weights: Weights({"gamma": torch.tensor([-0.5, 2.0])})})).tolist()
+    >>> BatchNormScale()(group, Evidence({"weights": Weights({"gamma": torch.tensor([-0.5, 2.0])})})).tolist()
     [2.0, 0.5]
     """
 
     fallback: Criterion | None = None
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> Needs:
         """Weights, and what the fallback needs."""
-        return (Weights, *(() if self.fallback is None else self.fallback.needs))
+        inner = {} if self.fallback is None else inner_needs("fallback", self.fallback.needs)
+        return {"weights": Weights, **inner}
 
     def __call__(self, group: Group, evidence: Evidence) -> Tensor:
         """Return the summed |gamma| of each unit."""
         if self.fallback is not None and all(s.role != "scale" for s in group.slices):
-            return self.fallback(group, evidence)
-        weights = evidence[Weights]
+            return self.fallback(group, evidence.inner("fallback"))
+        weights: Weights = evidence["weights"]
         slices = of_roles(group, ("scale",), among=weights.parameters, why=repr(self))
         return torch.stack([power_sum(weights, s, 1) for s in slices]).sum(0)

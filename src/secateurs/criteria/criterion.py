@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateurs.errors import EvidenceError, InputError
-from secateurs.evidence.kinds import Evidence, Need
+from secateurs.evidence.kinds import Evidence, Needs
 from secateurs.graph.groups import Group
 
 
@@ -18,12 +18,14 @@ class Criterion(Protocol):
     """A group and evidence in, one importance a unit out: float64 of shape [units], larger is more important.
 
     It is a frozen dataclass whose fields are its settings. It sees slices and tensors by name, never a module, so it
-    is written once for every kind of layer. A criterion with no `needs` looks at nothing but its own settings.
+    is written once for every kind of layer. `needs` maps names of its own choice to evidence, which it reads back as
+    `evidence[name]`; a criterion whose `needs` are empty looks at nothing but its own settings. A field called `seed`
+    is given the run's seed where the criterion is asked for by name.
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The kinds of evidence that must be gathered for it."""
+    def needs(self) -> Needs:
+        """The evidence that must be gathered for it, by the names under which it reads it."""
         ...
 
     def __call__(self, group: Group, evidence: Evidence, /) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
-from secateurs.evidence.kinds import Evidence, Need, Weights
+from secateurs.evidence.kinds import Evidence, Needs, Weights
 from secateurs.graph.groups import Group
 
 
@@ -27,19 +27,19 @@ class GeometricMedian:
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 3, (Slice("w", 0, np.array([[0], [1], [2]]), "out"),))
-    >>> evidence = Evidence({Weights: Weights({"w": torch.tensor([[0.0], [1.0], [5.0]])})})
+    >>> evidence = Evidence({"weights": Weights({"w": torch.tensor([[0.0], [1.0], [5.0]])})})
     >>> [round(x, 6) for x in GeometricMedian()(group, evidence).tolist()]
     [6.0, 5.0, 9.0]
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The kinds of evidence that must be gathered for it."""
-        return (Weights,)
+    def needs(self) -> Needs:
+        """The evidence that must be gathered for it, by the names under which it reads it."""
+        return {"weights": Weights}
 
     def __call__(self, group: Group, evidence: Evidence) -> Tensor:
         """Return the summed distance of each unit."""
-        weights = evidence[Weights]
+        weights: Weights = evidence["weights"]
         slices = of_roles(group, ("out",), among=weights.parameters, why=repr(self))
         filters_UF = torch.cat([rows(weights.tensors[s.tensor], s) for s in slices], dim=1)
         return squared_distances(filters_UF).sqrt().sum(1)

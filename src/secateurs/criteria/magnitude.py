@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateurs.criteria.reductions import of_roles, power_sum
 from secateurs.errors import InputError
-from secateurs.evidence.kinds import Evidence, Need, Weights
+from secateurs.evidence.kinds import Evidence, Needs, Weights
 from secateurs.graph.groups import Group, Role
 
 
@@ -28,7 +28,7 @@ class Magnitude:
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))
-    >>> evidence = Evidence({Weights: Weights({"w": torch.tensor([[3.0, -4.0], [0.0, 1.0]])})})
+    >>> evidence = Evidence({"weights": Weights({"w": torch.tensor([[3.0, -4.0], [0.0, 1.0]])})})
     >>> Magnitude()(group, evidence).tolist(), Magnitude(p=2)(group, evidence).tolist()
     ([7.0, 1.0], [5.0, 1.0])
     """
@@ -43,13 +43,13 @@ class Magnitude:
             raise InputError(msg)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The kinds of evidence that must be gathered for it."""
-        return (Weights,)
+    def needs(self) -> Needs:
+        """The evidence that must be gathered for it, by the names under which it reads it."""
+        return {"weights": Weights}
 
     def __call__(self, group: Group, evidence: Evidence) -> Tensor:
         """Return the norm of each unit."""
-        weights = evidence[Weights]
+        weights: Weights = evidence["weights"]
         slices = of_roles(group, self.roles, among=weights.parameters, why=repr(self))
         total = torch.stack([power_sum(weights, s, self.p) for s in slices]).sum(0)
         return total if self.p == 1 else total.sqrt()

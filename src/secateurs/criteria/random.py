@@ -8,7 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from secateurs.evidence.kinds import Evidence, Need
+from secateurs.evidence.kinds import Evidence, Needs
 from secateurs.graph.groups import Group
 
 
@@ -27,9 +27,9 @@ class Random:
     seed: int = 0
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The kinds of evidence that must be gathered for it."""
-        return ()
+    def needs(self) -> Needs:
+        """The evidence that must be gathered for it, by the names under which it reads it."""
+        return {}
 
     def __call__(self, group: Group, evidence: Evidence) -> Tensor:
         """Return one number a unit."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateurs.criteria.reductions import dot, of_roles
-from secateurs.evidence.kinds import Evidence, Gradients, Need, Weights
+from secateurs.evidence.kinds import Evidence, Gradients, Needs, Weights
 from secateurs.graph.groups import Group, Role
 
 
@@ -29,7 +29,7 @@ class Taylor:
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))
     >>> w, g = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.5, -0.5], [0.1, 0.0]])
-    >>> evidence = Evidence({Weights: Weights({"w": w}), Gradients: Gradients({"w": g}, samples=1)})
+    >>> evidence = Evidence({"weights": Weights({"w": w}), "gradients": Gradients({"w": g}, samples=1)})
     >>> [round(x, 6) for x in Taylor()(group, evidence).tolist()]
     [0.25, 0.09]
     """
@@ -37,13 +37,14 @@ class Taylor:
     roles: tuple[Role, ...] | None = ("out",)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The kinds of evidence that must be gathered for it."""
-        return (Weights, Gradients)
+    def needs(self) -> Needs:
+        """The evidence that must be gathered for it, by the names under which it reads it."""
+        return {"weights": Weights, "gradients": Gradients}
 
     def __call__(self, group: Group, evidence: Evidence) -> Tensor:
         """Return the squared change of each unit."""
-        weights, gradients = evidence[Weights], evidence[Gradients]
+        weights: Weights = evidence["weights"]
+        gradients: Gradients = evidence["gradients"]
         slices = of_roles(group, self.roles, among=weights.parameters, why=repr(self))
         change = [dot(weights.tensors[s.tensor], gradients.tensors[s.tensor], s) for s in slices]
         return torch.stack(change).sum(0).square()

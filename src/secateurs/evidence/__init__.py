@@ -7,10 +7,12 @@ from secateurs.evidence.kinds import (
     GateGradients,
     Gradients,
     Need,
+    Needs,
     Reads,
     SitePolicy,
     Weights,
     Writes,
+    inner_needs,
 )
 from secateurs.evidence.observe import observe
 
@@ -21,9 +23,11 @@ __all__ = [
     "GateGradients",
     "Gradients",
     "Need",
+    "Needs",
     "Reads",
     "SitePolicy",
     "Weights",
     "Writes",
+    "inner_needs",
     "observe",
 ]

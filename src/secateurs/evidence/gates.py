@@ -18,11 +18,32 @@ def by_entry(x: Tensor, dim: int, batch_dim: int | None) -> Tensor:
     >>> by_entry(torch.zeros(5, 2, 7, 3), dim=3, batch_dim=1).shape
     torch.Size([2, 3, 35])
     """
+    x = _led(x, dim, batch_dim)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def by_place(x: Tensor, site: Site, batch_dim: int | None) -> Tensor:
+    """View an activation as [n, units, *spatial], the other dimensions in order; several entries of a unit come first.
+
+    >>> site = Site("conv", "output", 1, np.array([[1], [0]]))
+    >>> by_place(torch.zeros(5, 2, 7, 3), site, batch_dim=0).shape
+    torch.Size([5, 2, 7, 3])
+    """
+    x = _led(x, site.dim, batch_dim)
+    units, m = site.index.shape
+    if m == 1 and units == x.shape[1] and np.array_equal(site.index[:, 0], np.arange(units)):
+        return x
+    index = torch.as_tensor(site.index.reshape(-1), device=x.device)
+    own = x.index_select(1, index).unflatten(1, (units, m))
+    return own.squeeze(2) if m == 1 else own
+
+
+def _led(x: Tensor, dim: int, batch_dim: int | None) -> Tensor:
+    """View an activation as [n, D, ...]; without a batch dimension all of it belongs to one sample."""
     dim %= x.dim()
     if batch_dim is None:
         x, dim, batch_dim = x.unsqueeze(0), dim + 1, 0
-    x = x.movedim((batch_dim, dim), (0, 1))
-    return x.reshape(*x.shape[:2], -1)
+    return x.movedim((batch_dim, dim), (0, 1))
 
 
 def by_unit(x_nDP: Tensor, site: Site) -> Tensor:

@@ -1,15 +1,19 @@
-"""What a criterion may ask for: evidence kinds, and the accumulators that stream activations into small statistics.
+"""Kinds of evidence that a criterion can ask for, and accumulators that reduce activations to small statistics.
 
-A *need* is what a criterion lists in `needs`; `observe` gathers it and `evidence[need]` hands it back:
+A criterion maps names of its own choice to *needs*, and reads the statistics back under these names:
 
-| need | `evidence[need]` |
+    needs = {"weights": Weights, "rank": Activations(MapRank, spatial=True)}
+    evidence["weights"].tensors["conv1.weight"]
+    evidence["rank"]["layer1.0.conv1"]         # the statistic of one group
+
+| need | what `evidence[name]` is |
 |---|---|
 | `Weights` | `Weights`: every parameter and buffer by name |
 | `Gradients` | `Gradients`: the loss gradient of every parameter, averaged over samples |
 | `Activations(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
 | `GateGradients(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
 
-The last two are the way to add evidence: write one class with `update` and `result` (an `Accumulator`), and list
+The last two are the way to add evidence: write one class with `update` and `result` (an `Accumulator`), and name
 `Activations(ThatClass, at=Reads())` in `needs`. Nothing else changes, and nothing of the size of an activation is kept.
 """
 
@@ -62,7 +66,8 @@ class Accumulator(Protocol[R_co]):
     def update(self, values: Tensor) -> None:
         """Take in one batch.
 
-        From `Activations`: [samples, units, positions], once for every chosen site and every call of its module.
+        From `Activations`: [samples, units, positions], once for every chosen site and every call of its module;
+        with `spatial=True` [samples, units, *spatial].
         From `GateGradients`: [samples, units], once a batch, contributions of all chosen sites already summed.
         The tensor is detached, on the model's device, and must not be kept or written to.
         """
@@ -104,11 +109,14 @@ class Activations(Generic[R]):
     """A need: stream the activations at some sites of each group into `accumulate(group, sites)`.
 
     `update` receives [samples, units, positions]: all other dimensions of the activation, and the several entries a
-    unit may own, are flattened into positions.
+    unit may own, are flattened into positions. With `spatial=True` it receives [samples, units, *spatial] instead: the
+    other dimensions in the order of the activation (height and width behind a 2-d convolution). Where a unit owns
+    several entries (a flattened map that a linear layer reads), these come first, as one more dimension.
     """
 
     accumulate: Callable[[Group, tuple[Site, ...]], Accumulator[R]]
     at: SitePolicy = field(default_factory=Reads)
+    spatial: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,38 +136,65 @@ class GateGradients(Generic[R]):
 
 
 Need = type[Weights] | type[Gradients] | Activations[Any] | GateGradients[Any]
+"""One kind of evidence, with its settings."""
+
+Needs = Mapping[str, Need]
+"""Names of a criterion's own choice -> the evidence that it reads under them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What `observe` gathered, by need."""
+    """The statistics that `observe` gathered, by the names under which a criterion asks for them.
 
-    found: Mapping[Need, Any]
+    >>> import torch
+    >>> Evidence({"weights": Weights({"w": torch.ones(2)})})["weights"].tensors["w"]
+    tensor([1., 1.])
+    """
+
+    found: Mapping[Any, Any]
 
     @overload
-    def __getitem__(self, need: type[Weights]) -> Weights: ...
+    def __getitem__(self, name: str) -> Any: ...
     @overload
-    def __getitem__(self, need: type[Gradients]) -> Gradients: ...
+    def __getitem__(self, name: type[Weights]) -> Weights: ...
     @overload
-    def __getitem__(self, need: Activations[R]) -> Mapping[str, R]: ...
+    def __getitem__(self, name: type[Gradients]) -> Gradients: ...
     @overload
-    def __getitem__(self, need: GateGradients[R]) -> Mapping[str, R]: ...
-    def __getitem__(self, need: Need) -> Any:
-        """Return what was gathered for a need.
-
-        >>> Evidence({Weights: Weights({})})[Weights].buffers
-        frozenset()
-        """
-        if need not in self.found:
-            name = describe(need)
+    def __getitem__(self, name: Activations[R]) -> Mapping[str, R]: ...
+    @overload
+    def __getitem__(self, name: GateGradients[R]) -> Mapping[str, R]: ...
+    def __getitem__(self, name: Any) -> Any:
+        """Return what was gathered under a name; EvidenceError names those that there are."""
+        if name not in self.found:
+            asked = describe(name)
+            there = ", ".join(describe(known) for known in self.found) or "nothing"
             msg = (
-                f"{name} was not gathered. A criterion only sees what it asks for. "
-                f"List {name} in the criterion's `needs`, and pass them to `observe`."
+                f"{asked} was not gathered; there is {there}. A criterion only sees what it asks for. "
+                f"Give {asked} in the criterion's `needs`, and pass the criterion to `observe`."
             )
             raise EvidenceError(msg)
-        return self.found[need]
+        return self.found[name]
+
+    def inner(self, name: str) -> Evidence:
+        """Return the evidence of a criterion inside a criterion, whose needs were given by `inner_needs(name, ...)`.
+
+        >>> Evidence({"fallback.weights": 1, "weights": 2}).inner("fallback")["weights"]
+        1
+        """
+        start = f"{name}."
+        own = {key[len(start) :]: value for key, value in self.found.items() if str(key).startswith(start)}
+        return Evidence(own)
 
 
-def describe(need: Need) -> str:
-    """Name a need in words for messages."""
+def inner_needs(name: str, needs: Needs) -> dict[str, Need]:
+    """Rename the needs of a criterion inside another, so that the names of the two cannot clash.
+
+    >>> list(inner_needs("fallback", {"weights": Weights}))
+    ['fallback.weights']
+    """
+    return {f"{name}.{key}": need for key, need in needs.items()}
+
+
+def describe(need: object) -> str:
+    """Name a need, or the name that a criterion gave it, in words for messages."""
     return need.__name__ if isinstance(need, type) else repr(need)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 
 from secateurs.errors import EvidenceError, InputError, near
-from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Weights, describe
+from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Needs, Weights, describe
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
-from secateurs.graph.refuse import check_model, check_values
-from secateurs.graph.twin import held_tensors
-from secateurs.running.batches import Batch, Loss, cross_entropy, read_batch, summed_loss
+from secateurs.network import Network
+from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
 from secateurs.running.untouched import device_of, untouched
+from secateurs.types import Loss
 
 
 class Traced(Sited, Protocol):
@@ -39,23 +39,25 @@ class Asks(Protocol):
     """Anything with needs, such as a criterion."""
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The evidence it must be given."""
+    def needs(self) -> Needs:
+        """The evidence it must be given, by the names under which it reads it."""
         ...
 
 
 def observe(
     graph: Traced,
-    model: nn.Module,
-    needs: Asks | Iterable[Need],
+    model: nn.Module | Network,
+    needs: Asks | Needs | Iterable[Need],
     *,
     data: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
+    loss: Loss | None = None,
     batches: int | None = None,
     groups: Collection[str] | None = None,
 ) -> Evidence:
-    """Gather the evidence that a criterion (or a list of needs) asks for, and leave the model exactly as it was.
+    """Gather the evidence that a criterion asks for, and leave the model exactly as it was.
 
+    needs: a criterion; or its needs by name; or needs without names, and each is then found under itself. What is
+    needed twice is gathered once.
     data: an iterable of (inputs, targets) batches or dicts of keyword inputs, read once and only if a need wants it;
     it is moved to the model's device. loss: a function of (outputs, targets), default cross entropy; a scalar is taken
     as the mean over samples, a vector as one loss a sample. batches: read at most so many. groups: stream only these.
@@ -63,40 +65,54 @@ def observe(
     The model runs in eval mode on detached views of its parameters and copies of its buffers, so that gradients,
     statistics, `requires_grad` and frozen weights are no concern; hooks, modes and random generators are put back.
     """
-    asked: tuple[Need, ...] = tuple(dict.fromkeys(needs if isinstance(needs, Iterable) else needs.needs))
     who = "the caller" if isinstance(needs, Iterable) else repr(needs)
-    for need in asked:
-        if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients):
-            msg = f"{who} needs {describe(need)}, which is no evidence. {_KINDS}"
-            raise EvidenceError(msg)
-    model = check_model(model)
-    weights = read_weights(graph, model)
-    found: dict[Need, Any] = {Weights: weights} if Weights in asked else {}
-    costly = [need for need in asked if need is not Weights]
+    named = _by_name(needs if isinstance(needs, Iterable) else needs.needs, who)
+    network = Network.of(model)
+    weights = read_weights(graph, network)
+    found: dict[Need, Any] = {Weights: weights}
+    costly: dict[Need, Any] = {}
+    for name, need in named.items():
+        if need is not Weights:
+            costly.setdefault(need, name)
     if costly:
         if batches is not None and batches < 1:
             msg = f"batches={batches} reads no data. Pass a number of at least 1, or None for all."
             raise InputError(msg)
         if data is None:
             msg = (
-                f"{who} needs {' and '.join(map(describe, costly))}, and no data was given. It is measured by running "
+                f"{who} needs {' and '.join(_told(named, costly))}, and no data was given. It is measured by running "
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
-        work = Pass(model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
+        work = Pass(network.model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
         found |= work.over(islice(data, batches), costly)
-    return Evidence(MappingProxyType(found))
+    return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
 
 
-_KINDS = "List Weights, Gradients, Activations(...) or GateGradients(...)."
+def _by_name(needs: Needs | Iterable[Need], who: str) -> dict[Any, Need]:
+    """Check that everything asked for is evidence; a need without a name is its own name."""
+    named = dict(needs) if isinstance(needs, Mapping) else {need: need for need in needs}
+    for name, need in named.items():
+        if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients):
+            called = "" if name is need else f"as {describe(name)} "
+            msg = f"{who} needs {called}{describe(need)}, which is no evidence. {_KINDS}"
+            raise EvidenceError(msg)
+    return named
 
 
-def read_weights(graph: Traced, model: nn.Module) -> Weights:
+def _told(named: Mapping[Any, Need], costly: Iterable[Need]) -> list[str]:
+    """Name what must be measured as the criterion does, and what it is."""
+    return [describe(n) if n is need else f"{describe(need)} as {n!r}" for n, need in named.items() if need in costly]
+
+
+_KINDS = "Ask for Weights, Gradients, Activations(...) or GateGradients(...)."
+
+
+def read_weights(graph: Traced, network: Network) -> Weights:
     """Return views of all tensors by canonical name, after checking names, shapes, and that parameters are finite."""
     signature, aliases = graph.signature, graph.aliases
-    parameters, buffers = held_tensors(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in (parameters | buffers).items()}
+    shapes = network.shapes
     for name in sorted(shapes.keys() | signature.keys()) if shapes != signature else ():
         have, traced = shapes.get(name), signature.get(name)
         if have is None or traced is None or have != tuple(traced):
@@ -105,9 +121,8 @@ def read_weights(graph: Traced, model: nn.Module) -> Weights:
                 "from the wrong entries. Trace this model anew, or pass the model that was traced."
             )
             raise InputError(msg)
-    tensors = {n: t.detach() for n, t in (parameters | buffers).items() if n not in aliases}
-    check_values(parameters | buffers)
-    return Weights(MappingProxyType(tensors), frozenset(buffers.keys() & tensors.keys()))
+    tensors = {n: t.detach() for n, t in network.with_values.named.items() if n not in aliases}
+    return Weights(MappingProxyType(tensors), frozenset(network.buffers.keys() & tensors.keys()))
 
 
 def _of(shape: tuple[int, ...] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import EvidenceError
-from secateurs.evidence.gates import batch_dim_of, by_entry, by_unit, gate_gradient
+from secateurs.evidence.gates import batch_dim_of, by_entry, by_place, by_unit, gate_gradient
 from secateurs.evidence.kinds import Accumulator, Activations, GateGradients
 from secateurs.graph.groups import Group, Site
 from secateurs.running.hooks import Port, hooked, tap
@@ -93,7 +93,11 @@ class Streams:
         def feed(x: Tensor) -> Tensor:
             batch_dim = self.batch_dims[port]
             for stream, site in read:
-                stream.accumulator.update(by_unit(by_entry(x.detach(), site.dim, batch_dim), site))
+                stream.accumulator.update(
+                    by_place(x.detach(), site, batch_dim)
+                    if cast("Activations[Any]", stream.need).spatial
+                    else by_unit(by_entry(x.detach(), site.dim, batch_dim), site)
+                )
             if not gated:
                 return x
             if not x.requires_grad:  # frozen weights before this point: gradients start here
@@ -111,20 +115,24 @@ class Streams:
         return feed
 
 
-def open_streams(graph: Sited, needs: Iterable[Any], groups: Iterable[Group]) -> Streams:
-    """Choose the sites of every group and create its accumulators; refuse a group without a site."""
+def open_streams(graph: Sited, needs: Mapping[Any, Any], groups: Iterable[Group]) -> Streams:
+    """Choose the sites of every group and create its accumulators; refuse a group without a site.
+
+    needs: what to stream -> the name that the criterion gave it.
+    """
     streams: list[Stream] = []
     chosen = tuple(groups)
-    for need in needs:
+    for need, name in needs.items():
         if not isinstance(need, Activations | GateGradients):
             continue
         asked = cast("Activations[Any] | GateGradients[Any]", need)
         sites = {group.name: asked.at(graph.sites(group.name)) for group in chosen}
-        bare = [name for name, found in sites.items() if not found]
+        bare = [group for group, found in sites.items() if not found]
         if bare:
             msg = (
-                f"{asked!r} finds no site for {_listed(bare)}. Their units pass through no module there, only through "
-                "functions, which carry no hook. Choose other sites (at=...), or leave these groups out."
+                f"{asked!r}{'' if name is need else f', needed as {name!r},'} finds no site for {_listed(bare)}. Their "
+                "units pass through no module there, only through functions, which carry no hook. Choose other sites "
+                "(at=...), or leave these groups out."
             )
             raise EvidenceError(msg)
         streams += [Stream(asked, g, sites[g.name], asked.accumulate(g, sites[g.name])) for g in chosen]

@@ -2,7 +2,6 @@
 
 from secateurs.graph.graph import Graph, prove
 from secateurs.graph.groups import Cost, Group, Protected, Site, Slice
-from secateurs.graph.refuse import check_model, check_values
 from secateurs.graph.trace import trace
 
-__all__ = ["Cost", "Graph", "Group", "Protected", "Site", "Slice", "check_model", "check_values", "prove", "trace"]
+__all__ = ["Cost", "Graph", "Group", "Protected", "Site", "Slice", "prove", "trace"]

@@ -13,10 +13,10 @@ from secateurs.graph.groups import Cost
 from secateurs.graph.prove import disprove, follow_values, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
-from secateurs.graph.twin import View
+from secateurs.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from secateurs.graph.grouping import Units
     from secateurs.graph.groups import Group, Protected, Site
     from secateurs.graph.source import Source
-
-    Keep = Mapping[str, Sequence[int] | NDArray[np.int64]]
+    from secateurs.types import Picked
 
 
 class Graph:
@@ -130,7 +129,7 @@ class Graph:
 
     # --- plans ---
 
-    def mask(self, keep: Keep) -> NDArray[np.bool_]:
+    def mask(self, keep: Picked) -> NDArray[np.bool_]:
         """Kept units of some groups -> which of all units survive."""
         mask = self._alive.copy()
         members = self._members()
@@ -158,24 +157,24 @@ class Graph:
             self._ordered = np.split(order, edges)
         return self._ordered
 
-    def kept_indices(self, keep: Keep) -> dict[str, dict[int, NDArray[np.int64]]]:
+    def kept_indices(self, keep: Picked) -> dict[str, dict[int, NDArray[np.int64]]]:
         """First tensor name -> dimension -> kept indices, only for dimensions that lose something."""
         found: dict[str, dict[int, NDArray[np.int64]]] = {}
         for (name, dim), index in surviving(self._units, self._alive, self.mask(keep)).items():
             found.setdefault(name, {})[dim] = index
         return found
 
-    def attributes(self, keep: Keep) -> dict[tuple[str, str], Any]:
+    def attributes(self, keep: Picked) -> dict[tuple[str, str], Any]:
         """(module path, attribute) -> new value, for attributes that count units (groups, heads, normalized shapes)."""
         return follow_values(self._units, self._facts.modules, self.mask(keep))
 
-    def shrink(self, keep: Keep) -> Graph:
+    def shrink(self, keep: Picked) -> Graph:
         """The graph of the pruned network: nothing is traced again, group names stay, units are renumbered."""
         return Graph(self._units, self._source, self._facts, self.mask(keep))
 
-    def refute(self, model: nn.Module, keep: Keep) -> str | None:
+    def refute(self, model: nn.Module | Network, keep: Picked) -> str | None:
         """Why this plan would not compute what the masked model computes, or None where it is proven."""
-        view = View(model)
+        view = Network.of(model)
         facts = (self._units, self._source, view, self._alive)
         verdict = disprove(*facts, self.mask(keep))
         if verdict is None:
@@ -188,7 +187,7 @@ class Graph:
             return None
         return None if self._holds_wider(facts, keep) else str(verdict)
 
-    def _holds_wider(self, facts: tuple[Units, Source, View, NDArray[np.bool_]], keep: Keep) -> bool:
+    def _holds_wider(self, facts: tuple[Units, Source, Network, NDArray[np.bool_]], keep: Picked) -> bool:
         """Whether the plan holds with two units wherever it keeps one, and runs with one.
 
         Operators treat a dimension of one as absent; what lines up at two lines up at one.
@@ -227,7 +226,7 @@ class Facts:
         self.costs: CostModel | None = None
 
 
-def prove(graph: Graph, model: nn.Module, keep: Keep) -> None:
+def prove(graph: Graph, model: nn.Module | Network, keep: Picked) -> None:
     """Prove a plan before anything is changed: run the pruned twin and compare every operator's labels.
 
     Raises: ProofError naming the operator at which the pruned network would do something else than the masked one.

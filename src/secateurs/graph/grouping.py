@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from secateurs.graph.labels import Labels
     from secateurs.graph.propagate import Follow, Propagation
     from secateurs.graph.recorder import Op, Tape
+    from secateurs.types import Ints
 
-    Ints = NDArray[np.int64]
     Reason = tuple[str, Op | None]
 
 

@@ -9,10 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    Ints = NDArray[np.int64]
-    Mask = NDArray[np.bool_]
+    from secateurs.types import Ints, Mask
 
 
 def chosen(mask: Mask, of: Ints) -> Mask:

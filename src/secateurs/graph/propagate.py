@@ -1,4 +1,4 @@
-"""Carry labels along a tape, operator by operator.
+"""The engine: carry labels along a tape, operator by operator, each by the rule that the tape's table has for it.
 
 The same rules run in two modes. *Collecting* (a `Space` is given) unites labels that meet; *checking* (a `Verdict` is
 given) runs on the tape of a shrunken twin whose parameters carry unit numbers, and compares instead.
@@ -18,23 +18,6 @@ if TYPE_CHECKING:
 
     from secateurs.graph.labels import Choices, Labels
     from secateurs.graph.recorder import Op, Tape
-
-    Rule = Callable[["Propagation", Op], None]
-
-RULES: dict[Any, Rule] = {}
-NAMED_RULES: dict[str, Rule] = {}
-"""Rules for operators of other libraries, by qualified name: they may not be installed."""
-
-
-def rule(*operators: Any) -> Callable[[Rule], Rule]:
-    """Register a rule for these ATen operators."""
-
-    def register(function: Rule) -> Rule:
-        for operator in operators:
-            RULES[operator] = function
-        return function
-
-    return register
 
 
 class Misaligned(Exception):  # noqa: N818 (a verdict, not an error)
@@ -91,7 +74,7 @@ class Propagation:
         for self.index, self.op in enumerate(tape.ops):
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
-            RULES.get(self.op.func, _unruled)(self, self.op)
+            tape.rules[self.op.func](self, self.op)
             if self.banned and self.op.key in self.banned:
                 reason = self.banned[self.op.key]
                 for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
@@ -280,12 +263,3 @@ def tensors(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, (list, tuple)):
         for v in value:
             yield from tensors(v)
-
-
-def _unruled(p: Propagation, op: Op) -> None:
-    """Load the rules; point-wise operators share one, and whatever else is unknown protects its units."""
-    from secateurs.graph.rules.pointwise import is_pointwise, pointwise, unknown
-
-    if op.func not in RULES:
-        RULES[op.func] = NAMED_RULES.get(op.func.name()) or (pointwise if is_pointwise(op.func) else unknown)
-    RULES[op.func](p, op)

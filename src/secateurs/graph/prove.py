@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from secateurs.graph.grouping import Units
     from secateurs.graph.recorder import Op, Tape
     from secateurs.graph.source import Source
-    from secateurs.graph.twin import View
-
-    Mask = NDArray[np.bool_]
+    from secateurs.network import Network
+    from secateurs.types import Mask
 
 
 class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
@@ -50,7 +49,7 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
     return values
 
 
-def follow_patches(units: Units, view: View, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
+def follow_patches(units: Units, view: Network, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
     """(id of a module, attribute) -> value that the twin needs to run narrower."""
     values = follow_values(units, view.modules, keep)
     patches = {(id(view.modules[path]), name): value for (path, name), value in values.items()}
@@ -66,7 +65,7 @@ def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], ND
     return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
 
 
-def disprove(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> Refuted | None:
+def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Refuted | None:
     """Try the plan `keep` (units) on a twin of a model in which `alive` units are left; None when it holds."""
     kept = surviving(units, alive, keep)
     try:
@@ -92,7 +91,7 @@ class Reference(NamedTuple):
     picked: dict[Any, Any]
 
 
-def _silent_twin(units: Units, source: Source, view: View, turn: int, alive: Mask, kept: Any) -> Reference:
+def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: Mask, kept: Any) -> Reference:
     """On real tensors values decide the path: the reference is the masked model's own recording."""
     gone = {}
     for (name, dim), index in kept.items():

@@ -18,18 +18,16 @@ from secateurs.graph.twin import quiet, swapped
 from secateurs.running.nested import find_tensors, map_tensors
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from secateurs.graph.grouping import Units
     from secateurs.graph.source import Source
-    from secateurs.graph.twin import View
+    from secateurs.network import Network
+    from secateurs.types import Mask
 
-    Mask = NDArray[np.bool_]
 
 _TOLERANCE = 1e-9
 
 
-def agrees(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> bool:
+def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:
     """Whether the shrunken twin computes what the silent twin computes, on random weights and inputs."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)
@@ -40,7 +38,7 @@ def agrees(units: Units, source: Source, view: View, alive: Mask, keep: Mask) ->
     args, kwargs = (map_tensors(v, lambda t: _random_input(t, draw)) for v in (source.args, source.kwargs))
     outputs: list[list[Tensor]] = []
     for twins, attributes in ((silent, None), (small, patches)):
-        with quiet(real=True), swapped(view, twins, attributes=attributes):
+        with quiet(view, real=True), swapped(view, twins, attributes=attributes):
             try:
                 outputs.append(find_tensors(view.model(*args, **kwargs)))
             except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
@@ -48,7 +46,7 @@ def agrees(units: Units, source: Source, view: View, alive: Mask, keep: Mask) ->
     return len(outputs[0]) == len(outputs[1]) and all(_equal(a, b) for a, b in zip(*outputs, strict=True))
 
 
-def runs(units: Units, source: Source, view: View, alive: Mask, keep: Mask) -> bool:
+def runs(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:
     """Whether the shrunken twin runs, and its outputs have the shapes of the whole network's."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
 
+    from secateurs.graph.rules import Table
+
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _HERE = str(Path(__file__).parent) + os.sep
 
@@ -59,8 +61,9 @@ class Call(NamedTuple):
 
 @dataclass
 class Tape:
-    """What a forward pass did. Holds every tensor it names, so that identities stay unique."""
+    """What a forward pass did, and the rules to read it by. Holds every tensor it names: identities stay unique."""
 
+    rules: Table
     ops: list[Op] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     inputs: list[Tensor] = field(default_factory=list)
@@ -117,6 +120,9 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run, or only shape, the operator, and write it down."""
         kwargs = kwargs or {}
+        if func in self.tape.rules.compositions:
+            with self:
+                return self.tape.rules.compositions[func](*args, **kwargs)
         fast = None
         if self.tape.real:
             args = tuple(self._to_twin(a) for a in args)

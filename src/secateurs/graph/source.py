@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from secateurs.graph.twin import View
+    from secateurs.graph.rules import Table
+    from secateurs.network import Network
 
     Kept = Mapping[tuple[str, int], NDArray[Any]]
     Indices = dict[str, dict[int, NDArray[Any]]]
@@ -35,10 +36,11 @@ class Source:
     real: bool
     passes: tuple[bool, ...]
     dtypes: Mapping[str, torch.dtype]
+    rules: Table
 
     def tape(
         self,
-        view: View,
+        view: Network,
         *,
         training: bool = False,
         kept: Kept | None = None,
@@ -50,13 +52,13 @@ class Source:
         `kept` shrinks tensors: (name, dim) -> kept indices. `silent` zeroes entries instead (real tensors only).
         An error of the forward is kept in `tape.error` (and its last operator has no result).
         """
-        tape = Tape(real=self.real)
+        tape = Tape(rules=self.rules, real=self.real)
         twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
         args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
 
         recorder = Recorder(tape, twins, view.paths)
         meanwhile = swapped(view, twins, training=training, attributes=attributes, call=caller(recorder))
-        with quiet(real=self.real), meanwhile:
+        with quiet(view, real=self.real), meanwhile:
             try:
                 with recorder:
                     tape.outputs = find_tensors(view.model(*args, **kwargs))
@@ -64,7 +66,7 @@ class Source:
                 tape.error = error
         return tape
 
-    def _twins(self, view: View, tape: Tape, kept: Indices, silent: Indices) -> dict[int, Tensor]:
+    def _twins(self, view: Network, tape: Tape, kept: Indices, silent: Indices) -> dict[int, Tensor]:
         """A twin of every tensor, by the identity of the original."""
         twins: dict[int, Tensor] = {}
         for name, tensor in view.tensors.items():
@@ -126,6 +128,6 @@ def _reads_training(kind: type[nn.Module]) -> bool:
     return False
 
 
-def differs_in_training(view: View) -> bool:
+def differs_in_training(view: Network) -> bool:
     """Whether any part of the model may run other code in training (auxiliary heads, losses inside)."""
     return any(_reads_training(type(m)) for m in view.modules.values())

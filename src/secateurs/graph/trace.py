@@ -13,9 +13,9 @@ from secateurs.graph.grouping import gather
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation, tensors
 from secateurs.graph.prove import collect_results, disprove
-from secateurs.graph.refuse import check_model
+from secateurs.graph.rules import table
 from secateurs.graph.source import Source, differs_in_training
-from secateurs.graph.twin import View
+from secateurs.network import Network
 from secateurs.running.nested import as_call, find_tensors
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from secateurs.graph.grouping import Units
     from secateurs.graph.prove import Refuted
     from secateurs.graph.recorder import Tape
+    from secateurs.graph.rules import Rules, Table
 
 _ROUNDS = 200
 _BY_SIZE = ("cut", "split", "factory")
@@ -31,7 +32,9 @@ _BY_SIZE = ("cut", "split", "factory")
 _SHARES = (0.45, 0.75, 0.6, 0.35, 0.85)
 
 
-def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ()) -> Graph:
+def trace(
+    model: nn.Module | Network, example_inputs: Any, *, protect: Iterable[str] = (), rules: Rules | None = None
+) -> Graph:
     """Find every group of channels that must be removed together, and prove on a shrunken twin that removal is right.
 
     The model runs once on the meta device (or on real tensors where its code needs values), in eval mode; where its
@@ -40,7 +43,8 @@ def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ())
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) whose channels are never removed.
+        protect: names of modules (with all inside) that stay exactly as they are.
+        rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
     Raises: ModelError, InputError before any work; TraceError if the model does not run on the example.
 
@@ -52,17 +56,16 @@ def trace(model: nn.Module, example_inputs: Any, *, protect: Iterable[str] = ())
     >>> graph.cost().params
     516
     """
-    model = check_model(model)
-    view = View(model)
+    view = Network.of(model)
     shielded = _prefixes(view, protect)
-    source, tapes, notes = _record(view, example_inputs)
+    source, tapes, notes = _record(view, example_inputs, table(rules))
     finder = _Finder(view, source, tapes, shielded)
     units = finder.find()
     facts = Facts(finder.shapes, finder.parameters, view.aliases, view.modules, tuple(notes))
     return Graph(units, source, facts)
 
 
-def _prefixes(view: View, protect: Iterable[str]) -> tuple[str, ...]:
+def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
     if isinstance(protect, str):
         raise InputError(
             f"protect must be a list of module names, not the string {protect!r}: write protect=[{protect!r}]."
@@ -74,7 +77,7 @@ def _prefixes(view: View, protect: Iterable[str]) -> tuple[str, ...]:
     return tuple(protect)
 
 
-def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[str]]:
+def _record(view: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
     args, kwargs = as_call(example_inputs)
     if not find_tensors((args, kwargs)):
         raise InputError(
@@ -82,11 +85,11 @@ def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[s
         )
     notes: list[str] = []
     dtypes = {name: tensor.dtype for name, tensor in view.tensors.items()}
-    source = Source(args, kwargs, real=False, passes=(False,), dtypes=dtypes)
+    source = Source(args, kwargs, real=False, passes=(False,), dtypes=dtypes, rules=rules)
     tape = source.tape(view)
     if tape.error is not None:
         meta_error = tape.error
-        source = Source(args, kwargs, real=True, passes=(False,), dtypes=dtypes)
+        source = Source(args, kwargs, real=True, passes=(False,), dtypes=dtypes, rules=rules)
         tape = source.tape(view)
         if tape.error is not None:
             shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
@@ -99,7 +102,7 @@ def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[s
     if differs_in_training(view):
         trained = source.tape(view, training=True)
         if trained.error is None:
-            source = Source(args, kwargs, source.real, (False, True), dtypes)
+            source = Source(args, kwargs, source.real, (False, True), dtypes, rules)
             tapes.append(trained)
         else:
             notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
@@ -109,7 +112,7 @@ def _record(view: View, example_inputs: Any) -> tuple[Source, list[Tape], list[s
 class _Finder:
     """Label, try, and correct until the shrunken twin holds."""
 
-    def __init__(self, view: View, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
+    def __init__(self, view: Network, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
         self.view = view
         self.source = source
         self.tapes = tapes

@@ -7,81 +7,24 @@ whatever the forward stored on `self` is gone as well.
 
 from __future__ import annotations
 
-import random
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from secateurs.network import is_torchs
+from secateurs.running.process import process_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from secateurs.network import Network
+
 _META = torch.device("meta")
 _SMALL = 1 << 20
 """Integer and boolean buffers up to this size keep their values in the twin: indices decide what code does."""
-
-
-class View:
-    """A model's modules and tensors by name, read once."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Walk the modules in the order of `named_modules`; a module or tensor with several names keeps the first."""
-        self.model = model
-        self.modules: dict[str, nn.Module] = {}
-        self.paths: dict[int, str] = {}
-        self.tensors: dict[str, Tensor] = {}
-        self.aliases: dict[str, str] = {}
-        first: dict[int, str] = {}
-        pending: list[tuple[str, nn.Module]] = [("", model)]
-        while pending:
-            path, module = pending.pop()
-            if id(module) not in self.paths:
-                self.paths[id(module)] = path
-                self.modules[path] = module
-            prefix = f"{path}." if path else ""
-            held = module.__dict__
-            for store in (held["_parameters"], held["_buffers"]):
-                for name, tensor in store.items():
-                    if tensor is None:
-                        continue
-                    known = first.setdefault(id(tensor), prefix + name)
-                    if known == prefix + name:
-                        self.tensors[known] = tensor
-                    else:
-                        self.aliases[prefix + name] = known
-            children = [(prefix + name, child) for name, child in held["_modules"].items() if child is not None]
-            pending.extend(reversed(children))
-
-    def attribute(self, path: str, name: str) -> Any:
-        """A module's attribute, or None; for the name "", every whole number above 1 that a user's module holds."""
-        module = self.modules.get(path)
-        if module is None:
-            return None if name else {}
-        if name:
-            return getattr(module, name, None)
-        if _is_torchs(type(module)):
-            return {}
-        return {k: v for k, v in vars(module).items() if type(v) is int and v > 1}
-
-
-def held_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers under all of their names, as `named_parameters(remove_duplicate=False)`, but faster."""
-    parameters: dict[str, Tensor] = {}
-    buffers: dict[str, Tensor] = {}
-    pending: list[tuple[str, nn.Module]] = [("", model)]
-    while pending:
-        prefix, module = pending.pop()
-        held = module.__dict__
-        for found, store in ((parameters, held["_parameters"]), (buffers, held["_buffers"])):
-            for name, tensor in store.items():
-                if tensor is not None:
-                    found[prefix + name] = tensor
-        inside = [(f"{prefix}{name}.", child) for name, child in held["_modules"].items() if child is not None]
-        pending.extend(reversed(inside))
-    return parameters, buffers
 
 
 def meta_like(tensor: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
@@ -98,14 +41,9 @@ def keeps_values(tensor: Tensor) -> bool:
     return not kind.is_floating_point and not kind.is_complex and tensor.dim() > 0 and tensor.numel() <= _SMALL
 
 
-@cache
-def _is_torchs(kind: type[nn.Module]) -> bool:
-    return kind.__module__.startswith("torch.nn.modules.")
-
-
 @contextmanager
 def swapped(
-    view: View,
+    network: Network,
     twins: Mapping[int, Tensor],
     *,
     training: bool = False,
@@ -125,14 +63,13 @@ def swapped(
     saved: list[tuple[nn.Module, dict[str, Any]]] = []
     set_dict = object.__setattr__
     try:
-        for module in view.modules.values():
+        for module in network.modules.values():
             original = module.__dict__
             meanwhile = original.copy()
-            for store in ("_parameters", "_buffers"):
-                held = original[store]
+            for store, held in zip(("_parameters", "_buffers"), network.held[id(module)], strict=True):
                 if held:
                     meanwhile[store] = {k: None if t is None else twins[id(t)] for k, t in held.items()}
-            meanwhile["training"] = training and not _is_torchs(type(module))
+            meanwhile["training"] = training and not is_torchs(type(module))
             meanwhile["_compiled_call_impl"] = partial(call, module) if call is not None else None
             if isinstance(module, nn.RNNBase):
                 meanwhile["_flat_weights"] = [twins.get(id(w), w) for w in original["_flat_weights"]]
@@ -147,16 +84,12 @@ def swapped(
 
 
 @contextmanager
-def quiet(*, real: bool) -> Generator[None]:
-    """No gradients, no fused attention path that hides its operators, and every random state as it was."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    states = (random.getstate(), np.random.get_state())  # noqa: NPY002 (the user's model may use the global state)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        devices = list(range(torch.cuda.device_count())) if real and torch.cuda.is_initialized() else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+def quiet(network: Network, *, real: bool) -> Generator[None]:
+    """No gradients, no types of autocast, no inference tensors; what the process shares, as it was before.
+
+    On meta, attention takes no fused path anyway.
+    """
+    device = network.device if real else _META
+    plain = torch.autocast("cpu", enabled=False)
+    with process_kept(device, unfused=real), torch.inference_mode(mode=False), torch.no_grad(), plain:
+        yield

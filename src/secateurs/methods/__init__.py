@@ -4,15 +4,17 @@ One-shot methods choose the units to keep of a trained network (`select`); the o
 """
 
 from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.methods.ccp import CCP, Curvature, Gate, Sizes
-from secateurs.methods.epruner import EPruner, Initialisation, Preference
-from secateurs.methods.foad import FOAD, Order
+from secateurs.methods.ccp import CCP
+from secateurs.methods.epruner import EPruner
+from secateurs.methods.foad import FOAD
 from secateurs.methods.greg import GReg1, GReg2
 from secateurs.methods.group_fisher import GroupFisher
 from secateurs.methods.increg import IncReg
 from secateurs.methods.one_shot import Method
 from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+from secateurs.methods.sparse import DepGraph, NetworkSlimming
+from secateurs.session.sparsify import Gradual
 
 __all__ = [
     "ASFP",
@@ -22,17 +24,14 @@ __all__ = [
     "SFP",
     "SRFP",
     "AdaptivePruning",
-    "Curvature",
+    "DepGraph",
     "EPruner",
     "GReg1",
     "GReg2",
-    "Gate",
+    "Gradual",
     "GroupFisher",
     "IncReg",
-    "Initialisation",
     "Method",
-    "Order",
+    "NetworkSlimming",
     "OrthoReg",
-    "Preference",
-    "Sizes",
 ]

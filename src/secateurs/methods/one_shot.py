@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed, Ints
+from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError
-from secateurs.evidence.kinds import Need
+from secateurs.errors import BudgetError, InputError, near
+from secateurs.evidence.kinds import Needs
 from secateurs.graph import Graph, Group
-
-Keep = dict[str, Ints]
-Loss = Callable[[Any, Any], Any]
-Scope = Literal["coupled", "uncoupled"]
-"""Which groups may lose units: all, or those that one operator alone produces."""
+from secateurs.types import Keep, Loss, Scope
 
 
 @runtime_checkable
@@ -34,8 +30,8 @@ class Method(Protocol):
         ...
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        """The evidence that it looks at."""
+    def needs(self) -> Needs:
+        """The evidence that it looks at, by the names under which it reads it."""
         ...
 
     def select(
@@ -53,6 +49,16 @@ class Method(Protocol):
         Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
         """
         ...
+
+
+def check_words(method: Any, **allowed: Any) -> None:
+    """Refuse a setting that is none of the words of its `Literal` type."""
+    for name, words in allowed.items():
+        value = getattr(method, name)
+        if value not in get_args(words):
+            known = get_args(words)
+            message = f"{type(method).__name__}({name}={value!r}) is no such option: {near(str(value), known)}"
+            raise InputError(message)
 
 
 def named(method: Any, *always: str) -> str:

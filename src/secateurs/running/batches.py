@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from secateurs.errors import EvidenceError
+from secateurs.types import Loss
 
-Loss = Callable[[Any, Any], Any]
 LABELS = ("labels", "label", "targets", "target")
 
 

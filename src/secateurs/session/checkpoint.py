@@ -12,7 +12,7 @@ from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Run
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[
                     f"it "
                     "came from. Load it into a fresh model of the original widths, before training."
                 )
-        run.compact()
+        driver.shrink()
     run.history = History.from_rows(state["history"])
     run.step = int(state["step"])
     for name, alive in state["alive"].items():

@@ -1,30 +1,55 @@
-"""Refusals of a session, each with the fact, the reason and the remedy; and the steps it must not learn from."""
+"""Refusals of a session, each with the fact, the reason and the remedy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from importlib import import_module
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from secateurs.allocate import Budget
 from secateurs.errors import InputError
 from secateurs.session.method import TrainingMethod
 
 
-def check_method(method: object) -> None:
-    """Refuse what is no training-time method with its settings."""
-    if isinstance(method, type | str):
-        named = method.__name__ if isinstance(method, type) else repr(method)
+def named_method(method: object) -> TrainingMethod:
+    """Return the training-time method that a value or a name means; refuse what is none, with its settings."""
+    # A layer above this one knows the names.
+    value = import_module("secateurs.registry").make(method) if isinstance(method, str) else method
+    if isinstance(value, type):
         raise InputError(
-            f"{named} is {'a class' if isinstance(method, type) else 'a name'}, not a method with its settings. "
-            "Write, for example, secateurs.methods.GReg1()."
+            f"{value.__name__} is a class, not a method with its settings. Write, for example, "
+            f"secateurs.methods.{value.__name__}()."
         )
-    if not isinstance(method, TrainingMethod):
+    if not isinstance(value, TrainingMethod):
         raise InputError(
-            f"{type(method).__name__} does not work during training: it has no start(run). "
-            "Use secateurs.prune for one-shot methods and criteria."
+            f"{value!r} does not work during training: it has no start(run). Use secateurs.prune for one-shot methods "
+            "and criteria, or secateurs.session.Gradual(criterion) to cut by a criterion in rounds."
         )
+    return value
+
+
+def check_budget(budget: object) -> Budget | None:
+    """Refuse what does not say what remains of what."""
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    raise InputError(
+        f"budget is {budget!r}. What remains is said by a Budget. Write secateurs.Budget(macs=0.5) for half of "
+        "the multiply-accumulates, or None where the method decides."
+    )
+
+
+def changes(method: object, fitted: object) -> str:
+    """The settings in which two methods of one class differ, as the second has them.
+
+    >>> from secateurs.allocate import Budget
+    >>> changes(Budget(macs=0.5), Budget(macs=0.25, min_keep=2))
+    'macs=0.25, min_keep=2'
+    """
+    names = [f.name for f in fields(fitted)] if is_dataclass(fitted) else []
+    return ", ".join(f"{n}={getattr(fitted, n)!r}" for n in names if getattr(fitted, n) != getattr(method, n))
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[str]) -> None:
@@ -33,9 +58,8 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[st
     named = dict(model.named_parameters())
     if not any(id(p) in held for p in named.values()):
         raise InputError(
-            f"{type(optimizer).__name__} holds none of the model's parameters. It was built for another model, or "
-            f"for a "
-            "copy of this one, and the session would wait for steps that never move this model. "
+            f"{type(optimizer).__name__} holds none of the model's parameters. It was built for another model, or for "
+            "a copy of this one, and the session would wait for steps that never move this model. "
             "Build it from model.parameters() of the model that was given to Session."
         )
     absent = [n for n in dict.fromkeys(written) if n in named and named[n].requires_grad and id(named[n]) not in held]
@@ -43,10 +67,8 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[st
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         raise InputError(
             f"{type(optimizer).__name__} does not hold {', '.join(absent[:3])}{more}, which the method prunes. "
-            f"Their moments "
-            "would go stale when units are removed. Add them with add_param_group, freeze them "
-            "(requires_grad_(False)), "
-            "or exclude them: Budget(exclude=...)."
+            "Their moments would go stale when units are removed. Add them with add_param_group, freeze them "
+            "(requires_grad_(False)), or exclude them: Budget(exclude=...)."
         )
 
 
@@ -64,30 +86,3 @@ def unwrapped(optimizer: object) -> Optimizer:
             "Pass the torch.optim.Optimizer that steps this model."
         )
     return inner
-
-
-def gradients(optimizer: Optimizer) -> list[Tensor]:
-    """All gradients that the coming step will use."""
-    return [p.grad for settings in optimizer.param_groups for p in settings["params"] if p.grad is not None]
-
-
-def all_finite(grads: Sequence[Tensor]) -> Tensor:
-    """One boolean on the device: whether every gradient is finite; one reduction for all of them."""
-    dense = [g for g in grads if g.layout is torch.strided]
-    if not dense:
-        return torch.tensor(True)
-    norms = torch._foreach_norm(dense)  # noqa: SLF001  # pyright: ignore[reportPrivateImportUsage]
-    return torch.isfinite(torch.stack([norm.float() for norm in norms])).all()
-
-
-def drop_step(optimizer: Optimizer) -> None:
-    """Make the coming step do nothing: an optimizer passes over parameters without a gradient."""
-    for settings in optimizer.param_groups:
-        for parameter in settings["params"]:
-            parameter.grad = None
-
-
-def neutralise(grads: Iterable[Tensor], fine: Tensor) -> None:
-    """Zero every gradient where `fine` is False, without waiting for the device."""
-    for grad in grads:
-        grad.copy_(torch.where(fine, grad, torch.zeros_like(grad)))

@@ -169,6 +169,18 @@ class Rows:
         ]
         return cls(ledger, owned, tensors)
 
+    @classmethod
+    def layers(cls, weights: Sequence[str], tensors: Mapping[str, Tensor], *, biases: bool = False) -> Rows:
+        """Units are the filters of each named weight by itself, whatever they are coupled to; or with their biases."""
+        ledger = Ledger(tuple(weights), tuple(tensors[name].shape[0] for name in weights))
+        owned: list[Owned] = []
+        for name, start, size in zip(ledger.names, ledger.starts, ledger.sizes, strict=True):
+            bias = name.removesuffix("weight") + "bias"
+            for tensor in (name, bias) if biases and bias in tensors else (name,):
+                place = Place(tensor, (0,), tuple(tensors[tensor].shape))
+                owned.append(Owned(place, np.arange(size), np.arange(size) + start))
+        return cls(ledger, owned, tensors)
+
     def relocate(self) -> None:
         """Follow the tensors to the device they are on now: a model may move between Session and attach."""
         self.device = _one_device(self._tensors)

@@ -1,69 +1,224 @@
-"""A weight decay of its own for every unit, added inside the optimizer's step."""
+"""Penalties: what a method adds to gradients, one factor per unit.
+
+A `Penalty` is a frozen value with two functions, as an optax transformation is: `init(units)` makes its state and
+`update(units, state, at)` returns a factor for every unit, and the next state. The gradient of a unit's weights then
+grows by factor · `direction(weights)`: by factor·W for an L2 penalty ½·factor·‖W‖², by factor·sign(W) for an L1
+penalty. The state is a value (a frozen dataclass of numbers and tensors), so that a run resumes from it as it is.
+
+`Applied` is the one place where penalties meet optimizers: gradients that a fused optimizer unscales only inside its
+kernel get the penalty times the loss scale; an optimizer that normalises gradients (Adam) would normalise the
+penalty away, so under it the penalty is decoupled as AdamW's weight decay is: W ← W − lr·factor·direction.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from secateurs.session.flat_units import Rows
+from secateurs.graph.groups import Role
+from secateurs.session.flat_units import squares
+from secateurs.session.per_group import extremes
+from secateurs.session.schedule import Position
+from secateurs.session.scope import Units
+
+S = TypeVar("S")
 
 
-class Decay:
-    """factor·W added to the gradients of rows (penalty ½·factor·‖W‖²), or W shrunk by lr·factor.
+class Penalty(Protocol[S]):
+    """Adds factor[unit] · direction(weights) to the gradients of the units' weights at every step."""
 
-    An optimizer that normalises gradients (Adam) would normalise the penalty away, so under it the decay is decoupled
-    as AdamW's is: W ← W·(1 − lr·factor).
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Which weights of a unit it acts on: "out" (filters), "in" (what reads them), "bias", "scale", "shift"."""
+        ...
+
+    def init(self, units: Units) -> S:
+        """Return the state before the first step."""
+        ...
+
+    def update(self, units: Units, state: S, at: Position) -> tuple[Tensor | None, S]:
+        """Return the factors [units] of this step (None: nothing is added), and the next state."""
+        ...
+
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return what a factor multiplies, of the same shapes as the weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stateless:
+    """The state of a penalty that has none."""
+
+
+@dataclass(frozen=True)
+class L2:
+    """A constant L2 penalty ½·strength·‖W‖² on every unit: weight decay that only prunable units get.
+
+    >>> L2(1e-4).direction([torch.tensor([2.0, -3.0])])[0].tolist()
+    [2.0, -3.0]
     """
 
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._flat = torch.zeros(rows.total, device=rows.device)
-        views = rows.factors(self._flat)
-        # Views in another precision than float32 are copies: remade whenever the factors change.
-        self._copied = any(t.dtype != torch.float32 for t in rows.tensors)
-        self._views = self._cast(views)
+    strength: float = 1e-4
+    roles: tuple[Role, ...] = ("out",)
 
-    def set(self, factors: Tensor) -> None:
-        """Take per-unit factors [units]."""
-        self._flat.copy_(self._rows.expand(factors.to(self._flat.dtype), fill=0.0))
-        if self._copied:
-            self._views = self._cast(self._rows.factors(self._flat))
+    def init(self, units: Units) -> Stateless:
+        """Return an empty state."""
+        return Stateless()
 
-    def _cast(self, views: Sequence[Tensor]) -> list[Tensor]:
-        return [v.to(t.dtype) for v, t in zip(views, self._rows.tensors, strict=True)]
+    def update(self, units: Units, state: Stateless, at: Position) -> tuple[Tensor, Stateless]:
+        """Return the same factor for every unit."""
+        return torch.full((units.ledger.total,), self.strength, device=units.rows.device), state
+
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return W."""
+        return weights
+
+
+@dataclass(frozen=True)
+class ScaleL1:
+    """An L1 penalty strength·Σ|γ| on the scales of the norms behind the units; Liu et al. 2017 (ICCV), equation 1.
+
+    >>> ScaleL1(1e-4).direction([torch.tensor([2.0, -3.0])])[0].tolist()
+    [1.0, -1.0]
+    """
+
+    strength: float = 1e-4
+    roles: tuple[Role, ...] = ("scale",)
+
+    def init(self, units: Units) -> Stateless:
+        """Return an empty state."""
+        return Stateless()
+
+    def update(self, units: Units, state: Stateless, at: Position) -> tuple[Tensor, Stateless]:
+        """Return the same factor for every unit."""
+        return torch.full((units.ledger.total,), self.strength, device=units.rows.device), state
+
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return sign(W)."""
+        return [weight.sign() for weight in weights]
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """A group-wise L2 penalty, stronger on the smaller units of a group; Fang et al. 2023 (DepGraph), equation 4.
+
+    factor of unit k = strength · 2^(4·(I_max − I_k) / (I_max − I_min)), I_k the norm of all of its coupled weights:
+    strength for the largest unit of a group, 16·strength for the smallest.
+    """
+
+    strength: float = 1e-4
+    roles: tuple[Role, ...] = ("out", "in", "scale")
+
+    def init(self, units: Units) -> Stateless:
+        """Return an empty state."""
+        return Stateless()
+
+    def update(self, units: Units, state: Stateless, at: Position) -> tuple[Tensor, Stateless]:
+        """Return the factors of the present norms."""
+        norms = units.rows.measure(squares).sqrt()
+        low, high = extremes(norms, units.ledger)
+        return self.strength * 2.0 ** (4.0 * (high - norms) / (high - low).clamp(min=1e-8)), state
+
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return W."""
+        return weights
+
+
+class Applied(Generic[S]):
+    """A penalty at work: it carries the state and adds to the gradients inside the optimizer's step."""
+
+    def __init__(self, penalty: Penalty[S], units: Units) -> None:
+        self.penalty, self.units = penalty, units
+        self.state = penalty.init(units)
+        self._given: Tensor | None = None
+        self._flat: Tensor | None = None
+        self._views: list[Tensor] = []
+
+    def relocate(self) -> None:
+        """Follow the model to another device."""
+        self.units.relocate()
+        self._given = self._flat = None
 
     @torch.no_grad()
-    def add(self, optimizers: Sequence[Optimizer], *, decoupled: bool | None = None) -> None:
-        """Apply the decay to every row whose tensor has a gradient in this step."""
-        rates = learning_rates(optimizers)
+    def add(self, optimizers: Sequence[Optimizer], at: Position, *, decoupled: bool | None = None) -> None:
+        """Update the state, and penalise every weight that has a gradient in this step.
+
+        decoupled: None follows the optimizer (see the module's docstring).
+        """
+        factors, self.state = self.penalty.update(self.units, self.state, at)
+        if factors is None:
+            return
+        if factors is not self._given:
+            self._take(factors)
+        rows = self.units.rows
+        ways = self.penalty.direction(rows.tensors)
         for optimizer in optimizers:
-            apart = normalises(optimizer) if decoupled is None else decoupled
-            scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer unscales inside its kernel
             held = {id(p) for settings in optimizer.param_groups for p in settings["params"]}
-            chosen = [
-                (p, view)
-                for p, view in zip(self._rows.owners, self._views, strict=True)
+            terms = [
+                _Term(p, way, view)
+                for p, way, view in zip(rows.owners, ways, self._views, strict=True)
                 if p.grad is not None and id(p) in held
             ]
-            if not chosen:
-                continue
-            weights, views = [p.detach() for p, _ in chosen], [v for _, v in chosen]
-            if apart:
-                for p, weight, view in zip((p for p, _ in chosen), weights, views, strict=True):
-                    weight.mul_(1.0 - rates[id(p)] * view)
+            if normalises(optimizer) if decoupled is None else decoupled:
+                _shrink(terms, learning_rates(optimizer))
             else:
-                if scale is not None:
-                    views = [view * scale for view in views]
-                grads = [p.grad for p, _ in chosen if p.grad is not None]
-                torch._foreach_addcmul_(grads, weights, views)  # pyright: ignore[reportPrivateImportUsage]
+                _add(terms, getattr(optimizer, "grad_scale", None))
+
+    def _take(self, factors: Tensor) -> None:
+        """Spread per-unit factors over rows; views stay while the kind of number does."""
+        rows, self._given = self.units.rows, factors
+        spread = rows.expand(factors, fill=0.0)
+        if self._flat is not None and self._flat.dtype == spread.dtype and not self._copied:
+            self._flat.copy_(spread)
+            return
+        self._flat = spread
+        self._views = [v.to(t.dtype) for v, t in zip(rows.factors(spread), rows.tensors, strict=True)]
+
+    @property
+    def _copied(self) -> bool:
+        """Whether the views are copies, in another precision than the factors."""
+        return self._flat is not None and any(v.dtype != self._flat.dtype for v in self._views)
 
 
-def learning_rates(optimizers: Sequence[Optimizer]) -> dict[int, float]:
-    """Learning rate of every parameter, by identity."""
-    return {id(p): group["lr"] for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+@dataclass(frozen=True, eq=False)
+class _Term:
+    """factor · way is added to the gradient of a parameter."""
+
+    parameter: Tensor
+    way: Tensor
+    factor: Tensor
+
+
+def _shrink(terms: Sequence[_Term], rates: dict[int, Any]) -> None:
+    """W ← W − lr·factor·way."""
+    for term in terms:
+        weight, rate = term.parameter.detach(), rates[id(term.parameter)]
+        if term.way.data_ptr() == weight.data_ptr():
+            weight.mul_(1.0 - rate * term.factor)
+        else:
+            weight.sub_(rate * term.factor * term.way)
+
+
+def _add(terms: Sequence[_Term], scale: Tensor | None) -> None:
+    """Add factor·way to gradients, times the loss scale where they still carry it; each gradient once a kernel."""
+    left = list(terms)
+    while left:
+        once = {id(term.parameter): term for term in reversed(left)}
+        now = [term for term in left if once[id(term.parameter)] is term]
+        left = [term for term in left if once[id(term.parameter)] is not term]
+        factors = [term.factor if scale is None else term.factor * scale for term in now]
+        grads = [term.parameter.grad for term in now if term.parameter.grad is not None]
+        torch._foreach_addcmul_(grads, [term.way for term in now], factors)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def learning_rates(optimizer: Optimizer) -> dict[int, Any]:
+    """Learning rate of every parameter of an optimizer, by identity."""
+    return {id(p): settings["lr"] for settings in optimizer.param_groups for p in settings["params"]}
 
 
 def normalises(optimizer: Optimizer) -> bool:

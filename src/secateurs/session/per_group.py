@@ -68,3 +68,17 @@ def group_means(values: Tensor, weights: Tensor, ledger: Ledger) -> Tensor:
     """
     whole = group_sums(weights.to(values.dtype), ledger).clamp(min=torch.finfo(values.dtype).tiny)
     return group_sums(values * weights, ledger) / whole
+
+
+def extremes(values: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of its group, given to each unit: two vectors [units].
+
+    >>> low, high = extremes(torch.tensor([1.0, 3.0, 5.0]), Ledger(("a", "b"), (2, 1)))
+    >>> low.tolist(), high.tolist()
+    ([1.0, 1.0, 5.0], [3.0, 3.0, 5.0])
+    """
+    group = ledger.group_of().to(values.device)
+    none = torch.zeros(len(ledger.sizes), dtype=values.dtype, device=values.device)
+    ends = (none.scatter_reduce(0, group, values, how, include_self=False) for how in ("amin", "amax"))
+    low, high = (end.index_select(0, group) for end in ends)
+    return low, high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateurs.allocate import Budget
+from secateurs.allocate import Budget, levels
+from secateurs.allocate.budget import RESOURCES, UNBOUNDED
 from secateurs.errors import PlanError, TraceError
 from secateurs.graph import Cost, Graph, Group, trace
+from secateurs.graph.groups import Role
 from secateurs.session.flat_units import Ledger, Rows
 from secateurs.session.history import Event, History
 from secateurs.session.processes import Ranks
-from secateurs.session.schedule import Clock
+from secateurs.session.schedule import Clock, Position
+from secateurs.session.silence import Silence
 from secateurs.surgery import Plan, apply, grow
-
-Loss = Callable[[Any, Any], Any]
-Ints = NDArray[np.int64]
-Picked = Mapping[str, Sequence[int] | Ints]
+from secateurs.types import Ints, Loss, Picked
 
 
 @dataclass(eq=False)
@@ -32,21 +32,19 @@ class Run:
 
     `graph` is that of the network as it is now; `kept` says which units of the first graph its units are. Units that
     are removed are silent first (`alive` is False and all their slices stay zero); `compact` takes them out
-    physically.
+    physically. `budget` is None where the method itself says what goes (explicit rates, Adaptive Pruning);
+    `shrinks`: whether the network may physically shrink before `finish`.
     """
 
     model: nn.Module
     graph: Graph
-    budget: Budget
+    budget: Budget | None
     clock: Clock
-    example: Any = None
-    data: Iterable[Any] | None = None
-    loss: Loss | None = None
-    bound: bool = True
-    """Whether a budget was given; without one a method decides the size (explicit rates, Adaptive Pruning)."""
-    shrinks: bool = True
-    """Whether the network may physically shrink before `finish`."""
-    seed: int = 0
+    example: Any
+    data: Iterable[Any] | None
+    loss: Loss | None
+    shrinks: bool
+    seed: int
     origin: Graph = field(init=False)
     history: History = field(init=False, default_factory=History)
     ranks: Ranks = field(init=False, default_factory=Ranks)
@@ -56,13 +54,11 @@ class Run:
     kept: dict[str, Ints] = field(init=False)
     alive: dict[str, NDArray[np.bool_]] = field(init=False)
     grew: bool = field(init=False, default=False)
-    compacted: Callable[[Mapping[str, Ints]], None] = field(init=False, default=lambda _: None)
-    _masks: dict[str, Tensor] = field(init=False, default_factory=dict[str, Tensor])
-    _silent: list[tuple[list[Tensor], list[Tensor]]] = field(init=False, default_factory=list[Any])
+    _silence: Silence = field(init=False, default_factory=Silence)
 
     def __post_init__(self) -> None:
         self.origin = self.graph
-        self.budget = absolute(self.budget, self.graph)
+        self.budget = None if self.budget is None else absolute(self.budget, self.graph)
         self.kept = {group.name: np.arange(group.units) for group in self.graph.groups}
         self.alive = {group.name: np.ones(group.units, dtype=bool) for group in self.graph.groups}
 
@@ -85,8 +81,20 @@ class Run:
 
     @property
     def targets(self) -> Ints:
-        """The most that may remain of (macs, params, memory)."""
+        """The most that may remain of (macs, params, memory); of what is not limited, all."""
+        if self.budget is None:
+            return np.full(len(RESOURCES), UNBOUNDED, dtype=np.int64)
         return self.budget.targets(self.origin.cost())
+
+    @property
+    def at(self) -> Position:
+        """The position of the step that comes."""
+        return self.clock.at(self.step)
+
+    def levels(self) -> dict[str, Ints]:
+        """The numbers of units that each group of the first network may keep, ascending (see `allocate.levels`)."""
+        allowed = levels(self.origin, self.budget or Budget(macs=1.0))
+        return {group.name: found for group, found in zip(self.origin.groups, allowed, strict=True)}
 
     def cost(self) -> Cost:
         """Cost of the network without its removed units."""
@@ -133,65 +141,51 @@ class Run:
 
     def hold(self, masks: Mapping[str, Tensor]) -> None:
         """Keep entries of named tensors at zero wherever a mask (broadcastable to it) is False."""
-        for name, mask in masks.items():
-            self._masks[name] = mask if name not in self._masks else self._masks[name] & mask
+        self._silence.hold(masks)
         self.rebuild()
         self.silence()
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks that `hold` was given."""
-        return dict(self._masks)
+        return dict(self._silence.held)
 
-    @torch.no_grad()
     def silence(self) -> None:
         """Zero what was removed or is held; once after every step, one call for the whole network."""
-        for tensors, masks in self._silent:
-            torch._foreach_mul_(tensors, masks)  # pyright: ignore[reportPrivateImportUsage]
+        self._silence.apply()
 
     def rebuild(self) -> None:
-        """Gather, per tensor and on its device, the product of what its dimensions lost and of its held mask."""
-        tensors = self.parameters
-        masks: dict[str, list[Tensor]] = {}
-        for group in self.graph.groups:
-            gone = np.flatnonzero(~self.alive[group.name])
-            for piece in group.slices if gone.size else ():
-                tensor = tensors.get(piece.tensor)
-                if tensor is not None:
-                    row = torch.ones(tensor.shape[piece.dim], dtype=tensor.dtype)
-                    row[piece.index[gone].reshape(-1)] = 0.0
-                    shape = [-1 if d == piece.dim % tensor.dim() else 1 for d in range(tensor.dim())]
-                    _merge(masks.setdefault(piece.tensor, []), row.view(shape).to(tensor.device))
-        for name, mask in self._masks.items():
-            _merge(masks.setdefault(name, []), mask.to(tensors[name]))
-        pairs = [(tensors[name].detach(), mask) for name, several in masks.items() for mask in several]
-        self._silent = [([t for t, _ in pairs], [m for _, m in pairs])] if pairs else []
+        """Follow the tensors as they are now: their shapes, their device."""
+        self._silence.rebuild(self.graph.groups, self.alive, self.parameters)
 
-    def compact(self) -> bool:
-        """Take silent units out physically: parameters keep identity, moments and followers are cut too."""
+    def compact(self) -> dict[str, Ints] | None:
+        """Take silent units out physically: parameters keep identity, moments and followers are cut too.
+
+        Returns the kept units by group, in the numbers that they had until now, or None where none was silent. What
+        a driver remembers of units follows by `Driver.shrink`, which calls this.
+        """
         keep = {name: np.flatnonzero(alive) for name, alive in self.alive.items()}
         if all(alive.all() for alive in self.alive.values()):
-            return False
+            return None
         plan = Plan.from_keep(self.graph, {name: units.tolist() for name, units in keep.items()})
         apply(plan, self.model, self.optimizers or None)
         for follower in self.followers:
             apply(plan, follower, proof=False)
         self._follow(keep)
-        return True
+        return keep
 
     def _follow(self, keep: Mapping[str, Ints]) -> None:
-        self._masks = {
-            name: _cut(mask, self.graph.kept_indices(keep).get(name, {})) for name, mask in self._masks.items()
-        }
+        self._silence.cut(self.graph.kept_indices(keep))
         self.graph = self.graph.shrink(keep)
         self.kept = {name: units[keep[name]] for name, units in self.kept.items()}
         self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
         self.rebuild()
-        self.compacted(keep)
 
     def grow(self, units: Mapping[str, Sequence[int]], note: str) -> None:
-        """Insert copies of units (present numbers) right after them; every output stays what it was."""
-        self.compact()
+        """Insert copies of units (present numbers) right after them; every output stays what it was.
+
+        Silent units have been taken out before.
+        """
         for model in (self.model, *self.followers):
             grow(self.graph, model, units, self.optimizers if model is self.model else None)
         before = [group.name for group in self.graph.groups]
@@ -203,8 +197,7 @@ class Run:
         now = {group.name: group.units for group in self.graph.groups}
         if now != {name: len(self.kept[name]) for name in before}:
             raise TraceError(
-                f"after growing {', '.join(units)} the network's groups are others than before. Its forward depends "
-                f"on "
+                f"after growing {', '.join(units)} the network's groups are others than before. Its forward depends on "
                 "widths. Prune it without growth, and report the model."
             )
         self.grew = True
@@ -215,7 +208,7 @@ class Run:
 
     def groups(self, *, scope: str = "coupled") -> tuple[Group, ...]:
         """Groups that may lose units: not excluded by the budget; `uncoupled` are those of one producer."""
-        out = self.budget.excluded(self.graph.groups)
+        out = frozenset[str]() if self.budget is None else self.budget.excluded(self.graph.groups)
         allowed = [g for g in self.graph.groups if g.name not in out and any(s.role == "out" for s in g.slices)]
         return tuple(g for g in allowed if scope == "coupled" or len(self.producers(g)) <= 1)
 
@@ -224,9 +217,8 @@ class Run:
         sites = self.graph.sites(group.name)
         return {s.module for s in sites if s.writes} - {s.module for s in sites if s.reads}
 
-    def rows(self, groups: Sequence[Group], *, norms: bool = False) -> Rows:
-        """The filters of some groups; with `norms` the scales and shifts of the norms after them as well."""
-        roles = ("out", "bias", "scale", "shift") if norms else ("out",)
+    def rows(self, groups: Sequence[Group], *, roles: Sequence[Role] = ("out",)) -> Rows:
+        """The entries of tensors that belong to the units of some groups, in these roles (filters by default)."""
         return Rows.filters(groups, self.parameters, roles=roles)
 
     def ledger(self) -> Ledger:
@@ -242,19 +234,3 @@ def absolute(budget: Budget, graph: Graph) -> Budget:
     return replace(
         budget, **{name: max(2, value) for name, value in named.items() if getattr(budget, name) is not None}
     )
-
-
-def _merge(masks: list[Tensor], mask: Tensor) -> None:
-    """Multiply into a mask of the same shape, so that no tensor appears twice in one foreach kernel."""
-    for at, other in enumerate(masks):
-        if other.shape == mask.shape:
-            masks[at] = other * mask
-            return
-    masks.append(mask)
-
-
-def _cut(mask: Tensor, kept: Mapping[int, Ints]) -> Tensor:
-    for dim, index in kept.items():
-        if mask.shape[dim] != 1:
-            mask = mask.index_select(dim, torch.from_numpy(np.asarray(index)).to(mask.device))
-    return mask

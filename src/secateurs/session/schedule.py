@@ -33,8 +33,7 @@ class Clock:
         for name, value in (("steps_per_epoch", self.steps_per_epoch), ("epochs", self.epochs)):
             if not isinstance(value, int) or value < 1:
                 raise InputError(
-                    f"{name} is {value!r}. Every schedule is a function of the step, so the length of the run must "
-                    f"be "
+                    f"{name} is {value!r}. Every schedule is a function of the step, so the length of the run must be "
                     f"known. Give {name} as a whole number of at least 1, for example {name}=10."
                 )
 
@@ -47,10 +46,31 @@ class Clock:
         """Epochs done after `step` optimizer steps."""
         return step / self.steps_per_epoch
 
+    def at(self, step: int) -> Position:
+        """Return the position after `step` optimizer steps."""
+        return Position(step, self.total)
+
     def ends_epoch(self, step: int, every: int = 1) -> bool:
         """Whether `step` steps complete an epoch whose number is a multiple of `every`, or the run."""
         whole, rest = divmod(step, self.steps_per_epoch)
         return step > 0 and (step == self.total or (rest == 0 and whole % every == 0))
+
+
+@dataclass(frozen=True)
+class Position:
+    """After `step` of `total` optimizer steps: what a penalty's schedule is a function of.
+
+    >>> Position(step=5, total=20).share
+    0.25
+    """
+
+    step: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The share of the run that is over."""
+        return self.step / self.total
 
 
 @dataclass(frozen=True)
@@ -100,42 +120,55 @@ class Asymptotic:
 
 
 @dataclass(frozen=True)
-class Cubic:
-    """share(t) = 1 − (1 − (t + 1)/T)³, of the SRFP authors' later code.
+class OneShot:
+    """The whole share at the first round: share(k) = 1.
 
-    >>> round(Cubic()(0, 10), 3), Cubic()(9, 10)
-    (0.271, 1.0)
+    >>> OneShot()(1, 10)
+    1.0
     """
 
     def __call__(self, t: float, total: float) -> float:
-        """The value at position `t` of `total`."""
-        return 1.0 - (1.0 - min((t + 1.0) / total, 1.0)) ** 3
+        """The share after round `t` of `total`."""
+        return 1.0
 
 
 @dataclass(frozen=True)
 class Linear:
-    """share(t) = (t + 1)/T; our own addition.
+    """Equal shares: share(k) = k/n after round k of n.
 
-    >>> Linear()(4, 10)
+    >>> Linear()(5, 10)
     0.5
     """
 
     def __call__(self, t: float, total: float) -> float:
-        """The value at position `t` of `total`."""
-        return min((t + 1.0) / total, 1.0)
+        """The share after round `t` of `total`."""
+        return min(t / total, 1.0)
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """share(t) = (1 − cos(π (t + 1)/T))/2; our own addition.
+class Cubic:
+    """Large shares first: share(k) = 1 − (1 − k/n)³; Zhu & Gupta 2017 (arXiv 1710.01878), equation 1.
 
-    >>> round(Cosine()(4, 10), 6)
-    0.5
+    >>> Cubic()(5, 10), Cubic()(10, 10)
+    (0.875, 1.0)
     """
 
     def __call__(self, t: float, total: float) -> float:
-        """The value at position `t` of `total`."""
-        return 0.5 - 0.5 * math.cos(math.pi * min((t + 1.0) / total, 1.0))
+        """The share after round `t` of `total`."""
+        return 1.0 - (1.0 - min(t / total, 1.0)) ** 3
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Each round takes the same fraction of what is left to remove, up to 1 %: share(k) ∝ 1 − 100^(−k/n).
+
+    >>> round(Exponential()(5, 10), 4), Exponential()(10, 10)
+    (0.9091, 1.0)
+    """
+
+    def __call__(self, t: float, total: float) -> float:
+        """The share after round `t` of `total`."""
+        return (1.0 - 100.0 ** (-min(t / total, 1.0))) / 0.99
 
 
 @dataclass(frozen=True)
@@ -175,39 +208,6 @@ class ExponentialDecay:
         kappa = -math.log(self.floor / (self.start + 0.01 * self.floor)) / total
         alpha = self.start * math.exp(-kappa * t)
         return alpha if alpha >= self.below else 0.0
-
-
-@dataclass(frozen=True)
-class LinearDecay:
-    """α(t) = start·(1 − t/(cut·T)), 0 from cut·T on; in the authors' code as a commented-out experiment.
-
-    >>> LinearDecay()(45, 100)
-    0.5
-    """
-
-    start: float = 1.0
-    cut: float = 0.9
-
-    def __call__(self, t: float, total: float) -> float:
-        """The value at position `t` of `total`."""
-        return self.start * max(0.0, 1.0 - t / (self.cut * total))
-
-
-@dataclass(frozen=True)
-class CosineDecay:
-    """α(t) = start·(1 + cos(π·t/(cut·T)))/2, 0 from cut·T on; in the authors' code as a commented-out experiment.
-
-    >>> round(CosineDecay()(45, 100), 6)
-    0.5
-    """
-
-    start: float = 1.0
-    cut: float = 0.9
-
-    def __call__(self, t: float, total: float) -> float:
-        """The value at position `t` of `total`."""
-        x = t / (self.cut * total)
-        return 0.0 if x >= 1.0 else self.start * (0.5 + 0.5 * math.cos(math.pi * x))
 
 
 def count(units: int, rate: float) -> int:

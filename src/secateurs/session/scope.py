@@ -9,31 +9,37 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from secateurs.allocate import Uniform
+from secateurs.allocate import Budget, Uniform
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError, ScheduleError, near
 from secateurs.graph import Group
+from secateurs.graph.groups import Role
 from secateurs.session.flat_units import Ledger, Rows
 from secateurs.session.run import Run
 from secateurs.session.schedule import count, count_up
+from secateurs.types import Scope
 
 Unit = Literal["filter", "column", "weight"]
 
 Rates = float | Mapping[str, float]
-"""Removed share of every group, or of named ones."""
+"""`remove=`: the share of its units that every group loses, or that each named group loses (the others lose none)."""
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)
-class Scoped:
-    """Units, the rows they are measured by, the rows that a penalty acts on, and how many each group loses."""
+class Units:
+    """The units of a run as one flat vector: what a penalty acts on, what measures them, how many go.
+
+    rows: the entries of tensors that belong to each unit; measured: those that say how large it is (mostly the same);
+    counts: how many units each group of the ledger loses.
+    """
 
     unit: Unit
+    rows: Rows
     measured: Rows
-    decayed: Rows
     counts: tuple[int, ...]
 
     @property
@@ -44,7 +50,11 @@ class Scoped:
     def relocate(self) -> None:
         """Follow the model to another device."""
         self.measured.relocate()
-        self.decayed.relocate()
+        self.rows.relocate()
+
+    def picked(self, chosen: Tensor) -> dict[str, NDArray[np.int64]]:
+        """The chosen units [units] of booleans, by group."""
+        return {name: np.flatnonzero(part.cpu().numpy()) for name, part in self.ledger.split(chosen).items()}
 
     def remove(self, run: Run, picked: Mapping[str, NDArray[np.int64]], note: str) -> None:
         """Remove units: whole filters from the network, columns and weights by masks that hold them at zero."""
@@ -61,27 +71,35 @@ class Scoped:
         run.note("zeroed", f"{zeros} {self.unit}s in {len(masks)} tensors ({note}); zeros alone do not run faster")
 
 
-def scoped(run: Run, unit: Unit, scope: str, rates: Rates | None, *, up: bool, norms: bool = False) -> Scoped:
-    """Find the units and the numbers to remove; `up` rounds a group's share up (GReg, IncReg), else down (SFP)."""
+def find_units(
+    run: Run, unit: Unit, scope: Scope, rates: Rates | None, *, up: bool, roles: Sequence[Role] = ("out",)
+) -> Units:
+    """Find the units and the numbers to remove; `up` rounds a group's share up (GReg, IncReg), else down (SFP).
+
+    roles: which entries of a coupled filter are acted on; its size is that of its producing rows in any case.
+    """
     rounding = count_up if up else count
     if unit == "filter":
         groups = run.groups(scope=scope)
         measured = run.rows(groups)
         counts = removals(run, groups, rates, rounding=rounding)
-        return Scoped(unit, measured, run.rows(groups, norms=True) if norms else measured, counts)
+        rows = measured if tuple(roles) == ("out",) else run.rows(groups, roles=roles)
+        return Units(unit, rows, measured, counts)
     names = layers(run)
     rows = Rows.inside(names, run.parameters, columns=unit == "column")
     shares = share_of_entries(run, rows, rates)
     rounding = rounding if rates is not None else count_up  # a budget holds to the last weight
-    return Scoped(unit, rows, rows, tuple(rounding(n, s) for n, s in zip(rows.ledger.sizes, shares, strict=True)))
+    counts = tuple(rounding(n, s) for n, s in zip(rows.ledger.sizes, shares, strict=True))
+    return Units(unit, rows, rows, counts)
 
 
 def layers(run: Run) -> tuple[str, ...]:
     """Weights of convolutions and linear layers that the budget does not exclude, each once."""
     seen: dict[int, str] = {}
+    excluded = () if run.budget is None else run.budget.exclude
     for path, module in run.model.named_modules():
         weight = getattr(module, "weight", None)
-        out = any(path == name or path.startswith(f"{name}.") for name in run.budget.exclude)
+        out = any(path == name or path.startswith(f"{name}.") for name in excluded)
         if isinstance(module, _LAYERS) and isinstance(weight, nn.Parameter) and not out:
             seen.setdefault(id(weight), f"{path}.weight" if path else "weight")
     return tuple(seen.values())
@@ -122,8 +140,7 @@ def removals(
     if (left > run.targets).any():
         raise BudgetError(
             f"the removal rates leave {left[0]} MACs and {left[1]} parameters, and the budget asks for at most "
-            f"{run.targets[0]} and {run.targets[1]}. The two contradict each other. Raise the rates, or leave them "
-            f"out "
+            f"{run.targets[0]} and {run.targets[1]}. The two contradict each other. Raise the rates, or leave them out "
             "to have them found from the budget."
         )
     return found
@@ -135,7 +152,7 @@ def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, 
     if rates is not None:
         return _named_rates(names, rates)
     budget = run.budget
-    if budget.params is None or budget.macs is not None or budget.memory is not None:
+    if budget is None or budget.params is None or budget.macs is not None or budget.memory is not None:
         raise BudgetError(
             "single weights and columns become zeros inside dense tensors, which saves no MACs and no memory. "
             "Give Budget(params=...) for the parameters that stay non-zero, or the method's remove=, "
@@ -152,15 +169,21 @@ def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, 
 
 
 def _by_budget(run: Run, groups: Sequence[Group]) -> tuple[int, ...]:
-    if not run.bound:
+    budget = needed_budget(run)
+    # Not exclude=outside: the name of a group is that of a module, which groups inside may touch as well.
+    scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in groups}
+    keep = Uniform()(scores, Part(run.graph, tuple(groups)), replace(budget, exclude=()))
+    return tuple(group.units - len(keep[group.name]) for group in groups)
+
+
+def needed_budget(run: Run) -> Budget:
+    """The budget of a run in which nothing else says how much goes."""
+    if run.budget is None:
         raise BudgetError(
             "neither a budget nor removal rates are given, so nothing says how small the network is to be. "
             "Pass a Budget, or the method's remove=."
         )
-    # Not exclude=outside: the name of a group is that of a module, which groups inside may touch as well.
-    scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in groups}
-    keep = Uniform()(scores, Part(run.graph, tuple(groups)), replace(run.budget, exclude=()))
-    return tuple(group.units - len(keep[group.name]) for group in groups)
+    return run.budget
 
 
 def _rates(groups: Sequence[Group], rates: Rates) -> tuple[float, ...]:
@@ -185,7 +208,7 @@ def check_reach(run: Run, floors: Mapping[str, int]) -> None:
     """Refuse a budget below the network in which every group named in `floors` has only so many units."""
     widths = [floors.get(group.name, group.units) for group in run.graph.groups]
     left = run.graph.costs.at(np.array(widths, dtype=np.int64))
-    if run.bound and (left > run.targets).any():
+    if (left > run.targets).any():
         raise BudgetError(
             f"this method leaves at least 2 units and 5 % of every group, which cost {left[0]} MACs, {left[1]} "
             f"parameters and {left[2]} bytes, and the budget asks for at most {run.targets[0]}, {run.targets[1]} and "
@@ -197,8 +220,8 @@ def too_short(method: str, needed: int, given: int, because: str) -> ScheduleErr
     """The error of a schedule that cannot reach its budget in the steps given."""
     error = ScheduleError(
         f"{method} needs {needed} optimizer steps and the run has {given}: {because}. It would end with the network "
-        f"half pruned. Train for at least {needed} steps, or scale the schedule: {method}().fitted(steps_per_epoch, "
-        "epochs)."
+        f"half pruned. Train for at least {needed} steps, or let it be fitted to the run: without strict=True, or by "
+        f"{method}().fitted(steps_per_epoch, epochs)."
     )
     error.needed = needed
     return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,23 +11,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, SessionError
-from secateurs.graph import Cost, Graph, check_model, trace
+from secateurs.errors import InputError, ScheduleError, SessionError
+from secateurs.graph import Cost, Graph, trace
+from secateurs.network import Network
 from secateurs.session.checkpoint import load_state, save_state
-from secateurs.session.checks import (
-    all_finite,
-    check_method,
-    check_optimizer,
-    drop_step,
-    gradients,
-    neutralise,
-    unwrapped,
-)
+from secateurs.session.checks import changes, check_budget, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
-from secateurs.session.run import Loss, Run
+from secateurs.session.processes import Ranks
+from secateurs.session.run import Run
 from secateurs.session.schedule import Clock
+from secateurs.session.step_hooks import StepHooks, all_finite, drop_step, gradients, neutralise
 from secateurs.surgery import Plan
+from secateurs.types import Loss
 
 _SESSIONS: weakref.WeakKeyDictionary[Optimizer, Session] = weakref.WeakKeyDictionary()
 
@@ -35,7 +31,7 @@ _SESSIONS: weakref.WeakKeyDictionary[Optimizer, Session] = weakref.WeakKeyDictio
 class Session:
     """Prunes a model while it is trained by any loop that calls `optimizer.step()`.
 
-    session = Session(model, GReg1(), Budget(macs=0.5), example_inputs, steps_per_epoch=len(loader), epochs=20)
+    session = Session(model, example_inputs, method="greg1", budget=Budget(macs=0.5), steps_per_epoch=100, epochs=20)
     session.attach(optimizer)      # the only line that the loop needs
     ...                            # train
     small = session.finish()
@@ -44,19 +40,20 @@ class Session:
     have happened. With one process, methods that shrink as they go cut parameters, moments and `ema` copies in
     place; under DDP or with `shrink=False` removed units are masked, and cut by `finish`.
 
-    budget: what remains; None where the method itself says how much goes (explicit rates) or decides (Adaptive
-    Pruning). data, loss: batches and a function of (outputs, targets), for methods that measure importance
-    themselves (OrthoReg) or probe (Adaptive Pruning). Every schedule is a function of the step: `steps_per_epoch`
-    and `epochs` are of the optimizer's steps, after gradient accumulation.
+    method: a method or its name. budget: what remains; None where the method itself says how much goes (explicit
+    rates) or decides (Adaptive Pruning). steps_per_epoch, epochs: the length of the run in the optimizer's steps,
+    after gradient accumulation; every schedule is a function of the step. A method whose schedule is longer than the
+    run is `fitted` to it, and `note` says so; with `strict=True` it is refused. data, loss: batches and a function of
+    (outputs, targets), for methods that measure importance themselves (OrthoReg) or probe (Adaptive Pruning).
     """
 
     def __init__(  # noqa: PLR0913
         self,
         model: nn.Module,
-        method: TrainingMethod,
-        budget: Budget | None,
         example_inputs: Any,
         *,
+        method: TrainingMethod | str,
+        budget: Budget | None = None,
         steps_per_epoch: int,
         epochs: int,
         data: Iterable[Any] | None = None,
@@ -64,34 +61,52 @@ class Session:
         shrink: bool | None = None,
         protect: tuple[str, ...] = (),
         seed: int = 0,
+        strict: bool = False,
     ) -> None:
-        check_method(method)
-        if budget is not None and not isinstance(budget, Budget):
-            raise InputError(
-                f"budget is {budget!r}. What remains is said by a Budget. Write secateurs.Budget(macs=0.5) for half of "
-                "the multiply-accumulates, or None where the method decides."
-            )
+        asked = named_method(method)
         clock = Clock(steps_per_epoch, epochs)
-        parallel = isinstance(model, nn.parallel.DistributedDataParallel)
-        inner = check_model(model)
-        self.method = method
-        asked = Budget(params=1.0) if budget is None else budget
-        self._run = Run(inner, trace(inner, example_inputs, protect=protect), asked, clock)
-        self._run.example, self._run.data, self._run.loss, self._run.seed = example_inputs, data, loss, seed
-        self._run.bound = budget is not None
-        self._run.shrinks = (not parallel and self._run.ranks.size == 1) if shrink is None else shrink
-        self._driver: Driver = method.start(self._run)
-        self._run.compacted = self._driver.compacted
+        budget = check_budget(budget)
+        parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
+        network = Network.of(model)
+        self._run = Run(
+            model=network.model,
+            graph=trace(network, example_inputs, protect=protect),
+            budget=budget,
+            clock=clock,
+            example=example_inputs,
+            data=data,
+            loss=loss,
+            shrinks=not parallel if shrink is None else shrink,
+            seed=seed,
+        )
+        self.note = ""
+        """How the method's schedule was changed to fit the run; empty where it was not."""
+        self.method, self._driver = self._start(asked, strict=strict)
         self._identities = {name: id(p) for name, p in self._run.parameters.items()}
         self._handles: list[Any] = []
         self._skipped = 0
         self._skipped_on_device: torch.Tensor | None = None
         self._finished = False
 
-    def __repr__(self) -> str:
-        """One line: method, position, phase."""
+    def _start(self, method: TrainingMethod, *, strict: bool) -> tuple[TrainingMethod, Driver]:
+        """Start the method's driver; a schedule that is longer than the run is scaled to it, unless strict."""
         run = self._run
-        return f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase})"
+        try:
+            return method, method.start(run)
+        except ScheduleError:
+            fitted = method.fitted(run.clock.steps_per_epoch, run.clock.epochs)
+            if strict or fitted == method:
+                raise
+        self.note = f"schedule fitted to {run.clock.total} steps: {changes(method, fitted)}"
+        run.note("schedule", f"{type(method).__name__}'s {self.note}")
+        return fitted, fitted.start(run)
+
+    def __repr__(self) -> str:
+        """One line: method, position, phase, and how the schedule was fitted."""
+        run, note = self._run, f"; {self.note}" if self.note else ""
+        return (
+            f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
+        )
 
     # --- reading ---
 
@@ -166,8 +181,7 @@ class Session:
         if self._identities != {name: id(p) for name, p in self._run.parameters.items()}:
             raise SessionError(
                 "the model's parameters are other objects than when the session was made (FSDP shards them so). "
-                "The session would prune what no longer trains. Use DistributedDataParallel, or make the session "
-                "last."
+                "The session would prune what no longer trains. Use DistributedDataParallel, or make the session last."
             )
         for one in inner:
             if one in _SESSIONS:
@@ -178,11 +192,10 @@ class Session:
         run = self._run
         for at, one in enumerate(inner):
             check_optimizer(one, run.model, _written(run) if len(inner) == 1 else ())
-            hooks = _StepHooks(self, counts=at == 0)
-            self._handles += [one.register_step_pre_hook(hooks.before), one.register_step_post_hook(hooks.after)]
+            self._handles += StepHooks(self._before, self._after if at == 0 else None).register(one)
             _SESSIONS[one] = self
         run.optimizers = tuple(inner)
-        run.followers = tuple(check_model(m) for m in ([ema] if isinstance(ema, nn.Module) else ema))
+        run.followers = tuple(Network.of(m).model for m in ([ema] if isinstance(ema, nn.Module) else ema))
         run.rebuild()
         self._driver.attached()
         return self
@@ -214,11 +227,10 @@ class Session:
         lacking = self._driver.missing()
         if lacking is not None:
             raise SessionError(
-                f"after {run.step} of {run.clock.total} steps the network is not pruned: {lacking}. The session "
-                f"goes on. "
-                "Train on, or call finish(early=True) to decide from the present scores."
+                f"after {run.step} of {run.clock.total} steps the network is not pruned: {lacking}. The session goes "
+                "on. Train on, or call finish(early=True) to decide from the present scores."
             )
-        run.compact()
+        self._driver.shrink()
         self.detach()
         self._finished = True
         return run.model
@@ -257,34 +269,6 @@ class Session:
         self._run.step += 1
         self._run.silence()
         self._driver.stepped()
-
-
-class _StepHooks:
-    """An optimizer's hooks; a closure (Lightning, LBFGS) computes gradients inside the step, so it is wrapped."""
-
-    def __init__(self, session: Session, *, counts: bool) -> None:
-        self._session, self._counts = session, counts
-
-    def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        closure = kwargs.get("closure") or next((a for a in args[1:] if callable(a)), None)
-        if closure is None:
-            self._session._before(optimizer)  # noqa: SLF001
-            return None
-
-        def closed() -> Any:
-            value = closure()
-            self._session._before(optimizer)  # noqa: SLF001
-            return value
-
-        return tuple(closed if a is closure else a for a in args), _with(kwargs, closure, closed)
-
-    def after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._counts:
-            self._session._after()  # noqa: SLF001
-
-
-def _with(kwargs: dict[str, Any], closure: Callable[[], Any], closed: Callable[[], Any]) -> dict[str, Any]:
-    return {key: closed if value is closure else value for key, value in kwargs.items()}
 
 
 def _written(run: Run) -> list[str]:

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import DamageError, PlanError, StoreError
-from secateurs.graph import check_model
+from secateurs.network import Network
 from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.soundness import check_plain
-from secateurs.surgery.tensors import differences, named_tensors, shapes
+from secateurs.surgery.tensors import differences
 from secateurs.surgery.transaction import Transaction
 
 WEIGHTS = "model.safetensors"
@@ -45,22 +44,22 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
     Raises StoreError if the model is not what the plan leaves or holds NaN or infinite weights, the directory is not
     empty (unless `overwrite`), or the disk is full.
     """
-    model = check_model(model)
-    if problem := differences(plan.signature_after(), shapes(model)):
+    network = Network.of(model)
+    if problem := differences(plan.signature_after(), network.shapes):
         message = (
             f"this model is not what the plan leaves: {problem}. Load replays the plan on a dense model. "
             "Save the pruned model with the plan applied to it, composed (first.then(second)) if there were several."
         )
         raise StoreError(message)
-    named = named_tensors(model)
+    named = network.named
     weights = to_bytes(named)
-    _check_finite(model, named, "cannot be saved")
+    _check_finite(network, named, "cannot be saved")
     manifest = Manifest(
         plan=plan,
         dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in named.items()},
         aliases=tied(named),
         orders=layouts(named),
-        states=_extra_states(model),
+        states=_extra_states(network.model),
         sha256=hashlib.sha256(weights).hexdigest(),
         size=len(weights),
     )
@@ -78,23 +77,23 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     the meta device, for files that are missing, and for an unknown format; DamageError, a StoreError, for files that
     are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights.
     """
-    model = check_model(model)
+    network = Network.of(model)
     manifest = _manifest(Path(directory))
-    plan = manifest.plan
-    if problem := differences(plan.signature, shapes(model)):
-        pruned = not differences(plan.signature_after(), shapes(model))
+    model, plan = network.model, manifest.plan
+    if problem := differences(plan.signature, network.shapes):
+        pruned = not differences(plan.signature_after(), network.shapes)
         message = (
             f"the model given is not the one that was saved: {problem}. "
             + ("It has the pruned shapes already. " if pruned and plan.tensors else "")
             + "Build the dense model as it was before pruning (same class, same arguments), then load."
         )
         raise StoreError(message)
-    _check_values(model)
+    _check_values(network)
     _check_states(model, manifest)
     saved = from_bytes(_weights(Path(directory), manifest), manifest.aliases, manifest.orders)
     with torch.inference_mode(mode=False):
-        swaps = _swaps(model, manifest, saved)
-    _check_finite(model, saved, "are damaged")
+        swaps = _swaps(network, manifest, saved)
+    _check_finite(network, saved, "are damaged")
     settings = _settings(plan, model)
     with torch.inference_mode(mode=False), torch.no_grad(), Transaction() as transaction:
         write(transaction, model, swaps, settings)
@@ -141,9 +140,9 @@ def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
     return settings
 
 
-def _check_values(model: nn.Module) -> None:
+def _check_values(network: Network) -> None:
     """Refuse a model without memory for the values."""
-    for name, tensor in named_tensors(model).items():
+    for name, tensor in network.named.items():
         if tensor.is_meta:
             message = (
                 f"{name} of the model given is on the meta device and has no memory for the saved values. "
@@ -165,10 +164,9 @@ def _check_states(model: nn.Module, manifest: Manifest) -> None:
             raise StoreError(message)
 
 
-def _check_finite(model: nn.Module, values: Mapping[str, Tensor], fact: str) -> None:
+def _check_finite(network: Network, values: Mapping[str, Tensor], fact: str) -> None:
     """Refuse NaN or infinite parameters and running statistics; masks of -inf among other buffers are harmless."""
-    learnt = dict(model.named_parameters(remove_duplicate=False))
-    watched = {n: t for n, t in values.items() if n in learnt or n.rpartition(".")[2] in STATISTICS}
+    watched = {n: t for n, t in values.items() if n in network.parameters or n.rpartition(".")[2] in STATISTICS}
     for name, tensor in watched.items():
         whole = tensor.detach() if tensor.element_size() > 1 else tensor.detach().float()  # 8-bit floats have no sum
         if not bool(torch.isfinite(whole.sum())) and not bool(torch.isfinite(whole).all()):
@@ -180,7 +178,7 @@ def _check_finite(model: nn.Module, values: Mapping[str, Tensor], fact: str) -> 
             raise DamageError(message)
 
 
-def _swaps(model: nn.Module, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
+def _swaps(network: Network, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
     """Pair every tensor of the model with its saved contents, on the model's device."""
     after = manifest.plan.signature_after()
     found = {name: tuple(tensor.shape) for name, tensor in saved.items()}
@@ -189,9 +187,8 @@ def _swaps(model: nn.Module, manifest: Manifest, saved: Mapping[str, Tensor]) ->
     if problem:
         message = f"plan.json and the weights file do not agree: {problem}. Nothing was loaded. Save the model again."
         raise DamageError(message)
-    named = named_tensors(model)
-    check_plain(model)
-    refuse_shared_memory(model, named)
+    named = network.named
+    refuse_shared_memory(network, named)
     other_names = tied(named)
     for other, name in other_names.items():
         if saved[other] is not saved[name] and not saved[other].equal(saved[name]):

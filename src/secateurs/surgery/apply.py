@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.errors import ModelError, PlanError
-from secateurs.graph import check_model, prove
+from secateurs.graph import Graph, prove
+from secateurs.network import Network
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
 from secateurs.surgery.settings import refusal
-from secateurs.surgery.soundness import check_plain
-from secateurs.surgery.tensors import as_index, differences, named_tensors, select, shapes
+from secateurs.surgery.tensors import as_index, differences, select
 from secateurs.surgery.transaction import Transaction
 
 Targets = Mapping[str, tuple[Tensor, Mapping[int, Indices]]]
@@ -33,9 +33,10 @@ class Swap(NamedTuple):
 
 def apply(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | Network,
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
     *,
+    graph: Graph | None = None,
     proof: bool = True,
 ) -> nn.Module:
     """Remove a plan's units from a model, in place, and return the model.
@@ -46,8 +47,8 @@ def apply(
     follow. Pass every optimizer of the model, alone or in a list.
 
     Nothing is written before all is checked and prepared, and a failure while writing undoes what was written. If the
-    plan has its graph, the pruned network is first proved, on the meta device, to compute what the masked one does
-    (`proof=False` is for callers that have just done so).
+    plan has its graph, or `graph` is given (for a plan that was read from a file), the pruned network is first proved,
+    on the meta device, to compute what the masked one does (`proof=False` is for callers that have just done so).
 
     A wrapper (DistributedDataParallel, torch.compile) is taken off: the model inside is cut and returned. Wrap it
     again, because the wrapper's buckets or compiled code are made for the old shapes.
@@ -55,16 +56,17 @@ def apply(
     Raises ModelError for a model that cannot be cut as it is, PlanError if the plan or the optimizer does not belong
     to it, ProofError if the result would compute something else.
     """
-    model = check_model(model)
-    check_signature(plan, model)
-    targets = targets_of(plan, model)
-    check_plain(model)
-    refuse_shared_memory(model, targets)
+    network = Network.of(model)
+    model = network.model
+    check_signature(plan, network)
+    targets = targets_of(plan, network)
+    refuse_shared_memory(network, targets)
     parameters = {n: t for n, t in targets.items() if isinstance(t[0], torch.nn.Parameter)}
     settings = settings_of(plan, model)
     optimizers = optimizers_of(optimizer)
-    if proof and plan.graph is not None:
-        prove(plan.graph, model, plan.keep)
+    known = graph if graph is not None else plan.graph
+    if proof and known is not None:
+        prove(known, network, plan.keep)
     with torch.inference_mode(mode=False), torch.no_grad():
         swaps, remembered = prepare(targets), memories(optimizers, parameters)
         with Transaction() as transaction:
@@ -74,18 +76,18 @@ def apply(
     return model
 
 
-def check_signature(plan: Plan, model: nn.Module) -> None:
+def check_signature(plan: Plan, network: Network) -> None:
     """Refuse a model whose tensors do not have the names and shapes that the plan was made for."""
-    check_shapes(plan.signature, model, plan.signature_after)
+    check_shapes(plan.signature, network, plan.signature_after)
 
 
 def check_shapes(
     signature: Mapping[str, tuple[int, ...]],
-    model: nn.Module,
+    network: Network,
     after: Callable[[], Mapping[str, tuple[int, ...]]] | None = None,
 ) -> None:
     """Refuse a model whose tensors do not have these names and shapes; `after`: those that a plan leaves."""
-    found = shapes(model)
+    found = network.shapes
     if found == signature:
         return
     problem = differences(signature, found)
@@ -173,11 +175,11 @@ def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
     return settings
 
 
-def targets_of(plan: Plan, model: nn.Module) -> Targets:
+def targets_of(plan: Plan, network: Network) -> Targets:
     """Give each tensor that changes once, under its first name, with what is kept of it."""
     first: dict[int, str] = {}
     targets: dict[str, tuple[Tensor, Mapping[int, Indices]]] = {}
-    for name, tensor in named_tensors(model).items():
+    for name, tensor in network.named.items():
         original = first.setdefault(id(tensor), name)
         if plan.dims(name) != plan.dims(original):
             message = (
@@ -190,10 +192,10 @@ def targets_of(plan: Plan, model: nn.Module) -> Targets:
     return targets
 
 
-def refuse_shared_memory(model: nn.Module, targets: Container[str]) -> None:
+def refuse_shared_memory(network: Network, targets: Container[str]) -> None:
     """Refuse two different tensors in one piece of memory, if one of them is to be cut: they would come apart."""
     owner: dict[tuple[str, int], tuple[str, Tensor]] = {}
-    for name, tensor in _in_memory(model):
+    for name, tensor in _in_memory(network):
         place = (str(tensor.device), tensor.untyped_storage().data_ptr())
         other, first = owner.setdefault(place, (name, tensor))
         if first is not tensor and (name in targets or other in targets):
@@ -204,7 +206,7 @@ def refuse_shared_memory(model: nn.Module, targets: Container[str]) -> None:
             raise ModelError(message)
 
 
-def _in_memory(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in named_tensors(model).items():
+def _in_memory(network: Network) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in network.named.items():
         if tensor.layout is torch.strided and tensor.device.type != "meta" and tensor.numel():
             yield name, tensor

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.errors import InputError, PlanError, ProofError
-from secateurs.graph import Graph, Group, check_model
+from secateurs.graph import Graph, Group
+from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import map_tensors
-from secateurs.running.untouched import device_of
 from secateurs.surgery.apply import (
     check_signature,
     prepare,
@@ -26,7 +26,6 @@ from secateurs.surgery.apply import (
 )
 from secateurs.surgery.optimizer import Memory, memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan, Setting
-from secateurs.surgery.soundness import check_plain
 from secateurs.surgery.tensors import duplicate
 from secateurs.surgery.transaction import Transaction
 
@@ -71,48 +70,48 @@ def grow(
     Raises InputError for groups that cannot grow (inexact ones: a mean or a norm over the units would change) and
     ProofError where the outputs of the trial moved; nothing is changed then.
     """
-    model = check_model(model)
+    network = Network.of(model)
+    model = network.model
     expansion = _expansion(graph, units)
-    check_signature(expansion.plan, model)
-    targets = targets_of(expansion.plan, model)
-    check_plain(model)
-    refuse_shared_memory(model, targets)
+    check_signature(expansion.plan, network)
+    targets = targets_of(expansion.plan, network)
+    refuse_shared_memory(network, targets)
     optimizers = optimizers_of(optimizer)
-    _try(graph, model, expansion)
+    _try(graph, network, expansion)
     parameters = {name: t for name, t in targets.items() if isinstance(t[0], nn.Parameter)}
     with torch.inference_mode(mode=False), torch.no_grad():
         remembered = memories(optimizers, parameters)
         if not copy_moments:
             remembered = [_forgotten(memory, expansion) for memory in remembered]
         with Transaction() as transaction:
-            _write(transaction, model, expansion)
+            _write(transaction, network, expansion)
             for memory in remembered:
                 transaction.put(memory.state, memory.key, memory.value)
     return model
 
 
-def _write(transaction: Transaction, model: nn.Module, expansion: Expansion) -> None:
-    targets = targets_of(expansion.plan, model)
+def _write(transaction: Transaction, network: Network, expansion: Expansion) -> None:
+    targets = targets_of(expansion.plan, network)
     swaps = prepare(targets)
     for name, swap in zip(targets, swaps, strict=True):
         for dim, shares in expansion.shares.get(expansion.plan.aliases.get(name, name), {}).items():
             swap.data.mul_(_along(shares, dim, swap.data))
-    write(transaction, model, swaps, settings_of(expansion.plan, model))
+    write(transaction, network.model, swaps, settings_of(expansion.plan, network.model))
 
 
-def _try(graph: Graph, model: nn.Module, expansion: Expansion) -> None:
+def _try(graph: Graph, network: Network, expansion: Expansion) -> None:
     """Grow a copy in float64 and compare its outputs with the original's, on noise of the example's shapes."""
-    before = duplicate(model).double()
+    before = duplicate(network.model).double()
     after = duplicate(before)
     generator = torch.Generator().manual_seed(0)
 
     def noise(tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
 
-    call = moved(map_tensors(graph.example, noise), torch.float64, device_of(model))
+    call = moved(map_tensors(graph.example, noise), torch.float64, network.device)
     expected = checked_output_of(before, call, torch.float64)
     with torch.no_grad(), Transaction() as transaction:
-        _write(transaction, after, expansion)
+        _write(transaction, Network.of(after), expansion)
     error = relative_error(_output(after, call), expected)
     if not error < TOLERANCE:
         names = ", ".join(name for name, n in expansion.plan.units.items() if n < len(expansion.plan.keep[name]))

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from secateurs.graph import check_model
+from secateurs.network import Network
 from secateurs.surgery.apply import check_signature
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.tensors import duplicate, named_tensors
+from secateurs.surgery.tensors import duplicate
 
 
-def mask(plan: Plan, model: nn.Module) -> nn.Module:
+def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
     """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
 
     Only the direction of a weight norm stays, which has no zero: its scale is silenced instead.
     The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact.
     The model itself is not touched. Raises PlanError if the plan was made for another network.
     """
-    model = check_model(model)
-    check_signature(plan, model)
-    copy = duplicate(model)
+    network = Network.of(model)
+    check_signature(plan, network)
+    copy = duplicate(network.model)
     silence(plan, copy)
     return copy
 
@@ -28,7 +28,7 @@ def mask(plan: Plan, model: nn.Module) -> nn.Module:
 def silence(plan: Plan, model: nn.Module) -> None:
     """Zero the removed entries of every tensor of a model, in place."""
     with torch.no_grad():
-        for name, tensor in named_tensors(model).items():
+        for name, tensor in Network.of(model).named.items():
             loud = plan.directions.get(plan.aliases.get(name, name), ())
             for dim, kept in plan.dims(name).items():
                 if dim not in loud:

@@ -33,7 +33,9 @@ class Plan:
     tensor -> canonical name; signature: every name -> shape before. attributes: `module.path:attribute` -> new value,
     for integers that follow a width and cannot be read off a shape (`groups`, `num_heads`). directions: tensor ->
     dimensions that silence leaves alone, because what lies along them is divided by its own length (the v of a weight
-    norm). graph is what the plan was made on, in memory only: it is not saved, and a plan read from a file has none.
+    norm). graph is what the plan was made on, in memory only: it is neither compared nor saved, and a plan read from a
+    file has none. It stays with the plan so that `apply` always proves a plan before it writes, without tracing again
+    and without the caller's having to remember to ask; `apply(..., graph=)` and `verify(..., graph=)` take another.
 
     >>> from secateurs.surgery.plan import Plan
     >>> plan = Plan({"fc1": (0, 2)}, {"fc1": 3}, {"fc1.weight": {0: (0, 2)}}, signature={"fc1.weight": (3, 4)})

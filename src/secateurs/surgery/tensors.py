@@ -9,25 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.twin import held_tensors
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
 
 M = TypeVar("M", bound="nn.Module")
-
-
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Give every parameter and buffer under all of its names: a tied tensor appears once for each."""
-    parameters, buffers = held_tensors(model)
-    return parameters | buffers
-
-
-def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Give the shape of every parameter and buffer under all of its names."""
-    return {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
 
 
 def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:

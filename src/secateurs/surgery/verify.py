@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError, PlanError
-from secateurs.graph import check_model
+from secateurs.graph import Graph
+from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import as_call
-from secateurs.running.untouched import device_of
 from secateurs.surgery.apply import apply, check_signature
 from secateurs.surgery.mask import silence
 from secateurs.surgery.plan import Plan
@@ -107,9 +107,10 @@ class _Bench:
 
 def verify(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | Network,
     example_inputs: Any = None,
     *,
+    graph: Graph | None = None,
     per_group: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Verification:
@@ -117,23 +118,24 @@ def verify(
 
     Both are copies in `dtype`. With `per_group`, each pruned group is also compared alone (two forwards a group). The
     tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in any other type. Without example inputs,
-    those that the graph was traced on are used.
+    those that the graph was traced on are used. A plan that was read from a file has no graph; give it as `graph` to
+    have the groups told apart.
 
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
     """
-    model = check_model(model)
-    check_signature(plan, model)
-    call = _traced_call(plan) if example_inputs is None else as_call(example_inputs)
-    bench = _Bench(duplicate(model).to(dtype), moved(call, dtype, device_of(model)))
+    network = Network.of(model)
+    check_signature(plan, network)
+    known = graph if graph is not None else plan.graph
+    call = _traced_call(known) if example_inputs is None else as_call(example_inputs)
+    bench = _Bench(duplicate(network.model).to(dtype), moved(call, dtype, network.device))
     tolerance = TOLERANCE if dtype == torch.float64 else 1e4 * torch.finfo(dtype).eps
     checked_output_of(bench.model, bench.call, dtype)
-    return _measure(plan, bench, tolerance, per_group=per_group)
+    return _measure(plan, known, bench, tolerance, per_group=per_group)
 
 
-def _measure(plan: Plan, bench: _Bench, tolerance: float, *, per_group: bool) -> Verification:
+def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *, per_group: bool) -> Verification:
     deviation = bench.error(plan)
-    graph = plan.graph
     if graph is None:
         return Verification(deviation, deviation, (), tolerance)
     cut = [g for g in graph.groups if len(plan.keep[g.name]) < g.units]
@@ -146,11 +148,11 @@ def _measure(plan: Plan, bench: _Bench, tolerance: float, *, per_group: bool) ->
     return Verification(error, deviation, groups, tolerance)
 
 
-def _traced_call(plan: Plan) -> Call:
-    if plan.graph is None:
+def _traced_call(graph: Graph | None) -> Call:
+    if graph is None:
         message = (
             "no inputs to verify on. A plan read from a file has no graph, and so no example inputs. "
-            "Pass them: verify(plan, model, example_inputs)."
+            "Pass them, verify(plan, model, example_inputs), or graph=trace(model, example_inputs)."
         )
         raise InputError(message)
-    return plan.graph.example
+    return graph.example

@@ -11,10 +11,10 @@ import yaml
 
 from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.flags import METHOD, method_fields, method_parser, parse_flags, parse_keys, recipe_parser
+from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.recipe import Recipe
 from secateurs.errors import InputError, RecipeError, near
-from secateurs.registry import registry, resolve
-from secateurs.session import TrainingMethod
+from secateurs.registry import make
 
 
 @final
@@ -67,14 +67,8 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Sequence[str] = ()) -> R
 
 
 def default_method(name: str) -> Any:
-    """The method or criterion of this name with its paper's settings."""
-    known = registry()
-    if name not in known:
-        raise RecipeError(f"no method is called {name!r}; {near(name, known)}")
-    method = known[name]()
-    if not isinstance(method, TrainingMethod):
-        resolve(method)
-    return method
+    """The method or criterion of this name, or of the class in `path.py:Class`, with its paper's settings."""
+    return method_in_file(name) if is_file(name) else make(name)
 
 
 def chosen_method(recipe: Recipe) -> Any:

@@ -1,6 +1,7 @@
 """The commands: each takes its flags, and shows its help or does its work."""
 
 import sys
+from textwrap import fill, wrap
 
 from rich.console import Console
 
@@ -11,9 +12,8 @@ from secateurs.app.cli.arguments import default_method, read, split_flags
 from secateurs.app.cli.flags import method_parser, parse_flags, recipe_parser
 from secateurs.app.cli.pruning import prune as run
 from secateurs.app.cli.recipe import Recipe
-from secateurs.criteria import Criterion
-from secateurs.methods import Method
-from secateurs.registry import registry
+from secateurs.errors import RecipeError
+from secateurs.registry import Kind, entries, kebab, kind_of, summary
 
 PRUNE = """\
 usage: secateurs prune --macs X --out FOLDER [FLAGS]
@@ -41,8 +41,8 @@ INSPECT = f"""\
 usage: secateurs inspect MODEL [FLAGS]
 
 Show what can be removed from a network, what cannot and why, and what one forward pass costs. Weights do not matter.
-MODEL is {", ".join(models.NAMES[:-1])},
-or {models.NAMES[-1]}.
+MODEL is one of
+{fill(", ".join(models.NAMES), width=100, break_on_hyphens=False)}.
 
 example:
   secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
@@ -77,9 +77,35 @@ def _wants_help(arguments: list[str]) -> bool:
     return "-h" in arguments or "--help" in arguments
 
 
-def _one_shot() -> list[str]:
-    """The methods that a run can use; the others prune during training, through secateurs.Session."""
-    return sorted(name for name, make in registry().items() if isinstance(make(), Criterion | Method))
+KINDS: dict[Kind, str] = {
+    "criterion": "criteria, which rank units; a budget says how many go",
+    "one-shot": "methods that choose once; a budget, or the method itself, says how many go",
+    "training": "methods that prune while the network trains",
+}
+"""Headings of the list of methods, in order."""
+
+
+def _methods() -> str:
+    """List everything that --method takes, by kind, each with the first sentence of its documentation."""
+    spellings: dict[str, list[str]] = {}
+    known = entries()
+    for name, entry in known.items():
+        spellings.setdefault(entry.name, []).append(name)
+    lines: dict[Kind | None, list[str]] = {kind: [] for kind in (*KINDS, None)}
+    for name in sorted(spellings):
+        others = sorted(one for one in spellings[name] if one != name)
+        called = name + (f" ({', '.join(others)})" if others else "")
+        try:
+            value = known[name].make()
+        except RecipeError as broken:
+            lines[None].append(f"  {broken}")
+        else:
+            told = summary(value) if kebab(type(value).__name__) == name else f"{value!r}: {summary(value)}"
+            text = [f"  {called}", *wrap(told, 106, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+            lines[kind_of(value)].append("\n".join(text))
+    parts = [f"{heading}:\n" + "\n".join(lines[kind]) for kind, heading in KINDS.items()]
+    parts += ["cannot be used:\n" + "\n".join(lines[None])] if lines[None] else []
+    return "\n\n".join(parts)
 
 
 def _method_help(arguments: list[str]) -> str:
@@ -87,11 +113,10 @@ def _method_help(arguments: list[str]) -> str:
     _, common = split_flags([word for word in arguments if word not in ("-h", "--help")])
     name = parse_flags(recipe_parser(Recipe()), common).get("method", Recipe().method)
     method = default_method(name)
-    summary = (type(method).__doc__ or "").strip().partition("\n")[0]
     options = method_parser(method).format_help().strip().removeprefix("options:").strip("\n") or "  it has no options"
     return (
-        f"methods: {', '.join(_one_shot())}\n\n"
-        f"options of --method {name}: {summary}\n{options}\n\n"
+        f"{_methods()}\n\nor path.py:CLASS, a method or criterion in a file of your own.\n\n"
+        f"options of --method {name}: {summary(method)}\n{options}\n\n"
         "For another method's: secateurs prune --method NAME --help. In a recipe file options stand beside the name:\n"
         f"  method: {{name: {name}, …}}\n"
     )

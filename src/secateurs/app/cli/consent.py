@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from secateurs.app.cli.method_file import absolute, is_file
 from secateurs.errors import InputError
 
 CODE = ("model", "method")
@@ -22,24 +23,12 @@ def check_consent(keys: Mapping[str, Any], flags: Mapping[str, Any], where: Path
         return
     for key in CODE:
         named = keys.get(key)
-        if isinstance(named, str) and is_code(named) and not _same(named, flags.get(key)):
+        if isinstance(named, str) and is_file(named) and not _same(named, flags.get(key)):
             raise InputError(
                 f"{where} names code to run: {key} {named!r}. A recipe is data, and may be a stranger's. "
                 f"Read that file; if you trust it, say so: --{key} {named}, or --trust-code"
             )
 
 
-def is_code(name: str) -> bool:
-    """Whether a name is that of something in a Python file.
-
-    >>> is_code("net.py:net"), is_code("timm:resnet18")
-    (True, False)
-    """
-    return name.rpartition(":")[0].endswith(".py")
-
-
 def _same(named: str, given: object) -> bool:
-    if not isinstance(given, str):
-        return False
-    (one, _, first), (other, _, second) = named.rpartition(":"), given.rpartition(":")
-    return first == second and Path(one).expanduser().absolute() == Path(other).expanduser().absolute()
+    return isinstance(given, str) and absolute(named) == absolute(given)

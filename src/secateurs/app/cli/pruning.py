@@ -15,12 +15,13 @@ from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.measure import finished, measure
+from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import Report, table
-from secateurs.app.training import Loaders, Optimisation
+from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
 from secateurs.session import TrainingMethod
@@ -114,7 +115,7 @@ def resolved(recipe: Recipe) -> Recipe:
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model)
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
@@ -192,7 +193,7 @@ def _check_numbers(recipe: Recipe) -> None:
                 f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"
             )
-    Optimisation(recipe.train_epochs, recipe.train_lr, weight_decay=recipe.weight_decay)
-    Optimisation(recipe.epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+    recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.training.module import Optimisation
+from secateurs.app.training.rates import Rate, Shape
+
 Amount = float | int | None
 
 
@@ -84,13 +87,38 @@ class Recipe:
     lr: float = field(
         default=0.02, metadata=_about("training", "peak learning rate of pruning and of fine-tuning", "RATE")
     )
+    schedule: Shape = field(default="one-cycle", metadata=_about("training", "how the learning rate moves", ""))
+    milestones: tuple[int, ...] = field(
+        default=(), metadata=_about("training", "epochs at which a multi-step rate falls, for example [80,120]", "LIST")
+    )
+    gamma: float = field(default=0.1, metadata=_about("training", "what a multi-step rate is multiplied by", "X"))
+    warmup: float | None = field(default=None, metadata=_about("training", "epochs in which the rate rises", "EPOCHS"))
+    momentum: float = field(default=0.9, metadata=_about("training", "of SGD", "X"))
+    nesterov: bool = field(default=True, metadata=_about("training", "Nesterov's form of momentum", ""))
     weight_decay: float = field(default=5e-4, metadata=_about("training", "decay of the weights, in all of them", "X"))
+    decay_norms: bool = field(
+        default=False, metadata=_about("training", "let biases and BatchNorm's scales and shifts decay too", "")
+    )
+    label_smoothing: float = field(default=0.0, metadata=_about("training", "share spread over all classes", "X"))
 
     seed: int = field(
         default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+
+    def optimisation(self, epochs: int, lr: float) -> Optimisation:
+        """The settings of one of the run's trainings; Optimisation and Rate refuse what cannot train."""
+        return Optimisation(
+            epochs,
+            lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            rate=Rate(self.schedule, self.milestones, self.gamma, self.warmup),
+            nesterov=self.nesterov,
+            decay_norms=self.decay_norms,
+            label_smoothing=self.label_smoothing,
+        )
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
@@ -100,7 +128,7 @@ class Recipe:
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
         keys["weights"] = str(self.weights) if self.weights else None
-        keys["protect"] = list(self.protect)
+        keys["protect"], keys["milestones"] = list(self.protect), list(self.milestones)
         if self.options:
             keys["method"] = {"name": self.method, **self.options}
         return keys

@@ -13,7 +13,7 @@ from typing import Any, cast, final
 import yaml
 from filelock import FileLock, Timeout
 
-from secateurs.app.cli.consent import is_code
+from secateurs.app.cli.method_file import is_file
 from secateurs.app.cli.recipe import Recipe
 from secateurs.errors import DamageError, InputError, StoreError
 from secateurs.store.files import is_unfinished, read_file, write_files
@@ -96,7 +96,8 @@ class RunFolder:
     def put_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe, if it is not there."""
         if self.recipe() is None:
-            head = HEADER.format(self.path / RECIPE, " --trust-code" if is_code(recipe.model) else "")
+            trust = " --trust-code" if is_file(recipe.model) or is_file(recipe.method) else ""
+            head = HEADER.format(self.path / RECIPE, trust)
             text = head + yaml.safe_dump(recipe.as_keys(), sort_keys=False)
             checksum = hashlib.sha256(text.encode()).hexdigest()
             self.put({RECIPE: f"{text}{CHECKSUM}{checksum}\n".encode()})

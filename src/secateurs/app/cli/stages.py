@@ -17,7 +17,7 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
-from secateurs.app.training import Loaders, Optimisation, Place, evaluate, fit, fit_session
+from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
 from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
@@ -97,7 +97,7 @@ def train(work: Work) -> nn.Module:
         load_weights(model, recipe.weights)
     else:
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
-        settings = Optimisation(recipe.train_epochs, recipe.train_lr, weight_decay=recipe.weight_decay)
+        settings = recipe.optimisation(recipe.train_epochs, recipe.train_lr)
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
         record = {"epoch": fitted.best.epoch, "history": [asdict(epoch) for epoch in fitted.history]}
     graph = sct.trace(model, work.loaders.example())
@@ -163,9 +163,9 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
     try:
         return sct.Session(
             model,
-            method.fitted(steps, epochs),
-            work.budget,
             work.loaders.example(),
+            method=method.fitted(steps, epochs),
+            budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
             data=work.loaders.calibration(recipe.calibration_batches),
@@ -182,7 +182,7 @@ def cut_while_training(work: Work, dense: nn.Module) -> Cut:
     """Prune while the network trains."""
     recipe, model = work.recipe, copy.deepcopy(dense)
     work.tell(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
-    settings = Optimisation(recipe.prune_epochs, recipe.lr, weight_decay=recipe.weight_decay)
+    settings = recipe.optimisation(recipe.prune_epochs, recipe.lr)
     session = session_of(work, model)
     history = fit_session(session, work.loaders, settings, place=work.place("pruning"), resume=True)
     events = [str(event) for event in session.history]
@@ -210,7 +210,7 @@ def recover(work: Work, pruned: nn.Module) -> nn.Module:
     start, history = time.monotonic(), []
     if recipe.epochs:
         work.tell(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
-        settings = Optimisation(recipe.epochs, recipe.lr, weight_decay=recipe.weight_decay)
+        settings = recipe.optimisation(recipe.epochs, recipe.lr)
         fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True)
         history = [asdict(epoch) for epoch in fitted.history]
     sct.save(model, sct.load_plan(work.folder.path / PRUNED), work.folder.path, overwrite=True)

@@ -1,6 +1,7 @@
 """Networks of the papers, and a resolver that finds anybody else's by name."""
 
 from secateurs.app.models.loading import NAMES, build, check_name, native_shape
+from secateurs.app.models.mobilefacenet import MobileFaceNet
 from secateurs.app.models.resnet import CifarResNet, resnet20, resnet32, resnet44, resnet56, resnet110
 from secateurs.app.models.vgg import CifarVGG, vgg16_bn
 
@@ -8,6 +9,7 @@ __all__ = [
     "NAMES",
     "CifarResNet",
     "CifarVGG",
+    "MobileFaceNet",
     "build",
     "check_name",
     "native_shape",

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from secateurs.app.models.resnet import resnet20, resnet32, resnet44, resnet56, resnet110
-from secateurs.app.models.vgg import vgg16_bn
+from secateurs.app.models.googlenet import googlenet
+from secateurs.app.models.mobilenet import mobilenet_v1
+from secateurs.app.models.resnet import (
+    resnet18,
+    resnet20,
+    resnet32,
+    resnet34,
+    resnet44,
+    resnet56,
+    resnet56_conv,
+    resnet110,
+)
+from secateurs.app.models.vgg import vgg13, vgg16_bn, vgg19_bn
 from secateurs.errors import InputError, ModelError, RecipeError, near
 
 if TYPE_CHECKING:
@@ -27,7 +38,14 @@ OURS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet44": resnet44,
     "resnet56": resnet56,
     "resnet110": resnet110,
+    "resnet56-conv": resnet56_conv,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "vgg13": vgg13,
     "vgg16-bn": vgg16_bn,
+    "vgg19-bn": vgg19_bn,
+    "mobilenet-v1": mobilenet_v1,
+    "googlenet": googlenet,
 }
 NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "path.py:function")
 """What a model may be called."""

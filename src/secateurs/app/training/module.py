@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from secateurs.app.training.rates import Rate
 from secateurs.errors import InputError
 
 AUXILIARY = 0.3
@@ -18,7 +19,10 @@ AUXILIARY = 0.3
 @final
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with Nesterov momentum; the rate rises for `warmup` of the steps, then falls, both by a cosine.
+    """SGD with momentum, and how its learning rate moves from step to step.
+
+    lr: the peak rate. decay_norms: let biases and norms' scales and shifts decay as well, as papers' codes do.
+    label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
 
     >>> Optimisation(epochs=20, lr=0.1).momentum
     0.9
@@ -28,7 +32,10 @@ class Optimisation:
     lr: float
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    warmup: float = 0.2
+    rate: Rate = Rate()  # noqa: RUF009 (frozen)
+    nesterov: bool = True
+    decay_norms: bool = False
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
@@ -38,6 +45,10 @@ class Optimisation:
             raise InputError(f"a learning rate of {self.lr} trains nothing; choose one above 0, for example 0.1")
         if not 0 <= self.weight_decay < float("inf"):
             raise InputError(f"a weight decay of {self.weight_decay} is no decay; choose 0 or more, for example 5e-4")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"a momentum of {self.momentum} never forgets; choose 0 or more and less than 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label smoothing of {self.label_smoothing} leaves no label; choose from 0 to below 1")
 
 
 @final
@@ -56,9 +67,10 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         logits, *auxiliary = _heads(self.model(images))
-        loss = F.cross_entropy(logits, labels)
+        smoothing = self.optimisation.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         for head in auxiliary:
-            loss = loss + AUXILIARY * F.cross_entropy(head, labels)
+            loss = loss + AUXILIARY * F.cross_entropy(head, labels, label_smoothing=smoothing)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
@@ -83,21 +95,21 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.optimisation
         optimizer = torch.optim.SGD(
-            _decayed(self.model, settings.weight_decay), settings.lr, settings.momentum, nesterov=True
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
+            _decayed(self.model, settings.weight_decay, norms=settings.decay_norms),
             settings.lr,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=settings.warmup,
-            cycle_momentum=False,
+            settings.momentum,
+            nesterov=settings.nesterov and settings.momentum > 0,
         )
+        steps = int(self.trainer.estimated_stepping_batches) // settings.epochs
+        schedule = settings.rate.attach(optimizer, steps_per_epoch=steps, epochs=settings.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases and the scales and shifts of norms do not."""
+def _decayed(model: nn.Module, weight_decay: float, *, norms: bool) -> list[dict[str, Any]]:
+    """Weights decay; biases and the scales and shifts of norms only if `norms`."""
     learnt = [p for p in model.parameters() if p.requires_grad]
+    if norms:
+        return [{"params": learnt, "weight_decay": weight_decay}]
     return [
         {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},

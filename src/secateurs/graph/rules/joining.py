@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, FIXED, Fresh, Lab
-from secateurs.graph.propagate import rule
+from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
     from torch import Tensor

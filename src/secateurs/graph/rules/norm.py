@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, Fresh
-from secateurs.graph.propagate import NAMED_RULES, rule
+from secateurs.graph.rules.table import NAMED_RULES, rule
 
 if TYPE_CHECKING:
     from secateurs.graph.propagate import Op, Propagation

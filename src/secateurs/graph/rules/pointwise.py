@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateurs.graph.labels import ANY, Fresh, Lab
 from secateurs.graph.propagate import tensors
+from secateurs.graph.rules.in_place import write_through
 
 if TYPE_CHECKING:
     from secateurs.graph.propagate import Op, Propagation
@@ -198,8 +199,6 @@ def _holds_zero(op: Op) -> bool:
 
 def written_into(p: Propagation, tensor: Tensor) -> None:
     """After an in-place write into a view, its base has these labels too."""
-    from secateurs.graph.rules.in_place import write_through
-
     if id(tensor) in p.parents:
         write_through(p, tensor)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, Fresh
-from secateurs.graph.propagate import rule
+from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from secateurs.graph.labels import Fresh
-from secateurs.graph.propagate import rule, tensors
+from secateurs.graph.propagate import tensors
+from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
     from secateurs.graph.labels import Labels

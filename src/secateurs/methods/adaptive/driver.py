@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from secateurs.allocate import levels
 from secateurs.methods.adaptive.fold import fold
 from secateurs.methods.adaptive.profit import (
     Combination,
@@ -27,31 +25,28 @@ from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import check_reach, too_short
 from secateurs.surgery import recalibrate
+from secateurs.types import Floats, Ints
 
 if TYPE_CHECKING:
     from secateurs.methods.adaptive.method import AdaptivePruning
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class AdaptiveDriver(Driver):
     """All decisions are per group and per round; units keep their standing when others come and go."""
 
+    saved: ClassVar[tuple[str, ...]] = ("_rounds", "_kappa", "_best_loss", "_losses", "_params", "_mix", "_standing")
+
     def __init__(self, run: Run, options: AdaptivePruning) -> None:
-        self._run, self._how = run, options
+        super().__init__(run)
+        self._how = options
         self._last_step = int(options.until * run.clock.total)
         if options.round_steps(run.clock) * options.patience > self._last_step - options.start_step(run.clock):
-            needed = (
-                int((options.round_steps(run.clock) * options.patience + options.start_step(run.clock)) / options.until)
-                + 1
-            )
-            raise too_short(
-                "AdaptivePruning", needed, run.clock.total, "a unit must be a candidate in several rounds first"
-            )
+            least = options.round_steps(run.clock) * options.patience + options.start_step(run.clock)
+            why = "a unit must be a candidate in several rounds first"
+            raise too_short("AdaptivePruning", int(least / options.until) + 1, run.clock.total, why)
         self._batches = fixed_batches(run, options.batches)
         self._random = np.random.default_rng(run.seed)
-        self._done = run.bound and run.within_budget()
+        self._done = run.budget is not None and run.within_budget()
         self._rounds = 0
         self._kappa = options.kappa
         self._best_loss = float("inf")
@@ -60,8 +55,7 @@ class AdaptiveDriver(Driver):
         self._mix = Combination()
         self._groups = {group.name: group for group in read_by_modules(run)}
         self._standing = {name: Standing.fresh(group.units) for name, group in self._groups.items()}
-        allowed = levels(run.origin, run.budget)
-        least = {group.name: int(found[0]) for group, found in zip(run.origin.groups, allowed, strict=True)}
+        least = {name: int(found[0]) for name, found in run.levels().items()}
         self._floor = {n: max(least[n], 2, int(np.ceil(0.05 * g.units))) for n, g in self._groups.items()}
         check_reach(run, self._floor)
 
@@ -73,19 +67,6 @@ class AdaptiveDriver(Driver):
         if self._done:
             return "done"
         return "adapting" if self._run.step >= self._how.start_step(self._run.clock) else "warming"
-
-    @property
-    @override
-    def ready(self) -> bool:
-        return self._done
-
-    @override
-    def attached(self) -> None:
-        pass
-
-    @override
-    def gradients_ready(self) -> None:
-        pass
 
     @override
     def stepped(self) -> None:
@@ -99,10 +80,10 @@ class AdaptiveDriver(Driver):
     @override
     def conclude(self, *, early: bool) -> None:
         if early and not self._done:
-            if self._run.bound:
+            if self._run.budget is not None:
                 self._measure(self._look())
                 self._remove(self._for_budget(self._run.targets), {}, "finished early, the lowest profits")
-            self._done = not self._run.bound or self._run.within_budget()
+            self._done = self._run.budget is None or self._run.within_budget()
 
     @override
     def missing(self) -> str | None:
@@ -117,32 +98,13 @@ class AdaptiveDriver(Driver):
 
     @override
     def state(self) -> State:
-        return {
-            "done": self._done,
-            "rounds": self._rounds,
-            "kappa": self._kappa,
-            "best_loss": self._best_loss,
-            "losses": list(self._losses),
-            "params": list(self._params),
-            "weight": self._mix.weight,
-            "moments": torch.from_numpy(self._mix.moments),
-            "target": torch.from_numpy(self._mix.target),
-            "random": self._random.bit_generator.state,
-            "standing": {name: standing.state() for name, standing in self._standing.items()},
-        }
+        return {**super().state(), "random": self._random.bit_generator.state}
 
     @override
     def restore(self, state: State) -> None:
-        self._done, self._rounds, self._kappa = state["done"], state["rounds"], state["kappa"]
-        self._best_loss, self._losses, self._params = state["best_loss"], list(state["losses"]), list(state["params"])
-        self._mix = Combination(self._mix.forget, state["weight"], state["moments"].numpy(), state["target"].numpy())
+        super().restore(state)
         self._random.bit_generator.state = state["random"]
-        self._standing = {name: Standing.from_state(s) for name, s in state["standing"].items()}
         self._groups = {group.name: group for group in read_by_modules(self._run)}
-
-    @override
-    def close(self) -> None:
-        pass
 
     # --- a round ---
 
@@ -155,18 +117,18 @@ class AdaptiveDriver(Driver):
             self._probe(seen)
         self._press(seen.loss)
         picked = self._candidates()
-        if run.bound:
+        if run.budget is not None:
             goal = self._how.target_now(run)
             picked = self._merge(picked, self._for_budget(goal, picked))
         self._remove(
             picked, partners, f"profits below the threshold (κ {self._kappa:.2f}, w {self._mix.weight:.2f})", seen
         )
-        if run.bound and run.within_budget():
+        if run.budget is not None and run.within_budget():
             self._settle("the budget is reached")
         elif self._how.grows and run.shrinks:
             self._grow(seen, set(picked))
         self._params.append(run.cost().params)
-        if not self._done and not run.bound and self._stable():
+        if not self._done and run.budget is None and self._stable():
             self._settle("the number of filters has settled")
 
     def _look(self) -> Seen:
@@ -219,7 +181,7 @@ class AdaptiveDriver(Driver):
         widths, at = run.widths, {group.name: i for i, group in enumerate(run.graph.groups)}
         least = run.cost().macs - 0.03 * run.origin.cost().macs
         for _, name, unit in sorted(order):
-            if run.bound and (run.graph.costs.at(widths) <= run.targets).all():
+            if run.budget is not None and (run.graph.costs.at(widths) <= run.targets).all():
                 break
             widths[at[name]] -= 1
             if picked and run.graph.costs.at(widths)[0] < least:
@@ -268,7 +230,7 @@ class AdaptiveDriver(Driver):
                 fold(run, self._groups[name], units, partner, seen.z[name])
         run.remove(picked, note)
         if run.shrinks:
-            run.compact()
+            self.shrink()
         recalibrate(run.model, self._batches)
 
     # --- growing and settling ---
@@ -287,6 +249,7 @@ class AdaptiveDriver(Driver):
             if still and standing.saturated >= self._how.patience and standing.may_grow(self._rounds):
                 wanted[name] = standing.parents(self._how.growth, self._random)
         if wanted:
+            self.shrink()
             self._run.grow(wanted, "every unit earns, and the loss stands still")
             for name, parents in wanted.items():
                 self._standing[name] = self._standing[name].grown(parents, self._rounds)
@@ -300,9 +263,9 @@ class AdaptiveDriver(Driver):
 
     def _settle(self, why: str) -> None:
         run = self._run
-        if run.bound and not run.within_budget():
+        if run.budget is not None and not run.within_budget():
             self._remove(self._for_budget(run.targets), {}, "the lowest profits, to reach the budget")
-        if run.bound and not run.within_budget():
+        if run.budget is not None and not run.within_budget():
             return
         self._done = True
         widths = ", ".join(f"{name} {int(alive.sum())}" for name, alive in run.alive.items())

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from secateurs.graph import Group
-from secateurs.methods.adaptive.profit import Floats, Ints
 from secateurs.session.run import Run
+from secateurs.types import Floats, Ints
 
 
 @torch.no_grad()

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from secateurs.types import Floats, Ints
 
 _DEAD = 1e-12
 DELTA = 1e-4

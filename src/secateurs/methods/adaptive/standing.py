@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from secateurs.types import Floats, Ints
 
 _ARRAYS = ("own", "following", "running", "weight", "streak", "grace")
-_NUMBERS = ("pruned_at", "grown_at", "growths", "saturated")
 
 
 @dataclass(eq=False)
@@ -84,17 +81,3 @@ class Standing:
         found.grace[copies] = 5
         found.growths, found.grown_at, found.saturated = self.growths + 1, now, 0
         return found
-
-    def state(self) -> dict[str, Any]:
-        """Plain values and tensors."""
-        return {
-            **{name: torch.from_numpy(getattr(self, name).copy()) for name in _ARRAYS},
-            **{name: getattr(self, name) for name in _NUMBERS},
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Standing:
-        """Read what `state` wrote."""
-        arrays: dict[str, Any] = {name: state[name].numpy().copy() for name in _ARRAYS}
-        numbers: dict[str, Any] = {name: int(state[name]) for name in _NUMBERS}
-        return cls(**arrays, **numbers)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import EvidenceError
-from secateurs.evidence import Activations, GateGradients, Reads, observe
+from secateurs.evidence import Activations, GateGradients, Needs, Reads, observe
 from secateurs.graph import Group
 from secateurs.graph.groups import Site
-from secateurs.methods.adaptive.profit import Floats, Ints
 from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
 from secateurs.running.untouched import untouched
 from secateurs.session.run import Run
+from secateurs.types import Floats, Ints
 
 
 @dataclass(eq=False)
@@ -62,8 +62,10 @@ class FirstRead:
         return tuple(site for site in sites if site.reads and site.port == "input")[:1]
 
 
-_POOLED = Activations(lambda group, sites: Pooled(), at=FirstRead())
-_FISHER = GateGradients(lambda group, sites: MeanSquare(), at=Reads())
+_NEEDS: Needs = {
+    "z": Activations(lambda group, sites: Pooled(), at=FirstRead()),
+    "fisher": GateGradients(lambda group, sites: MeanSquare(), at=Reads()),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +109,10 @@ def look(run: Run, groups: Sequence[Group], batches: Sequence[Any]) -> Seen:
         return value
 
     names = [group.name for group in groups]
-    found = observe(run.graph, run.model, [_POOLED, _FISHER], data=batches, loss=heard, groups=names)
+    found = observe(run.graph, run.model, _NEEDS, data=batches, loss=heard, groups=names)
     labels = _labels(run, batches)
     loss = float(torch.stack(losses).mean())
-    return Seen(dict(found[_POOLED]), dict(found[_FISHER]), labels, loss)
+    return Seen(dict(found["z"]), dict(found["fisher"]), labels, loss)
 
 
 @torch.no_grad()

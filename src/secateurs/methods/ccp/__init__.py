@@ -1,6 +1,5 @@
 """CCP: remove the set of channels whose joint effect on the loss is least (Peng et al. 2019)."""
 
-from secateurs.methods.ccp.method import CCP, Curvature, Gate, Sizes
-from secateurs.methods.ccp.quadratic import Solver
+from secateurs.methods.ccp.method import CCP
 
-__all__ = ["CCP", "Curvature", "Gate", "Sizes", "Solver"]
+__all__ = ["CCP"]

@@ -14,10 +14,10 @@ from secateurs.errors import EvidenceError, InputError
 from secateurs.evidence import Reads
 from secateurs.graph import Graph
 from secateurs.graph.groups import Site
-from secateurs.methods.one_shot import Loss
 from secateurs.running.batches import cross_entropy, read_batch
 from secateurs.running.hooks import hooked
 from secateurs.running.untouched import device_of, untouched
+from secateurs.types import Loss
 
 RIDGE = 1e-3
 """Weight of the squared norm of a classifier's coefficients, beside its mean cross entropy on standardised features."""

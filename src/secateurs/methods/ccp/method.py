@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,50 +15,18 @@ from torch import Tensor, nn
 from secateurs.allocate import AsIs, Budget, Ranked, Uniform
 from secateurs.allocate.levels import Costed
 from secateurs.errors import BudgetError, EvidenceError, InputError
-from secateurs.evidence import GateGradients, Need, Reads, Writes, observe
+from secateurs.evidence import GateGradients, Needs, Reads, Writes, observe
 from secateurs.graph import Graph
 from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
-from secateurs.methods.one_shot import Keep, Loss, Scope, meet_budget, named, part_of
+from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
+from secateurs.types import Keep, Loss, Scope
 
-
-class Gate(StrEnum):
-    """Where the gate that stands for a channel sits."""
-
-    conv = "conv"
-    """On the output of the layers that write the channel: z = <w, dL/dw>, the paper's formula."""
-
-    activation = "activation"
-    """On the input of the modules that read it, after norm and activation (ours): exact to first order for removal,
-    which takes away the norm's shift too."""
-
-
-class Sizes(StrEnum):
-    """How many channels each group keeps."""
-
-    uniform = "uniform"
-    """The same share of every group, as in the paper (inferred)."""
-
-    by_loss = "by_loss"
-    """Those whose removal costs the least modelled loss per unit of budget, over the whole network (ours)."""
-
-
-class Curvature(StrEnum):
-    """Whose gradients make S."""
-
-    empirical = "empirical"
-    """Those of each sample's own loss, as in the paper: the empirical Fisher matrix. Where the network has memorised
-    the data it vanishes, but for the few samples that are still wrong."""
-
-    sampled = "sampled"
-    """Those of the loss for a class drawn from the network's prediction (ours): the Fisher matrix. Where the prediction
-    is certain it vanishes too."""
-
-    logits = "logits"
-    """Those of a random projection of the logits (ours): the Gauss-Newton matrix of a squared change of the outputs. It
-    needs no labels and vanishes nowhere. u is zero, as the network itself is the target."""
+Gate = Literal["conv", "activation"]
+Sizes = Literal["uniform", "by_loss"]
+Curvature = Literal["empirical", "sampled", "logits"]
 
 
 @dataclass(frozen=True)
@@ -71,14 +38,25 @@ class CCP:
 
     a_i = 1 removes channel i, and z is the gradient of sample n's loss for a gate on channel i: one forward and one
     backward with norms in eval mode. S is the outer-product approximation of the Hessian; its off-diagonal makes it
-    dear to remove two channels that stand in for each other. See `criteria.quadratic` for the solver.
+    dear to remove two channels that stand in for each other. See `remove` for the solver.
 
     Only the paper's abstract was read; the derivation is complete in itself, constants and solver are from memory.
-    gate, sizes, curvature: see their enums; the first member is the paper's. solver=Solver.relax is the paper's (from
-    memory); the default also swaps. damping is added to the diagonal of S, as a part of its mean: without it, removals
-    look free where there are fewer samples than channels. keep: the share of every group that stays, instead of a
-    budget. auxiliary: classifiers on intermediate features whose losses are added (CCP-AC, from memory). Coupled
-    groups (ours) share the gate, so z adds over their layers; scope="uncoupled" leaves them whole, as the paper does.
+
+    gate: where the gate that stands for a channel sits. "conv": on the output of the layers that write the channel,
+    z = <w, dL/dw>, the paper's formula. "activation" (ours): on the input of the modules that read it, after norm and
+    activation, which is exact to first order for removal, as that takes away the norm's shift too.
+    sizes: how many channels each group keeps. "uniform": the same share of every group, as in the paper (inferred).
+    "by_loss" (ours): those whose removal costs the least modelled loss per unit of budget, over the whole network.
+    curvature: whose gradients make S. "empirical": those of each sample's own loss, as in the paper (the empirical
+    Fisher matrix; it vanishes on data that the network has memorised, but for the few samples that are still wrong).
+    "sampled" (ours): those of the loss for a class drawn from the prediction (the Fisher matrix; it vanishes where the
+    prediction is certain). "logits" (ours): those of a random projection of the logits (the Gauss-Newton matrix of a
+    squared change of the outputs); it needs no labels, vanishes nowhere, and u is zero.
+    solver: "relax" rounds the relaxed problem, as the paper does (from memory); "polish" then swaps single channels.
+    damping is added to the diagonal of S, as a part of its mean: without it, removals look free where there are fewer
+    samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers on
+    intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z adds
+    over their layers; scope="uncoupled" leaves them whole, as the paper does.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data, net[2].weight.data = torch.eye(2), torch.tensor([[0.1, 1.0], [-0.1, -1.0]])
@@ -88,10 +66,10 @@ class CCP:
     [1]
     """
 
-    gate: Gate = Gate.conv
-    solver: Solver = Solver.polish
-    sizes: Sizes = Sizes.uniform
-    curvature: Curvature = Curvature.empirical
+    gate: Gate = "conv"
+    solver: Solver = "polish"
+    sizes: Sizes = "uniform"
+    curvature: Curvature = "empirical"
     damping: float = 1e-3
     keep: float | None = None
     auxiliary: int = 0
@@ -103,13 +81,14 @@ class CCP:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        check_words(self, gate=Gate, solver=Solver, sizes=Sizes, curvature=Curvature, scope=Scope)
         if not self.damping >= 0 or self.auxiliary < 0:
             message = f"{self} counts or damps by a negative number. Give damping and auxiliary of at least 0."
             raise InputError(message)
         if self.keep is not None and not 0 < self.keep <= 1:
             message = f"CCP(keep={self.keep}) is no share of channels to keep. Give a number in (0, 1]."
             raise InputError(message)
-        if self.auxiliary and self.curvature is Curvature.logits:
+        if self.auxiliary and self.curvature == "logits":
             message = (
                 f"CCP(auxiliary={self.auxiliary}, curvature={self.curvature}) adds losses of classifiers, and that "
                 "curvature uses no loss. Choose one of the two."
@@ -121,13 +100,9 @@ class CCP:
         return named(self)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> Needs:
         """Gate gradients where the gate sits."""
-        return (self._need,)
-
-    @property
-    def _need(self) -> GateGradients[Moments]:
-        return GateGradients(GateMoments, Writes() if self.gate is Gate.conv else Reads())
+        return {"moments": GateGradients(GateMoments, Writes() if self.gate == "conv" else Reads())}
 
     def select(
         self,
@@ -149,7 +124,7 @@ class CCP:
         part = part_of(graph, budget, self.scope)
         with self._loss(graph, model, data, loss, seed) as (batches, used):
             evidence = observe(graph, model, self, data=batches, loss=used, batches=self.batches, groups=part.names)
-        problems = {name: self._problem(moments) for name, moments in evidence[self._need].items()}
+        problems = {name: self._problem(moments) for name, moments in evidence["moments"].items()}
         if budget is None:
             widths = {g.name: max(1, round((self.keep or 1.0) * g.units)) for g in part.groups}
         else:
@@ -163,14 +138,14 @@ class CCP:
     def _problem(self, moments: Moments) -> tuple[Array, Array]:
         """S with damping, and u."""
         s, u = moments.s.cpu().numpy().copy(), moments.u.cpu().numpy()
-        if self.curvature is Curvature.logits:
+        if self.curvature == "logits":
             u = np.zeros_like(u)
         s[np.diag_indices_from(s)] += self.damping * np.diagonal(s).mean()
         return s, u
 
     def _sized(self, problems: Mapping[str, tuple[Array, Array]], part: Costed, budget: Budget) -> Keep:
         """Return as many units of each group as stay; which ones is for the solver."""
-        if self.sizes is Sizes.uniform:
+        if self.sizes == "uniform":
             even = {name: torch.zeros(len(u), dtype=torch.float64) for name, (_, u) in problems.items()}
             return Uniform()(even, part, budget)
         # What is expected to lower the loss costs nothing: divided by its saving, a gain would favour small savings.
@@ -191,13 +166,13 @@ class CCP:
 
     def _curved(self, loss: Loss | None, seed: int) -> Loss | None:
         """Return the loss whose per-sample gradients make S; what is drawn depends on `seed` and the order of data."""
-        if self.curvature is Curvature.empirical:
+        if self.curvature == "empirical":
             return loss
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(outputs: Any, targets: Any) -> Any:
             logits = _logits(outputs, self.curvature)
-            if self.curvature is Curvature.sampled:
+            if self.curvature == "sampled":
                 chances = logits.detach().double().softmax(-1).cpu()
                 classes = torch.multinomial(chances, 1, generator=generator)[:, 0]
                 return (loss or cross_entropy)(outputs, classes.to(logits.device))
@@ -211,10 +186,10 @@ class CCP:
 def _logits(outputs: Any, curvature: Curvature) -> Tensor:
     """Return what the model predicts, [samples, outputs]."""
     logits = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    if not isinstance(logits, Tensor) or logits.dim() < 2 or (curvature is Curvature.sampled and logits.dim() != 2):
+    if not isinstance(logits, Tensor) or logits.dim() < 2 or (curvature == "sampled" and logits.dim() != 2):
         message = (
             f"curvature={curvature} draws from logits [samples, classes], and the model returned "
-            f"{type(outputs).__name__}. Use Curvature.empirical, with a loss of your own."
+            f"{type(outputs).__name__}. Use curvature='empirical', with a loss of your own."
         )
         raise EvidenceError(message)
     return logits

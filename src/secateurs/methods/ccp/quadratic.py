@@ -12,7 +12,7 @@ Everything is float64 on the CPU: C x C matrices are small, and many short steps
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-class Solver(StrEnum):
-    """How far to solve the program."""
-
-    relax = "relax"
-    """Relax and round, as in Peng et al. 2019 (from memory of the paper, not verified)."""
-
-    polish = "polish"
-    """Relax, round, then swap single channels while that lowers the objective."""
+Solver = Literal["relax", "polish"]
+"""relax: relax and round, as in Peng et al. 2019 (from memory of the paper, not verified). polish: then swap single
+channels while that lowers the objective."""
 
 
 def objective(s: Array, u: Array, a: Array) -> float:
@@ -39,7 +34,7 @@ def objective(s: Array, u: Array, a: Array) -> float:
     return float(a @ (s @ a) - u @ a)
 
 
-def remove(s: Array, u: Array, count: int, *, solver: Solver = Solver.polish) -> NDArray[np.bool_]:
+def remove(s: Array, u: Array, count: int, *, solver: Solver = "polish") -> NDArray[np.bool_]:
     """Return which channels to remove, exactly `count` of them: bool [C].
 
     Channels 0 and 1 stand in for each other (removing both costs 1 + 1 + 2 * 0.9), so one of them goes, and channel 2:
@@ -54,7 +49,7 @@ def remove(s: Array, u: Array, count: int, *, solver: Solver = Solver.polish) ->
     if count >= size:
         return np.ones(size, dtype=bool)
     out = round_to(relax(s, u, count), count)
-    return swap(s, u, out) if solver is Solver.polish else out
+    return swap(s, u, out) if solver == "polish" else out
 
 
 def relax(s: Array, u: Array, count: int, *, steps: int = 500, tolerance: float = 1e-7) -> Array:

@@ -1,5 +1,5 @@
 """EPruner: keep the exemplars of each layer, found by affinity propagation (Lin et al. 2021)."""
 
-from secateurs.methods.epruner.method import EPruner, Initialisation, Preference
+from secateurs.methods.epruner.method import EPruner
 
-__all__ = ["EPruner", "Initialisation", "Preference"]
+__all__ = ["EPruner"]

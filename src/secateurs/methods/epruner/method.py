@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,38 +17,19 @@ from secateurs.allocate import Budget, Uniform
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
 from secateurs.errors import InputError, RecipeError, near
-from secateurs.evidence import Need, Weights, observe
+from secateurs.evidence import Needs, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.epruner.affinity import CAREFUL, Clustering, Messages, affinity_propagation, column_median
 from secateurs.methods.epruner.restart import project_consumers, reset_norms, restart
-from secateurs.methods.one_shot import Keep, Loss, Part, Scope, named, part_of, ranked
+from secateurs.methods.one_shot import Part, check_words, named, part_of, ranked
 from secateurs.surgery.plan import Plan
+from secateurs.types import Keep, Loss, Scope
 
 Patterns = tuple[tuple[str, float], ...]
 
 
-class Preference(StrEnum):
-    """What a filter's preference is measured by."""
-
-    column = "column"
-    """beta × the median of its own similarities, the zero to itself included: one a filter (published code)."""
-
-    overall = "overall"
-    """beta × the median of all similarities of the layer, those to oneself left out (ours): layers collapse less."""
-
-
-class Initialisation(StrEnum):
-    """What the pruned network starts from; the paper compares the three at equal widths."""
-
-    exemplars = "exemplars"
-    """The weights of the exemplars, and the matching inputs of their consumers: the method."""
-
-    random_project = "random_project"
-    """The weights of the exemplars; the consumers' by a sparse random projection of the dense ones."""
-
-    random = "random"
-    """Fresh weights."""
-
+Preference = Literal["column", "overall"]
+Initialisation = Literal["exemplars", "random_project", "random"]
 
 _LATE = {
     "resnet18": (("layer4.*.conv1", 0.86),),
@@ -92,8 +72,15 @@ class EPruner:
     the filters of all layers that write the units are concatenated, so their squared distances add; scope="uncoupled"
     leaves such groups whole, as the paper does.
 
-    BatchNorm keeps the exemplars' entries; the published code resets it (`reset_bn`), and is near chance before
-    fine-tuning. `reset_bn` and `initialisation` act in `finish`, on the pruned network.
+    preference says what a filter's preference is measured by. "column": beta × the median of its own similarities, the
+    zero to itself included, one a filter (published code). "overall" (ours): beta × the median of all similarities of
+    the layer, those to oneself left out; layers collapse less.
+
+    initialisation says what the pruned network starts from; the paper compares three at equal widths. "exemplars", the
+    method: the weights of the exemplars, and the matching inputs of their consumers. "random_project": the consumers'
+    by a sparse random projection of the dense ones. "random": fresh weights. BatchNorm keeps the exemplars' entries;
+    the published code resets it (`reset_bn`), and is near chance before fine-tuning. Both act in `finish`, on the
+    pruned network.
 
     >>> from secateurs.graph import trace
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 1, bias=False), nn.Conv2d(6, 1, 1))
@@ -104,13 +91,13 @@ class EPruner:
 
     beta: float = 0.75
     betas: Patterns = ()
-    preference: Preference = Preference.column
+    preference: Preference = "column"
     guard: bool = True
     min_keep: int = 1
     uniform: bool = False
     scope: Scope = "uncoupled"
     reset_bn: bool = False
-    initialisation: Initialisation = Initialisation.exemplars
+    initialisation: Initialisation = "exemplars"
     reference: ClassVar[str] = (
         "Lin, Ji, Li, Wang, Wu, Huang and Ye. Network Pruning Using Adaptive Exemplar Filters. "
         "IEEE TNNLS 33(12):7357-7366, 2022. arXiv 2101.07985"
@@ -118,6 +105,7 @@ class EPruner:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        check_words(self, preference=Preference, initialisation=Initialisation, scope=Scope)
         for beta in (self.beta, *(value for _, value in self.betas)):
             if not beta > 0:
                 message = (
@@ -147,9 +135,9 @@ class EPruner:
         return named(self, "beta")
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> Needs:
         """The weights alone."""
-        return (Weights,)
+        return {"weights": Weights}
 
     def select(
         self,
@@ -163,7 +151,7 @@ class EPruner:
     ) -> Keep:
         """Choose from the weights alone; `seed` is for noise at rounding level, which breaks ties."""
         part = part_of(graph, budget, self.scope)
-        layers = self._layers(part, observe(graph, model, self)[Weights])
+        layers = self._layers(part, observe(graph, model, self)["weights"])
         if budget is None:
             found = self._cluster(layers, 1.0, seed)
             return {name: _exemplars(one, self.min_keep) for name, one in found.items()}
@@ -172,9 +160,9 @@ class EPruner:
 
     def finish(self, pruned: nn.Module, dense: nn.Module, plan: Plan, *, seed: int = 0) -> None:
         """Give the pruned network the paper's starting point, in place."""
-        if self.initialisation is Initialisation.random:
+        if self.initialisation == "random":
             restart(pruned, seed)
-        elif self.initialisation is Initialisation.random_project:
+        elif self.initialisation == "random_project":
             project_consumers(pruned, dense, plan, seed)
         if self.reset_bn:
             reset_norms(pruned, plan)
@@ -198,7 +186,7 @@ class EPruner:
         return found
 
     def _median(self, s: Tensor) -> Tensor:
-        if self.preference is Preference.column or s.shape[-1] == 1:
+        if self.preference == "column" or s.shape[-1] == 1:
             return column_median(s)
         off = s[:, ~torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)]
         return off.quantile(0.5, dim=-1, keepdim=True).expand(s.shape[:2])

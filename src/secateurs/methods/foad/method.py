@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import nn
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError
-from secateurs.evidence import Activations, Need, observe
+from secateurs.evidence import Activations, Needs, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
-from secateurs.methods.one_shot import Keep, Loss, Scope, named, part_of, ranked
+from secateurs.methods.one_shot import check_words, named, part_of, ranked
+from secateurs.types import Keep, Loss, Scope
 
-_MAPS = Activations(FeatureSimilarity)
-
-
-class Order(StrEnum):
-    """Which channels are visited first, and so kept."""
-
-    stored = "stored"
-    """In the order in which they are stored, as in the published code: the first is never removed."""
-
-    energy = "energy"
-    """From the largest mean |F|^2 down (ours): of two that are alike the stronger stays, whatever their places."""
+Order = Literal["stored", "energy"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +29,11 @@ class FOAD:
 
     F is what the modules that read the units are given: after norm, activation and pooling, as in the paper. In index
     order, every living channel is kept and absorbs those of its `neighbors` nearest that are not kept and reach
-    `threshold`; see `criteria.similarity.absorb`, also for `duplicates` (a tolerance; None is the published code).
-    order: see its enum.
+    `threshold`; see `absorb`, also for `duplicates` (a tolerance; None is the published code).
+
+    order says which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
+    the first is never removed. "energy" (ours): from the largest mean |F|^2 down, so that of two that are alike the
+    stronger stays, whatever their places.
 
     Without a budget this decides the widths, as in the paper, which has none: the kept units are those that one pass of
     absorption leaves. With a budget (ours), absorption is repeated on its survivors until one is left, which orders the
@@ -64,7 +57,7 @@ class FOAD:
     neighbors: int = 1
     threshold: float = 0.0
     duplicates: float | None = 1e-6
-    order: Order = Order.stored
+    order: Order = "stored"
     scope: Scope = "uncoupled"
     min_keep: int = 1
     batches: int | None = None
@@ -72,6 +65,7 @@ class FOAD:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        check_words(self, order=Order, scope=Scope)
         if self.neighbors < 1 or self.min_keep < 1:
             message = f"{self} examines or keeps no unit. Both are counted. Give neighbors and min_keep of at least 1."
             raise InputError(message)
@@ -86,9 +80,9 @@ class FOAD:
         return named(self)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> Needs:
         """The maps that the readers of each group are given."""
-        return (_MAPS,)
+        return {"maps": Activations(FeatureSimilarity)}
 
     def select(
         self,
@@ -103,14 +97,14 @@ class FOAD:
         """Choose by one pass over `data`; labels and loss are not used."""
         part = part_of(graph, budget, self.scope)
         evidence = observe(graph, model, self, data=data, loss=loss, batches=self.batches, groups=part.names)
-        levels = {name: self._levels(found) for name, found in evidence[_MAPS].items()}
+        levels = {name: self._levels(found) for name, found in evidence["maps"].items()}
         if budget is None:
             return {name: _left(values, self.min_keep) for name, values in levels.items()}
         return ranked(part, budget, levels, self)
 
     def _levels(self, found: Similarity) -> Array:
         s, energy = found.s.cpu().numpy(), found.energy.cpu().numpy()
-        first = np.argsort(-energy, kind="stable") if self.order is Order.energy else np.arange(len(energy))
+        first = np.argsort(-energy, kind="stable") if self.order == "energy" else np.arange(len(energy))
         levels = np.empty(len(energy))
         levels[first] = absorption_levels(
             s[np.ix_(first, first)], neighbors=self.neighbors, threshold=self.threshold, duplicates=self.duplicates

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.graph.groups import Role
+from secateurs.session.flat_units import l1
+from secateurs.session.per_group import group_means, lowest, spread
+from secateurs.session.schedule import Position
+from secateurs.session.scope import Units
+
+# Reading the magnitude ratio waits for the device, so it is read at every hundredth of the rises at most.
+_READS = 100
 
 
 @dataclass(frozen=True)
@@ -41,3 +54,108 @@ class Growth:
     def factor(self, rises: int) -> float:
         """The factor after `rises` rises."""
         return rises * self.step
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """The state of the penalty: rises so far (of all units while picking, then of each group), and who was chosen.
+
+    factors: those of the last rise; the penalty acts with them until the next one.
+    """
+
+    phase: Literal["picking", "growing", "grown"]
+    picks: int
+    rises: tuple[int, ...]
+    finished: tuple[bool, ...]
+    chosen: Tensor
+    smooth: Tensor | None
+    factors: Tensor
+
+
+@dataclass(frozen=True)
+class GrowingL2:
+    """The chosen units' factor rises by `growth.step` every `growth.every` steps; the kept units get `recover`.
+
+    pick: first the factor of all units rises, and then the smallest are chosen (GReg-2); without it they are chosen
+    at once (GReg-1). A group is finished when its factor exceeds `growth.ceiling`, or when the mean magnitude of its
+    kept units is `ratio` times that of the chosen (smoothed by 0.9).
+    """
+
+    growth: Growth
+    pick: Growth | None
+    recover: float
+    ratio: float
+    roles: tuple[Role, ...] = ("out",)
+
+    def init(self, units: Units) -> Grown:
+        """Return the state before the first step; without `pick`, units are chosen here."""
+        device, groups = units.rows.device, len(units.counts)
+        nobody = torch.zeros(units.ledger.total, dtype=torch.bool, device=device)
+        begun = Grown(
+            phase="growing" if self.pick is None else "picking",
+            picks=0,
+            rises=(0,) * groups,
+            finished=tuple(count == 0 for count in units.counts),
+            chosen=nobody,
+            smooth=None,
+            factors=torch.zeros(units.ledger.total, device=device),
+        )
+        return self.choose(units, begun) if self.pick is None else begun
+
+    def update(self, units: Units, state: Grown, at: Position) -> tuple[Tensor, Grown]:
+        """Rise if a rise is due; the factors hold between rises."""
+        if at.step % self.growth.every == 0 and state.phase != "grown":
+            state = self._pick(units, state) if state.phase == "picking" else self._grow(units, state)
+        return state.factors, state
+
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return W."""
+        return weights
+
+    def choose(self, units: Units, state: Grown) -> Grown:
+        """Choose the smallest units of each group; their penalty begins with the next rise."""
+        counts = torch.tensor(units.counts, device=units.rows.device)
+        chosen = lowest(units.measured.measure(l1, mean=True), units.ledger, counts)
+        return replace(state, phase="growing", chosen=chosen)
+
+    def picked_factor(self, picks: int) -> float:
+        """The factor of all units after so many rises of picking."""
+        return 0.0 if self.pick is None else self.pick.factor(picks)
+
+    def _pick(self, units: Units, state: Grown) -> Grown:
+        picks = state.picks + 1
+        factors = torch.full_like(state.factors, self.picked_factor(picks))
+        state = replace(state, picks=picks, factors=factors)
+        over = self.pick is not None and picks >= self.pick.rises - 1
+        return self.choose(units, state) if over else state
+
+    def _grow(self, units: Units, state: Grown) -> Grown:
+        picked, device = self.picked_factor(state.picks), units.rows.device
+        rises = tuple(n if done else n + 1 for n, done in zip(state.rises, state.finished, strict=True))
+        grown = torch.tensor([picked + self.growth.factor(n) for n in rises], device=device)
+        losing = torch.tensor([float(c > 0) for c in units.counts], device=device)
+        kept = spread(losing * self.recover, units.ledger)
+        factors = torch.where(state.chosen, spread(grown, units.ledger), kept)
+        return self._tested(units, replace(state, rises=rises, factors=factors), picked)
+
+    def _tested(self, units: Units, state: Grown, picked: float) -> Grown:
+        """Finish groups whose factor is past the ceiling or whose magnitudes have parted."""
+        # nine digits are what was meant: 10 000 × 1e-4 must not exceed 1
+        over = [round(picked + self.growth.factor(n), 9) > self.growth.ceiling for n in state.rises]
+        done = [a or b for a, b in zip(state.finished, over, strict=True)]
+        if units.unit == "filter":
+            parted, state = self._parted(units, state)
+            # GReg-1 tests all its groups jointly (they share one factor), GReg-2 each on its own.
+            joint = [all(p or f for p, f in zip(parted, state.finished, strict=True))] * len(parted)
+            done = [d or p for d, p in zip(done, joint if self.pick is None else parted, strict=True)]
+        return replace(state, finished=tuple(done), phase="grown" if all(done) else "growing")
+
+    def _parted(self, units: Units, state: Grown) -> tuple[list[bool], Grown]:
+        score, chosen = units.measured.measure(l1, mean=True), state.chosen.float()
+        kept = group_means(score, 1.0 - chosen, units.ledger)
+        ratio = kept / group_means(score, chosen, units.ledger).clamp(min=1e-30)
+        smooth = ratio if state.smooth is None else 0.9 * state.smooth + 0.1 * ratio
+        state = replace(state, smooth=smooth)
+        if max(state.rises) % max(1, self.growth.rises // _READS):
+            return [False] * len(units.counts), state
+        return (smooth >= self.ratio).tolist(), state

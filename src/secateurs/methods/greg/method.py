@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from secateurs.errors import InputError
-from secateurs.methods.greg.driver import GrowingDriver, Pace
-from secateurs.methods.greg.growth import Growth
+from secateurs.graph.groups import Role
+from secateurs.methods.greg.driver import GrowingDriver
+from secateurs.methods.greg.growth import GrowingL2, Growth
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.scope import Rates
+from secateurs.types import Scope
 
-Scope = Literal["coupled", "uncoupled"]
 Unit = Literal["filter", "weight"]
 
 REFERENCE = (
@@ -76,8 +77,7 @@ class GReg1:
 
     def start(self, run: Run) -> Driver:
         """Choose the smallest units by the present weights, and start the driver."""
-        pace = Pace(self.growth, None, 0.0, self.stabilise, self.ratio, self.decoupled)
-        return GrowingDriver(run, pace, self, name="GReg1")
+        return GrowingDriver(run, self, GrowingL2(self.growth, None, 0.0, self.ratio, _roles(norms=self.norms)))
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,12 @@ class GReg2:
 
     def start(self, run: Run) -> Driver:
         """Start the driver; units are chosen when picking ends."""
-        pace = Pace(self.growth, self.pick, self.recover, self.stabilise, self.ratio, self.decoupled)
-        return GrowingDriver(run, pace, self, name="GReg2")
+        penalty = GrowingL2(self.growth, self.pick, self.recover, self.ratio, _roles(norms=self.norms))
+        return GrowingDriver(run, self, penalty)
+
+
+def _roles(*, norms: bool) -> tuple[Role, ...]:
+    return ("out", "bias", "scale", "shift") if norms else ("out",)
 
 
 def _scaled(growth: Growth, steps: int, every: int) -> Growth:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from secateurs.allocate import levels
 from secateurs.methods.group_fisher.gradients import Taps
 from secateurs.methods.group_fisher.maps import measure_elements
 from secateurs.running.samples import Layout, find_layouts
@@ -18,11 +16,11 @@ from secateurs.session.flat_units import Ledger
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import removals, too_short
+from secateurs.types import Floats
 
 if TYPE_CHECKING:
     from secateurs.methods.group_fisher.method import GroupFisher
 
-Floats = NDArray[np.float64]
 Normaliser = Literal["memory", "macs", "none"]
 
 
@@ -32,17 +30,19 @@ _PER = {"memory": "activation saved", "macs": "MAC saved", "none": "unit"}
 class FisherDriver(Driver):
     """Scores are sums over samples of squared, coupled gate gradients; see `Taps`."""
 
+    saved: ClassVar[tuple[str, ...]] = ("_events", "_shrunk_at", "_taps.total", "_taps.blind", "_last")
+
     def __init__(self, run: Run, options: GroupFisher) -> None:
-        self._run, self._how = run, options
+        super().__init__(run)
+        self._how = options
         self._events = 0
         self._done = run.within_budget()
-        allowed = levels(run.origin, run.budget)
-        self._allowed = {group.name: found for group, found in zip(run.origin.groups, allowed, strict=True)}
+        self._allowed = run.levels()
         self._check_length()
         self._shrunk_at = run.cost().macs
         self._layouts: dict[str, Layout | str] | None = None
         self._bind()
-        self._last: Floats | None = None
+        self._last: Floats = np.zeros(0)
 
     def _check_length(self) -> None:
         run, how = self._run, self._how
@@ -66,16 +66,6 @@ class FisherDriver(Driver):
         self._elements = np.array(measure_elements(run.graph, run.model, run.example, self._groups))
 
     # --- what a session asks ---
-
-    @property
-    @override
-    def phase(self) -> str:
-        return "done" if self._done else "pruning"
-
-    @property
-    @override
-    def ready(self) -> bool:
-        return self._done
 
     @override
     def attached(self) -> None:
@@ -117,28 +107,18 @@ class FisherDriver(Driver):
         self._bind()
         self._taps.total = total.index_select(0, old.positions(keep).to(total.device))
         self._taps.blind = blind
-        self._last = None if self._last is None else self._last[old.positions(keep).numpy()]
+        self._last = self._last[old.positions(keep).numpy()] if len(self._last) else self._last
         if opened:
             self._taps.open()
 
     @override
     def state(self) -> State:
         self._taps.fold()
-        return {
-            "done": self._done,
-            "events": self._events,
-            "shrunk_at": self._shrunk_at,
-            "total": self._taps.total.clone(),
-            "blind": dict(self._taps.blind),
-            "last": None if self._last is None else torch.from_numpy(self._last),
-        }
+        return super().state()
 
     @override
     def restore(self, state: State) -> None:
-        self._done, self._events, self._shrunk_at = state["done"], state["events"], state["shrunk_at"]
-        self._taps.total = state["total"].to(self._run.device)
-        self._taps.blind = dict(state["blind"])
-        self._last = None if state["last"] is None else state["last"].numpy()
+        super().restore(state)
         if self._done:
             self._taps.close()
 
@@ -165,7 +145,7 @@ class FisherDriver(Driver):
             macs = self._run.cost().macs
             if self._shrunk_at - macs >= self._how.shrink_every * self._run.origin.cost().macs:
                 self._shrunk_at = macs
-                self._run.compact()
+                self.shrink()
 
     def _target_now(self, within: float) -> NDArray[np.int64]:
         """The budget as it should stand at this event: from the whole network linearly to the target."""
@@ -178,7 +158,7 @@ class FisherDriver(Driver):
     def _prune(self, targets: NDArray[np.int64], most: int | None) -> None:
         """Remove the least unit by score over cost, one at a time, until the targets hold or `most` are gone."""
         run, scores = self._run, self._last
-        if scores is None:
+        if not len(scores):
             return
         at = {group.name: i for i, group in enumerate(run.graph.groups)}
         widths, picked = run.widths, {name: list[int]() for name in self._ledger.names}
@@ -227,4 +207,4 @@ class FisherDriver(Driver):
         self._taps.close()
         self._run.note("phase", "the budget is reached; the network recovers")
         if self._run.shrinks:
-            self._run.compact()
+            self.shrink()

@@ -1,19 +1,20 @@
-"""IncReg's punish functions: the increment of a group's penalty factor, by its rank within its layer.
-
-All work on whole batches of layers: `rank` is [..., units] (0 = least important), `remaining` [..., 1] is R, the
-number of units that the layer still has to lose. Units past R receive a negative increment, so mistakes can be
-undone.
-"""
+"""IncReg's penalty: the factor of a group of weights moves by an increment that depends on its rank in its layer."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.graph.groups import Role
+from secateurs.session.flat_units import l1
+from secateurs.session.per_group import group_sums, ranks, spread
+from secateurs.session.schedule import Position
+from secateurs.session.scope import Units
 
 # exp(80) is finite in float32; beyond it the factor is floored at zero anyway.
 _LARGEST = 80.0
@@ -22,6 +23,9 @@ _LARGEST = 80.0
 @dataclass(frozen=True)
 class Punish:
     """The published centrosymmetric exponential Δ(r): A at rank 0, u·A at N1, 0 at R, increasingly negative beyond.
+
+    `rank` is [..., units] (0 = least important) and `remaining` R, the number of units that the layer has still to
+    lose. Units past R receive a negative increment, so that mistakes can be undone.
 
     α = ln(2/u) / R;  N1 = −ln(u) / α
     Δ(r) = A·e^{−α r}                       for r < N1
@@ -49,41 +53,46 @@ class Punish:
         return torch.where(rank < turn, early, late) * (remaining > 0)
 
 
-def punish_two_sided(rank: Tensor, remaining: Tensor, alive: Tensor, *, k2: float = 0.75) -> Tensor:
-    """The code's second scheme, discontinuous at R: e^{−a1 r} below R, −e^{−a2 (G' − 1 − r)} from R on.
+@dataclass(frozen=True, eq=False)
+class Increments:
+    """The state of the penalty, per unit: factor, running mean of ranks, and whether it has reached the ceiling."""
 
-    a1 = ln(1/k2)/(R − 1), a2 = ln(1/k2)/(G' − 1 − R), G' = `alive` units. In the code k2 follows the progress
-    between the last feasible and the target rate, at least 0.05; here it is a constant.
-
-    >>> [round(float(x), 2) for x in punish_two_sided(torch.arange(4.0), torch.tensor(2.0), torch.tensor(4.0))]
-    [1.0, 0.75, -0.75, -1.0]
-    """
-    fall = math.log(1.0 / k2)
-    below = torch.exp(-fall / (remaining - 1.0).clamp(min=1.0) * rank)
-    above = -torch.exp(-fall / (alive - 1.0 - remaining).clamp(min=1.0) * (alive - 1.0 - rank))
-    return torch.where(rank < remaining, below, above) * (remaining > 0)
+    updates: int
+    factor: Tensor
+    rank: Tensor
+    dead: Tensor
+    target: Tensor
+    """Units that each group loses, [groups]."""
 
 
-def punish_magnitude(score: Tensor, remaining: Tensor) -> Tensor:
-    """The old commits' rule, linear in magnitude: 1 − (a − a_min)/(a_(R) − a_min), a_(R) the R-th smallest (from 0).
+@dataclass(frozen=True)
+class IncrementalL2:
+    """One update a step: 1 score, 2 rank, 3 running mean of ranks, 4 rank again, 5 increment, 6 factor."""
 
-    >>> punish_magnitude(torch.tensor([1.0, 2.0, 3.0, 5.0]), torch.tensor([2.0]))
-    tensor([ 1.0000,  0.5000,  0.0000, -1.0000])
-    """
-    ordered = score.sort(dim=-1).values
-    pivot = ordered.gather(-1, remaining.long().clamp(max=score.shape[-1] - 1))
-    low = ordered[..., :1]
-    return (1.0 - (score - low) / (pivot - low).clamp(min=torch.finfo(score.dtype).tiny)) * (remaining > 0)
+    step: float
+    ceiling: float
+    punish: Punish
+    roles: tuple[Role, ...] = ("out",)
 
+    def init(self, units: Units) -> Increments:
+        """Return factors of zero."""
+        zeros = torch.zeros(units.ledger.total, device=units.rows.device)
+        target = torch.tensor(units.counts, dtype=torch.float32, device=units.rows.device)
+        return Increments(0, zeros, zeros.clone(), zeros.bool(), target)
 
-def punish_linear(rank: Tensor, remaining: Tensor, alive: Tensor) -> Tensor:
-    """Piecewise linear in rank: 1 − r/R up to R, −(r − R)/(G' − 1 − R) above.
+    def update(self, units: Units, state: Increments, at: Position) -> tuple[Tensor, Increments]:
+        """Move every factor by its unit's rank among the living of its group."""
+        ledger, dead, n = units.ledger, state.dead, state.updates + 1
+        score = units.measured.measure(l1, mean=True)
+        rank = ranks(torch.where(dead, -torch.inf, score), ledger).float()
+        mean = state.rank + (rank - state.rank) / n  # h ← ((n − 1)·h + r) / n
+        alive = ranks(torch.where(dead, torch.inf, mean), ledger).float()
+        remaining = spread(state.target - group_sums(dead.float(), ledger), ledger)
+        factor = (state.factor + self.step * self.punish(alive, remaining)).clamp_(min=0.0)
+        # A group with nothing left to lose is not penalised any more, and the dead need no penalty.
+        factor *= (remaining > 0) & ~dead
+        return factor, Increments(n, factor, mean, dead | (factor >= self.ceiling), state.target)
 
-    A plausible form of the workshop text's function that could not be checked against it: offered, not claimed.
-
-    >>> punish_linear(torch.arange(4.0), torch.tensor(2.0), torch.tensor(4.0))
-    tensor([ 1.0000,  0.5000,  0.0000, -1.0000])
-    """
-    below = 1.0 - rank / remaining.clamp(min=1.0)
-    above = -(rank - remaining) / (alive - 1.0 - remaining).clamp(min=1.0)
-    return torch.where(rank <= remaining, below, above) * (remaining > 0)
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return W."""
+        return weights

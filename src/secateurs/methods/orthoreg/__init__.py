@@ -2,6 +2,5 @@
 
 from secateurs.methods.orthoreg.importance import EarlyBird
 from secateurs.methods.orthoreg.method import OrthoReg
-from secateurs.methods.orthoreg.rounds import EqualRounds, ExplicitRounds, ShrinkingRounds
 
-__all__ = ["EarlyBird", "EqualRounds", "ExplicitRounds", "OrthoReg", "ShrinkingRounds"]
+__all__ = ["EarlyBird", "OrthoReg"]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
-
-from torch import nn
 
 from secateurs.errors import InputError
 from secateurs.methods.orthoreg.driver import OrthoRegDriver
 from secateurs.methods.orthoreg.importance import EarlyBird
-from secateurs.methods.orthoreg.orthogonality import orthogonality
-from secateurs.methods.orthoreg.rounds import Rounds, ShrinkingRounds
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 
@@ -27,11 +23,12 @@ class OrthoReg:
     there, by mistake; here the best ones).
 
     Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
-    ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. For iterative pruning give
-    rounds and retrain_epochs = 80. How many rounds the paper's tables use, and its learning rates under Adam, are
+    ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
+    of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many
+    rounds the paper's tables use, and its learning rates under Adam, are
     unknown. strength is 1e-2 (VGG, ResNet) or 1e-3 (MobileNet).
 
-    >>> OrthoReg().epochs, OrthoReg(rounds=ShrinkingRounds(2), retrain_epochs=80).epochs
+    >>> OrthoReg().epochs, OrthoReg(rounds=2).epochs
     (25, 130)
     """
 
@@ -40,7 +37,7 @@ class OrthoReg:
     weighting: Literal["min", "rows"] = "min"
     every: int = 1
     without_decay: bool = True
-    rounds: Rounds = field(default_factory=lambda: ShrinkingRounds(1))
+    rounds: int = 1
     ortho_epochs: int = 25
     retrain_epochs: int = 80
     reduction: Literal["mean_then_square", "square_then_mean"] = "mean_then_square"
@@ -53,21 +50,21 @@ class OrthoReg:
     )
 
     def __post_init__(self) -> None:
-        if self.ortho_epochs < 1 or self.retrain_epochs < 0 or self.every < 1 or self.samples < 1:
+        if min(self.ortho_epochs, self.rounds, self.every, self.samples) < 1 or self.retrain_epochs < 0:
             raise InputError(
-                f"OrthoReg(ortho_epochs={self.ortho_epochs}, retrain_epochs={self.retrain_epochs}, "
-                f"every={self.every}, "
-                f"samples={self.samples}): epochs with the penalty, its interval and the samples count from 1."
+                f"OrthoReg(rounds={self.rounds}, ortho_epochs={self.ortho_epochs}, "
+                f"retrain_epochs={self.retrain_epochs}, every={self.every}, samples={self.samples}): rounds, epochs "
+                "with the penalty, its interval and the samples count from 1."
             )
 
     @property
     def epochs(self) -> int:
         """Epochs until the last cut."""
-        return self.rounds.n * self.ortho_epochs + (self.rounds.n - 1) * self.retrain_epochs
+        return self.rounds * self.ortho_epochs + (self.rounds - 1) * self.retrain_epochs
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the rounds scaled to a run: about a third of its epochs with the penalty, and half to recover."""
-        n = self.rounds.n
+        n = self.rounds
         ortho = max(1, min(self.ortho_epochs, epochs // (3 * n)))
         spare = max(0, epochs // 2 - n * ortho)
         return replace(self, ortho_epochs=ortho, retrain_epochs=min(self.retrain_epochs, spare // max(1, n - 1)))
@@ -75,9 +72,3 @@ class OrthoReg:
     def start(self, run: Run) -> Driver:
         """Check the length of the run and the data; the model is not touched."""
         return OrthoRegDriver(run, self)
-
-
-def degrees_of_orthogonality(model: nn.Module) -> dict[str, float]:
-    """Σ|diag G| / Σ|G| of every convolution, by module name; 1 is perfectly decorrelated."""
-    convs = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return {name: orthogonality(m.weight.flatten(1)) for name, m in model.named_modules() if isinstance(m, convs)}

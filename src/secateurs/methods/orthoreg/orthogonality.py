@@ -8,33 +8,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from secateurs.errors import InputError
+from secateurs.graph.groups import Role
+from secateurs.session.per_group import spread
+from secateurs.session.schedule import Position
+from secateurs.session.scope import Units
 
 Norm = Literal["l1", "squared"]
-
-
-def gram_penalty(matrices: Sequence[Tensor], weights: Sequence[float], *, norm: Norm = "l1") -> Tensor:
-    """Distance of the min-side Gram matrices from the identity, summed over entries and weighted over layers.
-
-    R = Σ_l w_l · Σ_ab |G_l[a, b] − δ_ab|, G = A Aᵀ where rows ≤ columns, else Aᵀ A. `squared` is our smooth variant
-    with
-    |·|² for |·|. Source: Lubana and Dick, OrthoReg (arXiv 2009.05014), published code; the paper's formula was not
-    read.
-
-    >>> float(gram_penalty([torch.eye(3, 5)], [1.0])), float(gram_penalty([torch.zeros(3, 5)], [1.0]))
-    (0.0, 3.0)
-    """
-    total = torch.zeros((), dtype=torch.float32 if not matrices else matrices[0].dtype)
-    for matrix, weight in zip(matrices, weights, strict=True):
-        off = _gram(matrix)
-        off.diagonal().sub_(1.0)
-        total = total.to(off) + weight * (off.abs().sum() if norm == "l1" else off.square().sum())
-    return total
 
 
 def layer_weights(shapes: Sequence[tuple[int, int]], *, by: Literal["min", "rows"] = "min") -> tuple[float, ...]:
@@ -58,46 +44,75 @@ def orthogonality(matrix: Tensor) -> float:
     return float(gram.diagonal().sum()) / whole if whole > 0.0 else 0.0
 
 
-class Layer(NamedTuple):
-    """A layer's weight and its gradient; a bias, where there is one, is a further column of the matrix."""
+@dataclass(frozen=True)
+class Orthonormal:
+    """The penalty strength·Σ_l w_l Σ_ab |G_l[a, b] − δ_ab|, every `every`-th step with `every` times the strength.
 
-    weight: Tensor
-    grad: Tensor
-    bias: Tensor | None = None
-    bias_grad: Tensor | None = None
-
-    def matrix(self) -> Tensor:
-        """Filters as rows, in float32."""
-        rows = self.weight.flatten(1).float()
-        return rows if self.bias is None else torch.cat([rows, self.bias.float().unsqueeze(1)], dim=1)
-
-
-@torch.no_grad()
-def add_gram_gradient(layers: Sequence[Layer], weights: Sequence[float], *, strength: float, norm: Norm = "l1") -> None:
-    """Add `strength` times the penalty's gradient to the layers' gradients, layers of one shape as one product.
-
-    dR/dA = w·2·sign(A Aᵀ − I) A (rows ≤ columns), w·2·A sign(Aᵀ A − I) otherwise; with `squared`, w·4·(G − I) instead
-    of the sign. Runs in float32 outside autocast: the sum of 512² entries would overflow half precision.
+    G = A Aᵀ where rows ≤ columns, else Aᵀ A; `squared` is our smooth variant with |·|² for |·|. Source: Lubana et
+    al., OrthoReg (arXiv 2009.05014), published code; the paper's formula was not read. Units are the filters of every
+    convolution; the bias of a filter, where there is one, is a further column of A.
     """
-    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, layer in enumerate(layers):
-        alike[(*layer.weight.shape, int(layer.bias is not None))].append(i)
-    for members in alike.values():
-        a_LRC = torch.stack([layers[i].matrix() for i in members])
-        wide = a_LRC.shape[1] <= a_LRC.shape[2]
-        gram = a_LRC @ a_LRC.mT if wide else a_LRC.mT @ a_LRC
-        gram.diagonal(dim1=1, dim2=2).sub_(1.0)
-        slope = gram.sign_().mul_(2.0) if norm == "l1" else gram.mul_(4.0)
-        step_LRC = slope @ a_LRC if wide else a_LRC @ slope
-        for i, step in zip(members, step_LRC.unbind(), strict=True):
-            _add(layers[i], step, strength * weights[i])
+
+    strength: float
+    norm: Norm = "l1"
+    weighting: Literal["min", "rows"] = "min"
+    every: int = 1
+    roles: tuple[Role, ...] = ("out", "bias")
+
+    def init(self, units: Units) -> Tensor:
+        """Return the factors [units], which never change: strength·every·w_l."""
+        shapes = [matrix.shape for matrix in map(_as_matrix, _layers(units.rows.tensors))]
+        shares = layer_weights([(shape[0], shape[1]) for shape in shapes], by=self.weighting)
+        each = torch.tensor([self.strength * self.every * share for share in shares], dtype=torch.float64)
+        return spread(each, units.ledger).to(units.rows.device)
+
+    def update(self, units: Units, state: Tensor, at: Position) -> tuple[Tensor | None, Tensor]:
+        """Return the factors at every `every`-th step."""
+        return None if at.step % self.every else state, state
+
+    @torch.no_grad()
+    def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return 2·sign(G − I) A (or A·2·sign(G − I)); 4·(G − I) A with `squared`; layers of one shape as one product.
+
+        Runs in float32 outside autocast: the sum of 512² entries would overflow half precision.
+        """
+        layers = _layers(weights)
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, layer in enumerate(layers):
+            alike[(*layer[0].shape, len(layer))].append(i)
+        found: dict[int, list[Tensor]] = {}
+        for members in alike.values():
+            a_LRC = torch.stack([_as_matrix(layers[i]) for i in members])
+            wide = a_LRC.shape[1] <= a_LRC.shape[2]
+            gram = a_LRC @ a_LRC.mT if wide else a_LRC.mT @ a_LRC
+            gram.diagonal(dim1=1, dim2=2).sub_(1.0)
+            slope = gram.sign_().mul_(2.0) if self.norm == "l1" else gram.mul_(4.0)
+            step_LRC = slope @ a_LRC if wide else a_LRC @ slope
+            for i, step in zip(members, step_LRC.unbind(), strict=True):
+                found[i] = _as_tensors(step, layers[i])
+        return [part for i in range(len(layers)) for part in found[i]]
 
 
-def _add(layer: Layer, step: Tensor, factor: float) -> None:
-    columns = step.shape[1] - int(layer.bias is not None)
-    layer.grad.add_(step[:, :columns].view(layer.weight.shape).to(layer.grad.dtype), alpha=factor)
-    if layer.bias_grad is not None:
-        layer.bias_grad.add_(step[:, columns].to(layer.bias_grad.dtype), alpha=factor)
+def _layers(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Weights, each with the bias that follows it."""
+    layers: list[list[Tensor]] = []
+    for tensor in tensors:
+        if tensor.dim() == 1:
+            layers[-1].append(tensor)
+        else:
+            layers.append([tensor])
+    return layers
+
+
+def _as_matrix(layer: Sequence[Tensor]) -> Tensor:
+    """Filters as rows, in float32; a bias is the last column."""
+    return torch.cat([tensor.flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1) for tensor in layer], 1).float()
+
+
+def _as_tensors(matrix: Tensor, layer: Sequence[Tensor]) -> list[Tensor]:
+    """A matrix like that of `_as_matrix` as the layer's weight and bias."""
+    columns = [tensor[0].numel() for tensor in layer]
+    return [part.reshape(t.shape).to(t.dtype) for part, t in zip(matrix.split(columns, 1), layer, strict=True)]
 
 
 def _gram(matrix: Tensor) -> Tensor:

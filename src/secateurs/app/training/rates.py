@@ -1,0 +1,71 @@
+"""Learning-rate schedules as values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, final
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from secateurs.errors import InputError
+
+Shape = Literal["one-cycle", "cosine", "multi-step", "constant"]
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate as a share of its peak, by the share of the run that is done.
+
+    shape: "one-cycle" rises from 1/25 by a cosine, then falls by a cosine to 4e-6 (Smith 2018, arXiv:1803.09820, as
+    in torch's OneCycleLR); "cosine" falls from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983); "multi-step"
+    is multiplied by `gamma` at each of the `milestones` (in epochs); "constant" stays.
+    warmup: epochs in which the rate rises, linearly but for one-cycle; None is a fifth of the run for one-cycle, and
+    none for the others.
+
+    >>> steps = Rate("multi-step", milestones=(1, 3), gamma=0.1)
+    >>> [round(steps.factor(step, steps_per_epoch=2, epochs=4), 3) for step in range(8)]
+    [1.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    >>> [Rate("cosine").factor(step, steps_per_epoch=1, epochs=2) for step in (0, 1)]
+    [1.0, 0.5]
+    """
+
+    shape: Shape = "one-cycle"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warmup: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse schedules that say nothing, or cannot be."""
+        if self.shape == "multi-step" and not self.milestones:
+            raise InputError("a multi-step schedule needs the epochs of its steps, for example --milestones 80 120")
+        if self.milestones and self.shape != "multi-step":
+            raise InputError(f"milestones {self.milestones} belong to a multi-step schedule, and this is {self.shape}")
+        if any(a >= b for a, b in zip((0, *self.milestones), self.milestones, strict=False)):
+            raise InputError(f"milestones {self.milestones} are epochs: whole numbers above 0, each above the last")
+        if not 0 < self.gamma <= 1:
+            raise InputError(f"gamma={self.gamma} is what the rate is multiplied by: above 0 and at most 1")
+        if self.warmup is not None and self.warmup < 0:
+            raise InputError(f"warmup={self.warmup} is a number of epochs: 0 or more")
+
+    def attach(self, optimizer: Optimizer, *, steps_per_epoch: int, epochs: int) -> LRScheduler:
+        """Make torch's scheduler for a run of this length; it is stepped after every optimizer step."""
+        if self.shape != "one-cycle":
+            return LambdaLR(optimizer, partial(self.factor, steps_per_epoch=steps_per_epoch, epochs=epochs))
+        rising = 0.2 if self.warmup is None else min(1.0, self.warmup / max(1, epochs))
+        peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        total = steps_per_epoch * epochs
+        return OneCycleLR(optimizer, peaks, total_steps=total, pct_start=rising, cycle_momentum=False)
+
+    def factor(self, step: int, *, steps_per_epoch: int, epochs: int) -> float:
+        """The share of the peak rate at optimizer step `step`, counted from 0; not for one-cycle, which is torch's."""
+        rising = (self.warmup or 0.0) * steps_per_epoch
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        if self.shape == "cosine":
+            falling = max(1.0, steps_per_epoch * epochs - rising)
+            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / falling)))
+        return self.gamma ** sum(step >= at * steps_per_epoch for at in self.milestones)

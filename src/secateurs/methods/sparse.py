@@ -1,0 +1,49 @@
+"""Network Slimming and DepGraph's sparse learning: each a sum of a penalty, a criterion and an allocator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from secateurs.allocate import Allocator, AsIs, ByMax, Ranked
+from secateurs.criteria import BatchNormScale, Criterion, Magnitude
+from secateurs.session.penalty import GroupNorm, Penalty, ScaleL1
+from secateurs.session.sparsify import Sparsify
+
+
+@dataclass(frozen=True)
+class NetworkSlimming(Sparsify):
+    """Network Slimming: an L1 penalty on BatchNorm scales, then a cut by |scale|, ranked over the whole network.
+
+    Coupled norms are penalised each, and score together; groups without a norm score by magnitude (both ours).
+
+    >>> NetworkSlimming().penalty
+    ScaleL1(strength=0.0001, roles=('scale',))
+    """
+
+    penalty: Penalty[Any] = ScaleL1()  # noqa: RUF009
+    criterion: Criterion = BatchNormScale(fallback=Magnitude())  # noqa: RUF009
+    allocator: Allocator = Ranked(AsIs())  # noqa: RUF009
+    reference: ClassVar[str] = (
+        "Zhuang Liu, Jianguo Li, Zhiqiang Shen, Gao Huang, Shoumeng Yan, Changshui Zhang. Learning Efficient "
+        "Convolutional Networks through Network Slimming. ICCV 2017. arXiv 1708.06519"
+    )
+
+
+@dataclass(frozen=True)
+class DepGraph(Sparsify):
+    """DepGraph's sparse learning: a group-wise L2 penalty, stronger on small units, then a cut by the groups' norms.
+
+    The groups are our engine's. Norms are relative to the largest of their group when they are ranked (ours).
+
+    >>> DepGraph().penalty.strength
+    0.0001
+    """
+
+    penalty: Penalty[Any] = GroupNorm()  # noqa: RUF009
+    criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
+    allocator: Allocator = Ranked(ByMax())  # noqa: RUF009
+    reference: ClassVar[str] = (
+        "Gongfan Fang, Xinyin Ma, Mingli Song, Michael Bi Mi, Xinchao Wang. DepGraph: Towards Any Structural Pruning. "
+        "CVPR 2023. arXiv 2301.12900"
+    )

@@ -1,0 +1,91 @@
+"""What all threads of a process share, put back as it was: random generators and the switch for fused attention."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(eq=False)
+class _Stay:
+    """One thread's stay: the state of the generators when it came, and whether fused attention is off for it."""
+
+    device: torch.device
+    unfused: bool
+    thread: int = field(default_factory=threading.get_ident)
+    generators: tuple[Any, ...] = ()
+
+
+_lock = threading.Lock()
+_stays: list[_Stay] = []
+_before: list[Any] = []
+"""Before the first stay: the generators, and whether fused attention was on. Threads overlap; the last one restores."""
+
+
+@contextmanager
+def process_kept(device: torch.device, *, unfused: bool) -> Generator[None]:
+    """Put every random generator (Python, NumPy, torch on CPU and `device`) back on leaving.
+
+    With `unfused`, multi-head attention meanwhile calls its inner modules instead of one fused operator that hides
+    them. Where several threads are inside, the generators return when the last one leaves to what they were before the
+    first came; a stay inside another of the same thread returns to its own beginning.
+    """
+    stay = _enter(device, unfused=unfused)
+    try:
+        yield
+    finally:
+        _leave(stay)
+
+
+def _enter(device: torch.device, *, unfused: bool) -> _Stay:
+    stay = _Stay(device, unfused)
+    with _lock:
+        stay.generators = _read_generators(device)
+        if not _stays:
+            _before[:] = [stay, torch.backends.mha.get_fastpath_enabled()]
+        _stays.append(stay)
+        if unfused:
+            torch.backends.mha.set_fastpath_enabled(value=False)
+    return stay
+
+
+def _leave(stay: _Stay) -> None:
+    with _lock:
+        if stay not in _stays:
+            return
+        _stays.remove(stay)
+        others = {other.thread for other in _stays} - {stay.thread}
+        if not others:
+            _write_generators(stay if _stays else _before[0])
+        if not any(other.unfused for other in _stays):
+            torch.backends.mha.set_fastpath_enabled(_before[1])
+
+
+def _read_generators(device: torch.device) -> tuple[Any, ...]:
+    return (
+        random.getstate(),
+        np.random.get_state(),  # noqa: NPY002 (the global generator is what a model or a loader draws from)
+        torch.get_rng_state(),
+        [torch.get_device_module(device).get_rng_state(index) for index in _indices(device)],
+    )
+
+
+def _write_generators(stay: _Stay) -> None:
+    python, numpy, cpu, accelerated = stay.generators
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    for index, state in zip(_indices(stay.device), accelerated, strict=True):
+        torch.get_device_module(stay.device).set_rng_state(state, index)
+
+
+def _indices(device: torch.device) -> range:
+    """All devices of the kind: a model may be spread over them."""
+    return range(0) if device.type in ("cpu", "meta") else range(torch.get_device_module(device).device_count())

@@ -1,0 +1,61 @@
+"""Scores of the network as it is now, and which of its living units go so that a budget holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateurs.allocate import Allocator, Budget
+from secateurs.allocate.levels import Costed
+from secateurs.allocate.subset import Part
+from secateurs.criteria import Criterion, score
+from secateurs.evidence import observe
+from secateurs.graph import Graph
+from secateurs.session.run import Run
+from secateurs.session.scope import needed_budget
+from secateurs.types import Scope
+
+Allocate = Callable[[Mapping[str, Tensor], Costed, Budget], Mapping[str, NDArray[np.int64]]]
+
+
+def scores_now(run: Run, criterion: Criterion) -> dict[str, Tensor]:
+    """Score every group by the present weights and the session's data: what the first process finds, on all."""
+
+    def found() -> dict[str, Tensor]:
+        evidence = observe(run.graph, run.model, criterion, data=run.data, loss=run.loss)
+        return {name: values.cpu() for name, values in score(criterion, run.graph.groups, evidence).items()}
+
+    return run.ranks.first(found)
+
+
+def budget_so_far(run: Run, left: Callable[[float], float] | None) -> Budget:
+    """The budget in the middle of a run, in absolute numbers; None is the whole budget.
+
+    left: of a resource of which the whole budget removes a share p, the share that remains now.
+    """
+    budget, dense, found = needed_budget(run), run.origin.cost(), dict[str, int]()
+    for (name, full), target in zip(vars(dense).items(), run.targets.tolist(), strict=True):
+        goal = min(target, full)
+        if getattr(budget, name) is not None:
+            found[name] = goal if left is None else max(2, int(left(1.0 - goal / full) * full))
+    return replace(budget, **found)
+
+
+def surplus(
+    run: Run, scores: Mapping[str, Tensor], allocate: Allocate | Allocator, budget: Budget, scope: Scope = "coupled"
+) -> dict[str, NDArray[np.int64]]:
+    """The living units (present numbers) that an allocator takes out of the network as it is, to meet a budget."""
+    living = {name: np.flatnonzero(alive) for name, alive in run.alive.items()}
+    left: Graph = run.graph.shrink(living)
+    of_living = {name: scores[name][units] for name, units in living.items() if name in scores}
+    if scope == "coupled":
+        keep = allocate(of_living, left, budget)
+    else:
+        names = {group.name for group in run.groups(scope=scope)}
+        part = Part(left, tuple(group for group in left.groups if group.name in names))
+        keep = allocate({name: of_living[name] for name in part.names}, part, replace(budget, exclude=()))
+    return {name: np.setdiff1d(living[name], living[name][units]) for name, units in keep.items()}
