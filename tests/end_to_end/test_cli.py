@@ -497,7 +497,7 @@ def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
     """The file gives what no flag gives; keys may be written with dashes."""
     recipe = {"model": f"{own}:net", "macs": 0.5, "batch-size": 0, "method": {"name": "l2", "p": 1}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe))
-    flags = ["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
+    flags = ["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out"), "--trust-code"]
 
     assert main(flags) == 2
     assert "--batch-size 0" in capsys.readouterr().err
