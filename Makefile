@@ -10,7 +10,7 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check hooks format zoo fuzz gpu claims bench coverage pins clean
+.PHONY: help .venv demo test check hooks format zoo fuzz gpu claims attack bench coverage pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ gpu: .venv ## Run the tests that need a GPU
 
 claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
+
+attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (minutes)
+	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md
 
 bench: .venv ## Measure speed and accuracy
 	@$(ONE) $(BIN)/python benchmarks/run.py

@@ -67,7 +67,7 @@ class Session:
         clock = Clock(steps_per_epoch, epochs)
         budget = check_budget(budget)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
-        network = Network.of(model)
+        network = Network.of(model).with_values
         self._run = Run(
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),

@@ -17,6 +17,7 @@ from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
+from secateurs.surgery.settings import refusal
 from secateurs.surgery.tensors import as_index, differences, select
 from secateurs.surgery.transaction import Transaction
 
@@ -168,6 +169,12 @@ def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
             message = (
                 f"the plan sets {name} of module {path or 'model'!r} to {value}, and the model has no such attribute. "
                 "Its code differs from that of the model the plan was made on. Trace this model and plan again."
+            )
+            raise PlanError(message)
+        if why := refusal(modules[path], name, value):
+            message = (
+                f"the plan sets {name} of {path or 'the model'} to {value}, and may not: {why}. "
+                "A plan only sets numbers that count channels. Take an undamaged plan, or make a new one."
             )
             raise PlanError(message)
         settings[path, name] = value

@@ -126,7 +126,7 @@ def verify(
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
     """
-    network = Network.of(model)
+    network = Network.of(model).with_values
     check_signature(plan, network)
     known = graph if graph is not None else plan.graph
     call = _traced_call(known) if example_inputs is None else as_call(example_inputs)
