@@ -34,8 +34,8 @@ from torch.nn import functional as F
 import secateurs as sct
 
 FOLDER = Path(__file__).parent
-HALF = sct.Budget(macs=0.5)
-BUDGETS = {"vit": sct.Budget(macs=0.8)}
+HALF = sct.Budget(macs=0.5, multiple_of=1)
+BUDGETS = {"vit": sct.Budget(macs=0.8, multiple_of=1)}
 """Where half cannot be reached: most of this network is protected."""
 
 by, of = sct.criteria, sct.methods
@@ -63,25 +63,25 @@ LEFT_OUT = {
 """What some networks cannot have, or need not because others have it."""
 
 SETTINGS: dict[str, tuple[Any, sct.Budget | None]] = {
-    "magnitude, params": (by.Magnitude(), sct.Budget(params=0.4)),
-    "magnitude, memory": (by.Magnitude(), sct.Budget(memory=0.6)),
-    "magnitude, absolute": (by.Magnitude(), sct.Budget(macs=20_000_000)),
+    "magnitude, params": (by.Magnitude(), sct.Budget(params=0.4, multiple_of=1)),
+    "magnitude, memory": (by.Magnitude(), sct.Budget(memory=0.6, multiple_of=1)),
+    "magnitude, absolute": (by.Magnitude(), sct.Budget(macs=20_000_000, multiple_of=1)),
     "magnitude, floors": (by.Magnitude(), sct.Budget(macs=0.6, params=0.7, multiple_of=4, min_keep_fraction=0.3)),
     "magnitude, exclude": (by.Magnitude(), sct.Budget(macs=0.7, exclude=("layer1.0.conv1",))),
     "magnitude, out": (by.Magnitude(roles=("out",)), HALF),
     "random, seed 3": (by.Random(3), HALF),
     "taylor, all roles": (by.Taylor(roles=None), HALF),
     "foad, no budget": (of.FOAD(), None),
-    "foad, energy": (of.FOAD(order=of.Order.energy, neighbors=2, scope="coupled"), HALF),
+    "foad, energy": (of.FOAD(order="energy", neighbors=2, scope="coupled"), HALF),
     "epruner, no budget": (of.EPruner(), None),
     "epruner, uniform": (of.EPruner(uniform=True, reset_bn=True), HALF),
-    "epruner, coupled": (of.EPruner(preference=of.Preference.overall, scope="coupled"), HALF),
-    "epruner, random": (of.EPruner(initialisation=of.Initialisation.random), HALF),
-    "epruner, random_project": (of.EPruner(initialisation=of.Initialisation.random_project), HALF),
+    "epruner, coupled": (of.EPruner(preference="overall", scope="coupled"), HALF),
+    "epruner, random": (of.EPruner(initialisation="random"), HALF),
+    "epruner, random_project": (of.EPruner(initialisation="random_project"), HALF),
     "ccp, no budget": (of.CCP(keep=0.5), None),
-    "ccp, by loss": (of.CCP(gate=of.Gate.activation, sizes=of.Sizes.by_loss), HALF),
-    "ccp, logits": (of.CCP(curvature=of.Curvature.logits, scope="coupled"), HALF),
-    "ccp, sampled": (of.CCP(curvature=of.Curvature.sampled), HALF),
+    "ccp, by loss": (of.CCP(gate="activation", sizes="by_loss"), HALF),
+    "ccp, logits": (of.CCP(curvature="logits", scope="coupled"), HALF),
+    "ccp, sampled": (of.CCP(curvature="sampled"), HALF),
     "ccp, auxiliary": (of.CCP(auxiliary=2), HALF),
 }
 """Settings other than the default ones, all on ResNet-20."""
@@ -104,7 +104,7 @@ TRAINED: dict[str, tuple[Any, dict[str, Any]]] = {
     "AdaptivePruning": (of.AdaptivePruning(batches=2, probe_samples=16), {}),
     "GReg1, masked": (of.GReg1(), {"shrink": False}),
     "GReg2, uncoupled": (of.GReg2(scope="uncoupled", norms=True), {}),
-    "IncReg, columns": (of.IncReg(unit="column"), {"budget": sct.Budget(params=0.5)}),
+    "IncReg, columns": (of.IncReg(unit="column"), {"budget": sct.Budget(params=0.5, multiple_of=1)}),
     "GroupFisher, masked": (of.GroupFisher(normaliser="macs"), {"shrink": False}),
     "AdaptivePruning, no budget": (of.AdaptivePruning(batches=2, probe_samples=16), {"budget": None}),
 }
@@ -167,7 +167,7 @@ def trained(name: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         model = filled(Pupil()).to(dtype).train()
         given = {"budget": HALF, "steps_per_epoch": PER_EPOCH, "epochs": EPOCHS, "data": data, **options}
         fitted = method.fitted(PER_EPOCH, EPOCHS)
-        session = sct.Session(model, fitted, example_inputs=torch.zeros(1, 1, 8, 8, dtype=dtype), **given)
+        session = sct.Session(model, torch.zeros(1, 1, 8, 8, dtype=dtype), method=fitted, **given)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
         session.attach(optimizer)
         _train(model, optimizer, data)
