@@ -38,6 +38,12 @@ _SMALL = 1 << 20
 _DEPTH = 2
 """Plain objects are copied so deep inside one another: what lies behind is a trainer or an application, not a model."""
 _HELD = ("_parameters", "_buffers")
+_REPLICAS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def replica_of(network: Network) -> nn.Module:
+    """Return a replica of a model; one that is a replica already is nobody's, and serves itself."""
+    return network.model if network.model in _REPLICAS else Replica(network).model
 
 
 class Replica:
@@ -79,6 +85,7 @@ class Replica:
                     del copy[key]
                     self._emptied.append(copy)
         self.model: nn.Module = self._known[id(network.model)]
+        _REPLICAS.add(self.model)
         self.modules: tuple[nn.Module, ...] = tuple(copy for _, copy in pairs)
 
     @property
