@@ -44,6 +44,8 @@ def wide(in_channels, num_classes):
 
 FAST = ["--train-epochs", "2", "--epochs", "1", "--batch-size", "64", "--device", "cpu", "--threads", "1"]
 
+SLOW = pytest.mark.slow
+
 
 def read(path):
     return json.loads(path.read_text())
@@ -243,7 +245,7 @@ def test_a_recovery_of_no_epochs_is_the_recalibrated_network(prune, tmp_path):
     assert stages["recalibrated"] == stages["recovered"]
 
 
-@pytest.mark.parametrize("call", [1, 18, 35])
+@pytest.mark.parametrize("call", [18, *(pytest.param(n, marks=SLOW) for n in (1, 35))])
 def test_a_run_that_fails_anywhere_resumes_to_the_same_end(finished, prune, tmp_path, monkeypatch, call):
     """Stopped at a step of the first epoch, of the second, and of the fine-tuning."""
     step, count = Classifier.training_step, iter(range(1, 10_000))
@@ -301,7 +303,10 @@ def test_what_decides_is_never_the_test_split(prune, tmp_path, monkeypatch):
     assert [True, True] == reads
 
 
-@pytest.mark.parametrize("method", ["l2", "fpgm", "taylor", "random", "bn-scale", "foad", "epruner", "ccp"])
+@pytest.mark.parametrize(
+    "method",
+    ["ccp", *(pytest.param(m, marks=SLOW) for m in ("l2", "fpgm", "taylor", "random", "bn-scale", "foad", "epruner"))],
+)
 def test_methods_by_name(finished, own, method, tmp_path):
     """Each meets the budget on the trained network."""
     dense = sct.load(fresh(own), finished / "checkpoints" / "trained")

@@ -133,7 +133,14 @@ def test_a_retinanet_learns_shapes_while_it_is_pruned():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("kind", "macs"), [("RetinaNet", 0.7), ("FCOS", 0.7), ("FasterRCNN", 0.9)])
+@pytest.mark.parametrize(
+    ("kind", "macs"),
+    [
+        ("FCOS", 0.7),
+        pytest.param("RetinaNet", 0.7, marks=pytest.mark.slow),
+        pytest.param("FasterRCNN", 0.9, marks=pytest.mark.slow),
+    ],
+)
 def test_every_detector_is_pruned(kind, macs):
     """A few steps of each: within budget, same kind of detections, the plan replays on a fresh detector."""
     _, session = check(kind, 12, macs)

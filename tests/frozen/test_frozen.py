@@ -58,7 +58,14 @@ def test_the_same_groups_are_found(network):
     assert expected["cost"] == found["cost"]
 
 
-@pytest.mark.parametrize(("network", "method"), record.pairs())
+ALWAYS = {"resnet20", "mobilenet_v2", "vit"}
+"""Networks of the default tier; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [pair if pair[0] in ALWAYS else pytest.param(*pair, marks=pytest.mark.slow) for pair in record.pairs()],
+)
 def test_the_same_units_are_kept(network, method):
     """By each criterion and each one-shot method, at the same cost, with the same weights."""
     expected, found = record.recorded("plans")[network]["methods"][method], record.pruned(network, method)

@@ -317,7 +317,7 @@ def test_averaged_copies_follow(name):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # raised inside torch._dynamo itself
-@pytest.mark.parametrize("name", ["GReg1", "GroupFisher"])
+@pytest.mark.parametrize("name", ["GReg1", pytest.param("GroupFisher", marks=pytest.mark.slow)])
 def test_a_compiled_model_prunes_the_same(name):
     """torch.compile around the model: the same plan, shapes followed by recompiling."""
     expected = run(METHODS[name]).plan
