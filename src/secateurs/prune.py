@@ -142,7 +142,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     if isinstance(chosen, Criterion):
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        stand_in = Replica(network).model
+        stand_in = Replica(network, around=False).model
         found = Plan.from_keep(graph, chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):

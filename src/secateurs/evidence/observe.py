@@ -91,7 +91,11 @@ def observe(
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
         work = Pass(
-            Replica(network).model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy
+            Replica(network, around=False).model,
+            weights,
+            streams,
+            wants_gradients=Gradients in costly,
+            loss=loss or cross_entropy,
         )
         found |= work.over(islice(data, batches), costly)
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
