@@ -131,9 +131,10 @@ class Recorder(TorchDispatchMode):
         """Run, or only shape, the operator, and write it down."""
         self.check()
         kwargs = kwargs or {}
-        if func in self.tape.rules.compositions:
-            with self:
-                return self.tape.rules.compositions[func](*args, **kwargs)
+        if self.tape.rules.compositions:
+            composed = self._composed(func, args, kwargs)
+            if composed is not NotImplemented:
+                return composed
         fast = None
         if self.tape.real:
             args = tuple(self._to_twin(a) for a in args)
@@ -154,6 +155,12 @@ class Recorder(TorchDispatchMode):
                 raise
         self.tape.ops.append(Op(func, args, kwargs, out, self.stack[-1], code, line))
         return out
+
+    def _composed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run what an operator fuses; its parts reach this mode before autograd has taken them apart, as here."""
+        own: Callable[..., Any] = self.tape.rules.compositions.get(func) or func.decompose
+        with self:
+            return own(*args, **kwargs)
 
     def _to_twin(self, value: Any) -> Any:
         if isinstance(value, Tensor):

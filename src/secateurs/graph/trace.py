@@ -43,7 +43,7 @@ def trace(
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) that stay exactly as they are.
+        protect: names of modules (with all inside) that nothing changes: neither their outputs nor what they read.
         rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
     Raises: ModelError, InputError before any work; TraceError if the model does not run on the example.
@@ -141,9 +141,7 @@ class _Finder:
         for (name, dim), axis in list(p.params.items()):
             reason = self.lost.get((name, dim))
             if reason is None and any(name.startswith(f"{prefix}.") for prefix in self.shielded):
-                reason = (
-                    "the user protects it" if p.roles.get((name, dim)) in ("out", "bias", "scale", "shift") else None
-                )
+                reason = "the user protects it"
             if reason is not None:
                 p.guard(axis, reason, located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.choices))

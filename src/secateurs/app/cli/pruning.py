@@ -34,7 +34,7 @@ def prune(invocation: Invocation, console: Console) -> None:
         with held(folder):
             folder.put_recipe(recipe)
             dense = train(work)
-            recovered = recover(work, cut(work, dense))
+            recovered = recover(work, cut(work, dense), dense)
             report = measure(work, dense, recovered)
     finally:
         torch.set_num_threads(before)
@@ -91,6 +91,11 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     if budget is not None:
         sct.plan(graph, model, sct.criteria.Magnitude(), budget)
     if isinstance(method, TrainingMethod):
+        if recipe.recover == "reconstruct":
+            raise InputError(
+                f"--recover reconstruct fits weights that come from the dense network as it was, and {recipe.method} "
+                "trains them meanwhile; leave it out, or choose a method that prunes at once"
+            )
         session_of(work, model)
     elif not isinstance(method, Criterion):
         method.select(graph, model, budget, data=loaders.calibration(1), loss=None, seed=recipe.seed)
@@ -132,6 +137,8 @@ def _check_numbers(recipe: Recipe) -> None:
         if getattr(recipe, name) < bound:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} {getattr(recipe, name)} is too few; give a whole number of {bound} or more")
+    if not 0 <= recipe.distil <= 1:
+        raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
     recipe.optimisation(recipe.train_epochs, recipe.train_lr)
     recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():

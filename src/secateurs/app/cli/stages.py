@@ -1,4 +1,4 @@
-"""The work of a run, stage by stage: train, prune, recalibrate, fine-tune, measure. Each is done once and recorded."""
+"""The work of a run, stage by stage: train, prune, recover, fine-tune, measure. Each is done once and recorded."""
 
 import copy
 import time
@@ -138,7 +138,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
 
 
 def session_of(work: Work, model: nn.Module) -> sct.Session:
-    """Begin a session on a model: the method's schedule, scaled to the epochs that it has."""
+    """Begin a session on a model; it fits a schedule that is longer than the epochs it has."""
     recipe, epochs = work.recipe, work.recipe.prune_epochs
     if getattr(work.method, "unit", "filter") != "filter" and recipe.epochs:
         raise RecipeError(
@@ -152,7 +152,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method.fitted(steps, epochs),
+            method=method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
@@ -185,28 +185,44 @@ def held_at_zero(session: sct.Session) -> dict[str, torch.Tensor]:
     return {name: mask.expand_as(tensors[name]) for name, mask in session.masks.items()}
 
 
-def recover(work: Work, pruned: nn.Module) -> nn.Module:
-    """Give the network back its accuracy: first BatchNorm's statistics, then fine-tuning; save what comes out."""
+def recover(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Module:
+    """Give the network back its accuracy: first without training, then by fine-tuning; save what comes out."""
     recipe = work.recipe
     if record := work.folder.done("recovered"):
         work.say("recovered", record, "done before")
         return sct.load(work.fresh(), work.folder.path)
     start = time.monotonic()
     seed_everything(recipe.seed, verbose=False)
-    model = sct.recalibrate(pruned.to(work.device()), work.loaders.shuffled(0), recipe.calibration_batches).cpu()
-    work.close("recalibrated", {"accuracy": work.validate(model)}, start)
+    model = before_training(work, pruned, dense)
+    work.close(f"{recipe.recover.removesuffix('e')}ed", {"accuracy": work.validate(model)}, start)
     start, history = time.monotonic(), []
     if recipe.epochs:
         work.console.print(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
         settings = recipe.optimisation(recipe.epochs, recipe.lr)
-        fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True)
+        teacher = sct.Distil(weight=recipe.distil).loss(dense) if recipe.distil else None
+        fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True, teacher=teacher)
         history = [asdict(epoch) for epoch in fitted.history]
     sct.save(model, sct.load_plan(work.folder.path / PRUNED), work.folder.path, overwrite=True)
     work.close("recovered", {"accuracy": work.validate(model), "history": history}, start)
     return model
 
 
+def before_training(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Module:
+    """What a recipe does first: BatchNorm's statistics again, or every layer again."""
+    recipe, device = work.recipe, work.device()
+    if recipe.recover == "recalibrate":
+        return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), recipe.calibration_batches).cpu()
+    plan = sct.load_plan(work.folder.path / PRUNED)
+    data = work.loaders.calibration(recipe.calibration_batches)
+    steps = (sct.Recalibrate(), sct.Reconstruct(seed=recipe.seed))
+    model = sct.recover(pruned.to(device), dense.to(device), data, plan=plan, steps=steps).cpu()
+    dense.cpu()
+    return model
+
+
 def stages(work: Work) -> tuple[Stage, ...]:
     """Where the run stood after each stage that is done."""
-    records = {name: work.folder.done(name) for name in ("trained", "pruned", "recalibrated", "recovered")}
+    records = {
+        name: work.folder.done(name) for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
+    }
     return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)

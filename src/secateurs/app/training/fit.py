@@ -20,6 +20,7 @@ from secateurs.app.training.quiet import quietly
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.app.training.session_callback import SessionCallback
 from secateurs.errors import InputError
+from secateurs.recover import DistilLoss
 from secateurs.session import Session
 
 LAST = "last.ckpt"
@@ -50,13 +51,23 @@ class Fitted:
     history: tuple[Epoch, ...]
 
 
-def fit(model: nn.Module, data: Loaders, optimisation: Optimisation, *, place: Place, resume: bool = False) -> Fitted:
+def fit(
+    model: nn.Module,
+    data: Loaders,
+    optimisation: Optimisation,
+    *,
+    place: Place,
+    resume: bool = False,
+    teacher: DistilLoss | None = None,
+) -> Fitted:
     """Train the model in place and leave it, in eval mode, with the weights of the epoch that validated best.
+
+    teacher: the loss against a dense network, in place of cross-entropy alone.
 
     With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
     """
     progress = Progress(model)
-    _run(Classifier(model, optimisation), data, [progress], place=place, resume=resume)
+    _run(Classifier(model, optimisation, teacher), data, [progress], place=place, resume=resume)
     if progress.best is None:
         losses = ", ".join(f"{epoch.train_loss:.3g}" for epoch in progress.history[:5])
         raise InputError(
