@@ -18,7 +18,7 @@ from secateurs.recover.recovery import Recovery, read_steps
 from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import kind_of, names, value_of
 from secateurs.running.process import all_or_nothing
-from secateurs.running.replica import replica_of
+from secateurs.running.replica import Replica
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
@@ -165,7 +165,8 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     elif isinstance(chosen, Criterion):
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, replica_of(network), given, data=data, loss=loss, seed=seed))
+        stand_in = Replica(network, around=False).model
+        found = Plan.from_keep(graph, chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)

@@ -18,7 +18,7 @@ from secateurs.evidence.streams import Sited, Streams, open_streams, probe
 from secateurs.network import Network
 from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
 from secateurs.running.process import all_or_nothing
-from secateurs.running.replica import replica_of
+from secateurs.running.replica import Replica
 from secateurs.running.untouched import device_of, untouched
 from secateurs.types import Loss
 
@@ -91,7 +91,11 @@ def observe(
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
         work = Pass(
-            replica_of(network), weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy
+            Replica(network, around=False).model,
+            weights,
+            streams,
+            wants_gradients=Gradients in costly,
+            loss=loss or cross_entropy,
         )
         found |= work.over(islice(data, batches), costly)
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from secateurs.running.writable import of_class
+from secateurs.running.writable import PLAIN, of_class
 
 if TYPE_CHECKING:
     from secateurs.network import Network
@@ -29,16 +29,18 @@ def stored_tensors(network: Network) -> list[tuple[dict[Any, Any], Any]]:
     seen: set[int] = set()
     for module in network.modules.values():
         own = vars(module)
-        shared = [value for name, value in of_class(type(module)) if name not in own]
-        for value in [*(value for name, value in own.items() if name not in TORCHS), *shared]:
-            if isinstance(value, (dict, list, tuple)) and value:
+        for name, value in own.items():
+            if type(value) not in PLAIN and name not in TORCHS:
+                _look(value, known, seen, found)
+        for name, value in of_class(type(module)):
+            if name not in own:
                 _look(value, known, seen, found)
     return found
 
 
 def _look(value: Any, known: set[int], seen: set[int], found: list[tuple[dict[Any, Any], Any]]) -> None:
     """Look into a container and those inside it."""
-    if id(value) in seen or not isinstance(value, (dict, list, tuple)):
+    if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
         return
     seen.add(id(value))
     if not isinstance(value, dict):

@@ -22,28 +22,19 @@ from torch import Tensor, nn
 
 from secateurs.network import lock_of
 from secateurs.running.caches import TORCHS, stored_tensors
-from secateurs.running.writable import blank, is_plain, of_class
+from secateurs.running.writable import PLAIN, blank, is_plain, of_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from secateurs.network import Network
 
-_SHARED = frozenset(
-    {int, float, bool, str, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size}
-    | {types.ModuleType, types.BuiltinFunctionType}
-)
 _SMALL = 1 << 20
 """Tensors that are neither parameter nor buffer are copied up to this size; larger ones are taken to be only read."""
+_CALLED = frozenset({types.FunctionType, types.MethodType, partial})
 _DEPTH = 2
 """Plain objects are copied so deep inside one another: what lies behind is a trainer or an application, not a model."""
 _HELD = ("_parameters", "_buffers")
-_REPLICAS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-
-
-def replica_of(network: Network) -> nn.Module:
-    """Return a replica of a model; one that is a replica already is nobody's, and serves itself."""
-    return network.model if network.model in _REPLICAS else Replica(network).model
 
 
 class Replica:
@@ -56,15 +47,19 @@ class Replica:
         attributes: Mapping[tuple[int, str], Any] | None = None,
         *,
         cold: bool = False,
+        around: bool = True,
     ) -> None:
         """`tensors` stand in for the network's own (by identity of the original; those not named are shared).
 
         `attributes` maps (identity of the original module, name) to a value that the replica's module has instead.
-        `cold` leaves out the tensors that earlier forwards have stored in dictionaries.
+        `cold` leaves out the tensors that earlier forwards have stored in dictionaries. `around`: whether containers
+        that only a function's closure holds are copied as well; without, a hook's owner finds there what it collects.
         """
         self._known: dict[int, Any] = {} if tensors is None else dict(tensors)
         self._alive: list[Any] = []  # an identity is one as long as its object lives
         self._depth = 0
+        self._around = around
+        self._later: list[tuple[dict[str, Any], str]] = []
         if tensors is None:
             self._known.update((id(t), t) for t in network.named.values())
         self.paths: dict[int, str] = {}
@@ -75,6 +70,8 @@ class Replica:
                 self.paths[id(copy)] = path
             for module, copy in pairs:
                 self._fill(module, copy, network.held[id(module)])
+            for state, name in self._later:
+                state[name] = self._copy(state[name])
         for (identity, name), value in (attributes or {}).items():
             self._known[identity].__dict__[name] = value
         self._emptied: list[dict[Any, Any]] = []
@@ -85,7 +82,6 @@ class Replica:
                     del copy[key]
                     self._emptied.append(copy)
         self.model: nn.Module = self._known[id(network.model)]
-        _REPLICAS.add(self.model)
         self.modules: tuple[nn.Module, ...] = tuple(copy for _, copy in pairs)
 
     @property
@@ -108,11 +104,13 @@ class Replica:
                 state[name] = {k: None if t is None else known.get(id(t), t) for k, t in own.items()}
         for name, value in state.items():
             kind = type(value)
-            if kind in _SHARED or (held is not None and name in _HELD):
+            if kind in PLAIN or (held is not None and name in _HELD):
                 continue
             if name in TORCHS and not value:
                 state[name] = kind()  # by far the most, and never two modules' own
-            elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
+            elif name in TORCHS and held is not None:
+                self._later.append((state, name))  # hooks refer to what the modules hold
+            elif kind is not tuple or not PLAIN.issuperset(map(type, value)):
                 state[name] = self._copy(value)
         for name, value in of_class(type(module)):
             if name not in state:
@@ -131,7 +129,7 @@ class Replica:
     def _copy(self, value: Any) -> Any:
         """What stands in the replica for a value that the model holds."""
         kind = type(value)
-        if kind in _SHARED:
+        if kind in PLAIN:
             return value
         if id(value) in self._known:
             return self._known[id(value)]
@@ -217,6 +215,8 @@ class Replica:
         try:
             content = cell.cell_contents
         except ValueError:  # not assigned yet
+            return cell
+        if not self._around and type(content) not in _CALLED and id(content) not in self._known:
             return cell
         copy = self._copy(content)
         if copy is not content:

@@ -9,10 +9,18 @@ from collections import deque
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+PLAIN = frozenset(
+    {int, float, bool, str, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size}
+    | {types.ModuleType, types.BuiltinFunctionType}
+)
+"""Classes whose instances cannot be written to, or belong to everybody."""
 
 
 def is_plain(kind: type) -> bool:
