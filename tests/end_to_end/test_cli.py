@@ -245,6 +245,18 @@ def test_a_recovery_of_no_epochs_is_the_recalibrated_network(prune, tmp_path):
     assert stages["recalibrated"] == stages["recovered"]
 
 
+def test_reconstruction_and_distillation_by_flags(prune, tmp_path, capsys):
+    """The stage has its own name; what cannot be reconstructed, and no part of a loss, are refused before any work."""
+    flags = ("--recover", "reconstruct", "--distil", "0.5", "--train-epochs", "1", "--epochs", "1")
+    assert prune(tmp_path / "out", *flags) == 0
+    report = Report.from_json((tmp_path / "out" / "report.json").read_text())
+
+    assert ["trained", "pruned", "reconstructed", "recovered"] == [stage.name for stage in report.stages]
+    assert prune(tmp_path / "no", "--distil", "2") == 2
+    assert prune(tmp_path / "no", "--recover", "reconstruct", "--method", "sfp") == 2
+    assert "prunes at once" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("call", [18, *(pytest.param(n, marks=SLOW) for n in (1, 35))])
 def test_a_run_that_fails_anywhere_resumes_to_the_same_end(finished, prune, tmp_path, monkeypatch, call):
     """Stopped at a step of the first epoch, of the second, and of the fine-tuning."""
