@@ -17,10 +17,11 @@ from secateurs import allocate, criteria, errors, evidence
 from secateurs.allocate import Alignment, Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
+from secateurs.recover import Distil, FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
 from secateurs.registry import names, register
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
-from secateurs.surgery import Plan, Verification, apply, grow, mask, recalibrate, verify
+from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
 
 if TYPE_CHECKING:
     from secateurs import deploy, methods
@@ -32,9 +33,14 @@ __all__ = [
     "Budget",
     "Cost",
     "Device",
+    "Distil",
+    "FoldMeans",
     "Graph",
     "Group",
     "Plan",
+    "Recalibrate",
+    "Reconstruct",
+    "RepairVariance",
     "Result",
     "Session",
     "Verification",
@@ -54,6 +60,7 @@ __all__ = [
     "plan",
     "prune",
     "recalibrate",
+    "recover",
     "register",
     "save",
     "trace",
@@ -76,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "Device", "Session", "deploy", "export", "methods"])
+    return [*__all__, "__version__"]

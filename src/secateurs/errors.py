@@ -13,6 +13,7 @@ SecateursError
 ├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
 ├── SessionError        the session is not in the state that a call needs
 └── StoreError          a saved model cannot be written or read back
+    └── DamageError     a file was cut off, changed, or is not what its name says
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ class SessionError(SecateursError):
 
 class StoreError(SecateursError):
     """A saved model cannot be written or read back; nothing was half-loaded."""
+
+
+class DamageError(StoreError):
+    """A file that was saved is cut off, was changed, or is not what its name says; nothing of it was used."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,7 +14,11 @@ from secateurs.errors import BudgetError, InputError, RecipeError
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.recover.recovery import Recovery, read_steps
+from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import kind_of, names, value_of
+from secateurs.running.process import all_or_nothing
+from secateurs.running.replica import replica_of
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
@@ -105,6 +109,7 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
 
 
+@all_or_nothing
 def prune(  # noqa: PLR0913 (the one verb that does everything)
     model: nn.Module | Network,
     example_inputs: Any,
@@ -115,6 +120,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     loss: Loss | None = None,
     protect: Iterable[str] = (),
     seed: int = 0,
+    recover: Recovery | Iterable[Recovery] | None = None,
 ) -> Result:
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
@@ -125,6 +131,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     network that is slower than the dense one is refused.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
     protect names modules whose channels stay. seed is for methods that draw at random.
+    recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
 
     Bad models are refused before any work; RecipeError names methods near an unknown one.
 
@@ -144,6 +151,8 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     """
     network = Network.of(model).with_values
     chosen = _one_shot(method, seed)
+    steps = () if recover is None else read_steps(recover)
+    data = _read_twice(data) if steps else data
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -156,10 +165,12 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     elif isinstance(chosen, Criterion):
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, network.model, given, data=data, loss=loss, seed=seed))
+        found = Plan.from_keep(graph, chosen.select(graph, replica_of(network), given, data=data, loss=loss, seed=seed))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
+    if steps:
+        pruned = recovered(pruned, network.model, data or (), plan=found, steps=steps)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 
@@ -182,12 +193,20 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     if kind_of(value) == "training":
         message = (
             f"{type(value).__name__} does not choose in one shot: it prunes while the model trains. "
-            "Drive it from your training loop with secateurs.Session(model, method, budget, example_inputs, ...)."
+            "Drive it from your training loop with secateurs.Session(model, example_inputs, method=..., budget=...)."
         )
         raise RecipeError(message)
     known = ", ".join((*names("criterion"), *names("one-shot")))
     message = f"{value!r} is no method. Pass a method, a criterion, or a name: {known}."
     raise RecipeError(message)
+
+
+def _read_twice(data: Iterable[Any] | None) -> Iterable[Any]:
+    """Data that can be read once to choose and once to recover."""
+    if data is None:
+        message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
+        raise InputError(message)
+    return list(data) if isinstance(data, Iterator) else data
 
 
 def _check_budget(budget: object) -> Budget:

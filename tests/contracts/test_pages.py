@@ -17,7 +17,7 @@ from torchvision.models import WeightsEnum
 import secateurs as sct
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -82,6 +82,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fresh)
     monkeypatch.chdir(tmp_path)
+    torch.save(Small().state_dict(), "trained.pth")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))

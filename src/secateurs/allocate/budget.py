@@ -46,8 +46,9 @@ class Budget:
     min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every group. multiple_of:
     the width of every tensor dimension that a pruned group writes becomes a multiple of it (see `levels`); an
     `Alignment` chooses the multiple by the width of the group. None is exact in `plan` and in allocators; `prune` then
-    takes the device's grid, or `Alignment()`. exclude: names of groups, or of modules: nothing in a tensor of such a
-    module is removed.
+    takes the device's grid, or `Alignment()`. exclude: names of groups, or of modules, whose own outputs all stay. What
+    feeds such a module may still shrink, and its input channels with it; `trace(..., protect=...)` is for modules that
+    nothing may change.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]
@@ -128,18 +129,18 @@ class Budget:
         groups = tuple(groups)
         found: set[str] = set()
         for name in self.exclude:
-            hit = {group.name for group in groups if group.name == name or _touches(group, name)}
-            if not hit:
-                known = {group.name for group in groups} | _modules(groups)
+            hit = {group.name for group in groups if group.name == name or _writes(group, name)}
+            known = {group.name for group in groups} | _modules(groups)
+            if name not in known:
                 msg = f"exclude={name!r} matches no prunable group and no module of one: {near(name, known)}"
                 raise RecipeError(msg)
             found |= hit
         return frozenset(found)
 
 
-def _touches(group: Group, module: str) -> bool:
-    """Whether a group removes entries of a tensor of this module, or of a module inside it."""
-    return any(s.tensor == module or s.tensor.startswith(f"{module}.") for s in group.slices)
+def _writes(group: Group, module: str) -> bool:
+    """Whether a group removes outputs of this module, or of a module inside it: all that it owns but input channels."""
+    return any(s.role != "in" and s.tensor.startswith(f"{module}.") for s in group.slices)
 
 
 def _modules(groups: Iterable[Group]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     """
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
+    _refuse_free(budget, dense)
     targets = budget.targets(dense)
     if not _exceeds(graph, whole, targets).any():
         return whole
@@ -81,7 +83,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
     smallest = steps.widths(order)
     if _exceeds(graph, smallest, targets).any():
-        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)))
+        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)) + _obstacle(graph))
     while high - low > 1:
         middle = (low + high) // 2
         if _exceeds(graph, steps.widths(order[:middle]), targets).any():
@@ -172,6 +174,24 @@ def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> 
         f"{'; '.join(facts)}. What is protected or excluded, and the floors, cost that much. "
         "Ask for more to remain, or loosen the floors."
     )
+
+
+def _obstacle(graph: Any) -> str:
+    """Name what keeps the most channels of the network, if the graph knows."""
+    found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
+    return f" The largest reason: {found}." if found else ""
+
+
+def _refuse_free(budget: Budget, dense: Cost) -> None:
+    """Refuse a part of nothing: it would be met by whatever is there."""
+    for name in RESOURCES:
+        if getattr(budget, name) is not None and getattr(dense, name) == 0:
+            msg = (
+                f"{name}={getattr(budget, name)} asks for a part of nothing: on its example inputs the network costs 0 "
+                f"{_UNITS[name]}. No operator that costs any was seen in its forward. "
+                "Check that the example inputs reach its layers, or give another constraint."
+            )
+            raise BudgetError(msg)
 
 
 def _amount(count: int) -> str:

@@ -100,7 +100,25 @@ class Recipe:
         default=40,
         metadata=_about("training", "epochs in which a method that prunes during training does so (others: none)", "N"),
     )
+    recover: Literal["recalibrate", "reconstruct"] = field(
+        default="recalibrate",
+        metadata=_about(
+            "training",
+            "what follows removal, before any fine-tuning: recalibrate BatchNorm, or reconstruct every layer from the "
+            "dense network by least squares (on at most 2,048 calibration images)",
+            "",
+        ),
+    )
     epochs: int = field(default=40, metadata=_about("training", "epochs of fine-tuning after pruning", "N"))
+    distil: float = field(
+        default=0.0,
+        metadata=_about(
+            "training",
+            "part of the fine-tuning loss that compares with the dense network's logits (temperature 4); the rest "
+            "compares with the labels",
+            "F",
+        ),
+    )
     lr: float = field(
         default=0.02, metadata=_about("training", "peak learning rate of pruning and of fine-tuning", "RATE")
     )

@@ -21,7 +21,9 @@ from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
 from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.network import Network
 from secateurs.running.batches import cross_entropy
+from secateurs.running.replica import replica_of
 from secateurs.types import Keep, Loss, Scope
 
 Gate = Literal["conv", "activation"]
@@ -122,6 +124,7 @@ class CCP:
             )
             raise BudgetError(message)
         part = part_of(graph, budget, self.scope)
+        model = replica_of(Network.of(model))  # auxiliary classifiers hook what evidence is gathered on
         with self._loss(graph, model, data, loss, seed) as (batches, used):
             evidence = observe(graph, model, self, data=batches, loss=used, batches=self.batches, groups=part.names)
         problems = {name: self._problem(moments) for name, moments in evidence["moments"].items()}
