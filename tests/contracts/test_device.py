@@ -266,6 +266,14 @@ def test_written_bytes_are_the_memory_of_a_budget():
     assert after.peak < before.peak
 
 
+def test_a_builder_without_an_export_runs_the_model():
+    """Positional and keyword inputs, in a runtime that takes the module itself."""
+    model = network()
+    for example in (X, (X,), {"input": X}):
+        (out,) = Builder(sct.Device("eager"), model, example).program(model).outputs()
+        torch.testing.assert_close(out, model(X).detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_measurement_is_a_value():
     """What is told can be written down."""
     found = Measurement(2e-3, 1e-3, 3e-3, 10, 0.0, "wall", 0.01, "eager")

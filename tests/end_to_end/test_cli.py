@@ -122,6 +122,33 @@ def test_the_saved_model_is_the_one_that_was_reported(finished, own):
     assert {w.name: w.after for w in report.widths}["0"] == model[0].out_channels
 
 
+def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
+    """The files of the dense and of the pruned network have the test accuracy that the run reported."""
+    assert main(["export", str(finished), "--out", str(tmp_path / "files")]) == 0
+    report = Report.from_json((finished / "report.json").read_text())
+    figures = read(tmp_path / "files" / "export.json")["files"]
+
+    assert "error to eager" in capsys.readouterr().out
+    assert figures["dense"]["accuracy"] == pytest.approx(report.before.accuracy, abs=1e-6)
+    assert figures["pruned"]["accuracy"] == pytest.approx(report.after.accuracy, abs=1e-6)
+    assert figures["pruned"]["bytes"] < figures["dense"]["bytes"]
+    assert max(row["error"] for row in figures.values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--to", "onnx"], "name the folder"),
+        (["nowhere"], "no finished run"),
+        (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
+        (["RUN", "--to", "tensorrt"], "--to takes"),
+    ],
+)
+def test_bad_exports_are_refused(finished, arguments, told, capsys):
+    assert main(["export", *(word.replace("RUN", str(finished)) for word in arguments)]) == 2
+    assert told in capsys.readouterr().err
+
+
 TRAINING = ["--method", "greg1", "--prune-epochs", "2"]
 
 
@@ -541,7 +568,9 @@ def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
     assert re.search(words, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize(
+    "command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "--help"]]
+)
 def test_help(command, capsys):
     """Every command explains itself on standard output."""
     assert main(command) == 0

@@ -29,7 +29,7 @@ class Builder:
     def __init__(self, device: Device, model: nn.Module, example_inputs: Any) -> None:
         """Export the dense network, if the runtime needs it."""
         self.device = device
-        self._call = device.inputs(example_inputs)
+        self._example, self._call = example_inputs, device.inputs(example_inputs)
         self._load = {"onnxruntime": onnx_program, "openvino": openvino_program}.get(device.runtime)
         self._dense: Any = None
         self.exports = 0
@@ -39,7 +39,7 @@ class Builder:
     def program(self, model: nn.Module) -> Program:
         """Make the dense network, or a pruned version of it, ready to run."""
         if self._load is None:
-            return self.device.compile(model, self._call)
+            return self.device.compile(model, self._example)
         copy, call = prepared(model, self._call, self.device.setting, "cpu")
         with self.device.running():
             expected = output_of(copy, call)

@@ -76,11 +76,14 @@ class Rig:
         plan = Plan.from_keep(self.graph, keep)
         return self._builder.program(apply(plan, duplicate(self.model), proof=False))
 
-    def measure(self, programs: Sequence[Program]) -> tuple[Measurement, ...]:
-        """Measure the dense network and others in turns. Raises DeviceError on a machine too busy to decide on."""
+    def measure(self, programs: Sequence[Program], *, decide: bool = True) -> tuple[Measurement, ...]:
+        """Measure the dense network and others in turns.
+
+        Raises DeviceError on a machine that is too busy to decide on; a fit (`decide=False`) bears noise.
+        """
         seconds = self._seconds * (1 + len(programs)) / 2
         found = self.device.race([self._dense, *programs], seconds=seconds)
-        if not all(one.steady for one in found):
+        if decide and not all(one.steady for one in found):
             worst = max(found, key=lambda one: one.error)
             raise DeviceError(
                 f"the machine is too busy to measure on: after {4 * seconds:.0f} s one median is known to within "
@@ -170,7 +173,7 @@ def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
         wanted = share * random.uniform(0.7, 1.3, len(allowed)) * graph.widths
         rows.append(np.array([c[np.abs(c - w).argmin()] for c, w in zip(allowed, wanted, strict=True)], np.int64))
     programs = [rig.build(_first(graph, row)) for row in rows[1:]]
-    found = rig.measure(programs)
+    found = rig.measure(programs, decide=False)
     predictor = Predictor(placed, table, graph.costs, step)
     return predictor.fitted(rows, [one.median for one in found]), found[0].median
 
