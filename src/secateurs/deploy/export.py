@@ -130,7 +130,7 @@ def _write(artifact: _Artifact, model: nn.Module, call: Call, int8: Iterable[Any
     if artifact.to == "onnx":
         artifact.path.write_bytes(proto.SerializeToString())
         return
-    import openvino as ov
+    import openvino as ov  # pyright: ignore[reportMissingImports] (an extra of its own)
 
     ov.save_model(ov.Core().read_model(proto.SerializeToString()), str(artifact.path), compress_to_fp16=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -169,4 +169,6 @@ def _marginals(
         for k, line in enumerate(table.T):
             add(line, equal=int(starts[h]) + k)
     matrix = coo_array((entries, (rows, columns)), shape=(len(right), count)).tocsr()
-    return LinearConstraint(matrix, np.array(right), np.array(right))
+    # SciPy annotates bounds as numbers, and takes arrays.
+    bound: Any = np.array(right)
+    return LinearConstraint(matrix, bound, bound)

@@ -41,7 +41,7 @@ class Loaded(nn.Module):
         return run
 
     def _openvino(self, threads: int) -> Any:
-        import openvino as ov
+        import openvino as ov  # pyright: ignore[reportMissingImports] (an extra of its own)
 
         compiled = ov.Core().compile_model(str(self._path), "CPU", {"INFERENCE_NUM_THREADS": threads})
         return lambda *inputs: torch.from_numpy(compiled([x.detach().cpu().numpy() for x in inputs])[0].copy())

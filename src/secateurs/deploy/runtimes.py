@@ -126,7 +126,7 @@ def openvino(model: nn.Module, call: Call, setting: Setting) -> Program:
 
 def openvino_program(model: Any, call: Call, setting: Setting) -> Program:
     """Load an ONNX model (a ModelProto), or an OpenVINO file, into OpenVINO."""
-    import openvino as ov
+    import openvino as ov  # pyright: ignore[reportMissingImports] (an extra of its own)
 
     core = ov.Core()
     read = core.read_model(model if isinstance(model, str) else model.SerializeToString())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -62,15 +62,14 @@ class Segment:
     def at(self, cin: int, cout: int) -> Segment:
         """The same with other widths."""
         groups = cin if self.depthwise else self.groups
-        return Segment(**{**asdict(self), "cin": cin, "cout": cin if self.depthwise else cout, "groups": groups})
+        return replace(self, cin=cin, cout=cin if self.depthwise else cout, groups=groups)
 
     def module(self) -> nn.Module:
         """A layer of this kind, in eval mode."""
         if not self.kernel:
             return nn.Linear(self.cin, self.cout).eval()
-        made = CONVOLUTIONS[len(self.kernel)](
-            self.cin, self.cout, self.kernel, self.stride, self.padding, self.dilation, self.groups
-        )
+        kind: Any = CONVOLUTIONS[len(self.kernel)]  # each takes tuples of its own length
+        made: nn.Module = kind(self.cin, self.cout, self.kernel, self.stride, self.padding, self.dilation, self.groups)
         return made.eval()
 
     def example(self) -> Tensor:
@@ -182,11 +181,13 @@ def _links(graph: Graph, name: str, layer: nn.Module) -> tuple[Ints, Ints]:
                 links[1 - s.dim, g] += s.index.shape[1]
     # A grouped convolution's weight has the inputs of one group only, so that its inputs follow from its outputs.
     if grouped > 1:
-        inputs, outputs = layer.in_channels, layer.out_channels  # pyright: ignore[reportAttributeAccessIssue]
-        links[0] = links[1] * int(inputs) // int(outputs)
+        links[0] = links[1] * _width(layer, "in") // _width(layer, "out")
     whole = graph.widths
-    full_in = getattr(layer, "in_channels", None) or layer.in_features  # pyright: ignore[reportAttributeAccessIssue]
-    full_out = getattr(layer, "out_channels", None) or layer.out_features  # pyright: ignore[reportAttributeAccessIssue]
-    links[0, -1] = int(full_in) - whole @ links[0, :-1]
-    links[1, -1] = int(full_out) - whole @ links[1, :-1]
+    links[0, -1] = _width(layer, "in") - whole @ links[0, :-1]
+    links[1, -1] = _width(layer, "out") - whole @ links[1, :-1]
     return links[0], links[1]
+
+
+def _width(layer: nn.Module, side: str) -> int:
+    """Input ("in") or output ("out") channels of a convolution, features of a linear layer."""
+    return int(getattr(layer, f"{side}_channels", 0) or getattr(layer, f"{side}_features"))

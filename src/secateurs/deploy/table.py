@@ -96,7 +96,8 @@ class Table:
             return lambda cin, cout: np.interp(cout, outs, grid[0])
         if len(outs) == 1:
             return lambda cin, cout: np.interp(cin, ins, grid[:, 0])
-        inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=None)
+        beyond: Any = None  # extrapolate; SciPy annotates a number
+        inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=beyond)
         return lambda cin, cout: inside(np.stack([cin, cout], axis=-1)).reshape(np.shape(cin))
 
 

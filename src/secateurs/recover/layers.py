@@ -76,9 +76,9 @@ def find_layers(recording: Recording, dense: Recording, model: nn.Module, plan: 
 
 def _operands(step: Step) -> tuple[int, int, int | None] | None:
     """The values of input, weight and bias of a layer's operator."""
-    args = step.args
+    args: tuple[Any, ...] = step.args
     if step.func in (_CONV, _LINEAR):
-        x, weight, bias = (*args, None)[:3]
+        x, weight, bias = args[0], args[1], args[2] if len(args) > 2 else None
     elif step.func is _MM:
         (x, weight), bias = args[:2], None
     elif step.func is _ADDMM:

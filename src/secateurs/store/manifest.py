@@ -79,7 +79,7 @@ def read_manifest(content: bytes) -> Manifest:
     """Read `plan.json`; DamageError says why a file is not one that can be trusted."""
     try:
         body = cast("dict[str, Any]", json.loads(content))
-        wrote = cast("dict[str, Any]", _mapping(body["secateurs"]))
+        wrote = _mapping(body["secateurs"])
         sealed = seal({key: value for key, value in body.items() if key != "seal"})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"plan.json was not written by secateurs.save ({error!r}). Nothing was loaded. Check the directory."
