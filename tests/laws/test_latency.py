@@ -15,7 +15,7 @@ from secateurs.deploy.latency import Pairwise, choose, log_shares
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.segments import Segment, find_segments
 from secateurs.deploy.stopwatch import Measurement
-from secateurs.deploy.table import Table, needed
+from secateurs.deploy.timings import Table, needed
 from secateurs.errors import BudgetError, DeviceError
 
 

@@ -21,7 +21,7 @@ from secateurs.deploy.predict import Predictor
 from secateurs.deploy.runtimes import Program
 from secateurs.deploy.segments import find_segments
 from secateurs.deploy.stopwatch import Measurement
-from secateurs.deploy.table import Table, needed
+from secateurs.deploy.timings import Table, needed
 from secateurs.errors import BudgetError, DeviceError
 from secateurs.graph import Graph
 from secateurs.surgery import Plan, apply

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from secateurs.deploy.segments import Placed
-from secateurs.deploy.table import Table
+from secateurs.deploy.timings import Table
 from secateurs.types import Floats, Ints
 
 
