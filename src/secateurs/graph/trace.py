@@ -16,18 +16,18 @@ from secateurs.graph.label_arrays import entry_of
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation, tensors
 from secateurs.graph.prove import Refuted, collect_results, disprove
+from secateurs.graph.recording import failed_rules, record, same_path
 from secateurs.graph.rules import table
-from secateurs.graph.source import Source, differs_in_training
+from secateurs.graph.source import Source
 from secateurs.graph.trials import atoms, only, trials
 from secateurs.network import Network
-from secateurs.running.nested import as_call, find_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from secateurs.graph.grouping import Units
     from secateurs.graph.recorder import Tape
-    from secateurs.graph.rules import Rules, Table
+    from secateurs.graph.rules import Rules
 
 _ROUNDS = 200
 _PATIENCE = 150
@@ -45,7 +45,7 @@ def trace(
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) that stay exactly as they are.
+        protect: names of modules (with all inside) that nothing changes: neither their outputs nor what they read.
         rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
     Raises: ModelError, InputError before any work; TraceError if the model does not run on the example.
@@ -60,9 +60,10 @@ def trace(
     """
     view = Network.of(model)
     shielded = _prefixes(view, protect)
-    source, tapes, notes = _record(view, example_inputs, table(rules))
+    source, tapes, notes = record(view, example_inputs, table(rules))
     finder = _Finder(view, source, tapes, shielded)
     units = finder.find()
+    notes += failed_rules(finder.tapes)
     facts = Facts(finder.shapes, finder.parameters, view.aliases, view.modules, tuple(notes))
     return Graph(units, source, facts)
 
@@ -77,38 +78,6 @@ def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
         if wanted not in names:
             raise InputError(f"protect names no module {wanted!r}: {near(wanted, names)}.")
     return tuple(protect)
-
-
-def _record(view: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
-    args, kwargs = as_call(example_inputs)
-    if not find_tensors((args, kwargs)):
-        raise InputError(
-            "The example inputs hold no tensor: give a tensor, a tuple of arguments or a dict of keyword arguments."
-        )
-    notes: list[str] = []
-    dtypes = {name: tensor.dtype for name, tensor in view.tensors.items()}
-    source = Source(args, kwargs, real=False, passes=(False,), dtypes=dtypes, rules=rules)
-    tape = source.tape(view)
-    if tape.error is not None:
-        meta_error = tape.error
-        source = Source(args, kwargs, real=True, passes=(False,), dtypes=dtypes, rules=rules)
-        tape = source.tape(view)
-        if tape.error is not None:
-            shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
-            raise TraceError(
-                f"The model does not run on the example inputs (shapes {shapes}): "
-                f"{type(tape.error).__name__}: {tape.error}"
-            ) from tape.error
-        notes.append(f"traced on real tensors, because the forward needs values ({type(meta_error).__name__})")
-    tapes = [tape]
-    if differs_in_training(view):
-        trained = source.tape(view, training=True)
-        if trained.error is None:
-            source = Source(args, kwargs, source.real, (False, True), dtypes, rules)
-            tapes.append(trained)
-        else:
-            notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
-    return source, tapes, notes
 
 
 class _Finder:
@@ -143,10 +112,20 @@ class _Finder:
             failed = next(((v, keep) for keep in trials(units) if (v := self._disprove(units, keep)) is not None), None)
             if failed is None:
                 return units
+            if attempt == 0 and self._recorded_anew():
+                continue
             self._correct(units, *failed, attempt)
         raise TraceError(
             "The trial did not settle; please report this model."
         )  # the last correction protects everything
+
+    def _recorded_anew(self) -> bool:
+        """Whether the same forward now runs other operators: the first run filled something outside the model."""
+        again = [self.source.tape(self.view, training=training) for training in self.source.passes]
+        if any(tape.error is not None for tape in again) or same_path(self.tapes, again):
+            return False
+        self.tapes = again
+        return True
 
     def _freed(self, units: Units) -> Units:
         """Try the further options of every choice that left all of its units protected, and keep what frees more."""
@@ -189,8 +168,7 @@ class _Finder:
             if isinstance(axis, np.ndarray):
                 for index, reason in self.lost.get((name, dim), ()):
                     p.guard(axis[index], reason, located=False)
-            shielded = any(name.startswith(f"{prefix}.") for prefix in self.shielded)
-            if shielded and p.roles.get((name, dim)) in ("out", "bias", "scale", "shift"):
+            if any(name.startswith(f"{prefix}.") for prefix in self.shielded):
                 p.guard(axis, "the user protects it", located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.choices))
 

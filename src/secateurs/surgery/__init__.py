@@ -4,7 +4,6 @@ from secateurs.surgery.apply import apply
 from secateurs.surgery.grow import grow
 from secateurs.surgery.mask import mask
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.recalibrate import recalibrate
 from secateurs.surgery.verify import GroupError, Verification, verify
 
-__all__ = ["GroupError", "Plan", "Verification", "apply", "grow", "mask", "recalibrate", "verify"]
+__all__ = ["GroupError", "Plan", "Verification", "apply", "grow", "mask", "verify"]

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from secateurs.app.training.rates import Rate
 from secateurs.errors import InputError
+from secateurs.recover import DistilLoss
 
 AUXILIARY = 0.3
 """Weight of an auxiliary head's loss (Szegedy et al., "Going Deeper with Convolutions", 2014, section 5)."""
@@ -58,17 +59,26 @@ class Classifier(LightningModule):
     Networks with auxiliary heads in train mode (GoogLeNet, Inception) are trained through all of them.
     """
 
-    def __init__(self, model: nn.Module, optimisation: Optimisation) -> None:
+    def __init__(self, model: nn.Module, optimisation: Optimisation, teacher: DistilLoss | None = None) -> None:
         super().__init__()
         self.model = model
         self.optimisation = optimisation
+        self.teacher = teacher  # no module: the dense network is neither trained nor saved
+
+    @override
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.teacher.to(self.device)
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         logits, *auxiliary = _heads(self.model(images))
         smoothing = self.optimisation.label_smoothing
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if self.teacher is None:
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        else:
+            loss = self.teacher(logits, labels, images)
         for head in auxiliary:
             loss = loss + AUXILIARY * F.cross_entropy(head, labels, label_smoothing=smoothing)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))

@@ -21,10 +21,10 @@ from secateurs.methods.adaptive.profit import (
 )
 from secateurs.methods.adaptive.standing import Standing
 from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, loss_rises, read_by_modules, small_batch
+from secateurs.recover.recalibrate import recalibrate
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
 from secateurs.session.scope import check_reach, too_short
-from secateurs.surgery import recalibrate
 from secateurs.types import Floats, Ints
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
 from secateurs.errors import InputError
-from secateurs.running.batches import read_batch
+from secateurs.recover.recovery import Pair
+from secateurs.running.batches import Batch, read_batch
+from secateurs.running.process import all_or_nothing
 from secateurs.running.untouched import device_of, untouched
 
 
+@all_or_nothing
 def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
     """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
 
@@ -32,21 +36,50 @@ def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = Non
     >>> norm.running_mean.item(), norm.running_var.item(), norm.momentum
     (4.0, 2.0, 0.1)
     """
+    device = device_of(model)
+    return _recalibrated(model, (read_batch(raw, number, device) for number, raw in enumerate(islice(data, batches))))
+
+
+@dataclass(frozen=True)
+class Recalibrate:
+    """The step that re-estimates BatchNorm's running statistics: `recalibrate` on the images of the recovery."""
+
+    def recover(self, pair: Pair) -> None:
+        """Change the running statistics of `pair.small`."""
+        _recalibrated(pair.small, pair.batches)
+        pair.say("running statistics re-estimated")
+
+
+def _recalibrated(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not norms:
         return model
-    device, count = device_of(model), 0
+    seen = False
     with untouched(model), _averaging(norms), torch.no_grad():
-        for count, raw in enumerate(islice(data, batches), start=1):
-            batch = read_batch(raw, count - 1, device)
+        for batch in batches:
+            seen = True
             model(*batch.args, **batch.kwargs)
-        if not count:
+        if not seen:
             message = (
                 "the data gave no batch. Running statistics cannot be estimated from nothing. "
                 "Pass a DataLoader or a list of batches; an exhausted generator is empty the second time."
             )
             raise InputError(message)
+        _check_finite(model, norms)
     return model
+
+
+def _check_finite(model: nn.Module, norms: list[_BatchNorm]) -> None:
+    """Refuse statistics that are NaN or infinite, by the name of the first norm, from what reads the images on."""
+    broken = [m for m in norms if not all(bool(torch.isfinite(b).all()) for b in m.buffers())]
+    if broken:
+        paths = {id(module): path for path, module in model.named_modules()}
+        message = (
+            f"the running statistics of {paths[id(broken[0])]!r} and of {len(broken) - 1} more became NaN or infinite. "
+            "Images, or weights before it, hold such values, and every output would be NaN from now on. "
+            "The old statistics are back. Check the images: torch.isfinite(images).all()."
+        )
+        raise InputError(message)
 
 
 @contextmanager

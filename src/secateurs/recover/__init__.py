@@ -1,0 +1,24 @@
+"""What follows removal: running statistics, means, variances, least squares against the dense network, distillation."""
+
+from secateurs.recover.distil import Distil, DistilLoss, Match
+from secateurs.recover.folding import FoldMeans
+from secateurs.recover.recalibrate import Recalibrate, recalibrate
+from secateurs.recover.reconstruct import Reconstruct
+from secateurs.recover.recovery import Pair, Recovery, recover
+from secateurs.recover.settle import settle_norms
+from secateurs.recover.variance import RepairVariance
+
+__all__ = [
+    "Distil",
+    "DistilLoss",
+    "FoldMeans",
+    "Match",
+    "Pair",
+    "Recalibrate",
+    "Reconstruct",
+    "Recovery",
+    "RepairVariance",
+    "recalibrate",
+    "recover",
+    "settle_norms",
+]

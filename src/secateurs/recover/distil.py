@@ -1,0 +1,174 @@
+"""Train the small network to put out what the dense one puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateurs.errors import EvidenceError, InputError
+from secateurs.recover.recovery import Pair
+from secateurs.running.untouched import untouched
+
+
+class Match(StrEnum):
+    """What the two outputs are compared by."""
+
+    kl = "kl"
+    """T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
+
+    dist = "dist"
+    """T² (1 - ρ) between the probabilities of each image, plus the same between those of each class over the batch;
+    ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536)."""
+
+    squares = "squares"
+    """Mean squared difference: for embeddings and any outputs that are no logits."""
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Learn from the dense network's outputs: a loss for any loop, and a step of recovery that needs no labels.
+
+        loss = weight · match(student, teacher) + (1 - weight) · cross entropy(student, labels)
+
+    In a loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of the criterion. The teacher
+    runs in eval mode without gradients, in the same autocast type as the student: one forward of the dense network more
+    a step.
+
+    As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the images of the recovery alone: `epochs`
+    of SGD with Nesterov momentum 0.9, rate `lr` falling by a cosine, batches in an order drawn from `seed`, gradients
+    cut at norm 1, and norms in eval mode, so that their statistics stay.
+    """
+
+    match: Match = Match.kl
+    temperature: float = 4.0
+    weight: float = 1.0
+    epochs: int = 10
+    lr: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1
+        if wrong or self.epochs < 0 or not 0 < self.lr < float("inf"):
+            message = (
+                f"{self} cannot teach. Give a temperature and a learning rate above 0, a weight in (0, 1] and epochs "
+                "of at least 0."
+            )
+            raise InputError(message)
+
+    def loss(self, teacher: nn.Module) -> DistilLoss:
+        """The loss against this teacher, which is not changed."""
+        return DistilLoss(self, teacher)
+
+    def recover(self, pair: Pair) -> None:
+        """Train `pair.small` on the images; labels are not read."""
+        criterion = DistilLoss(self, pair.dense)
+        generator = torch.Generator().manual_seed(self.seed)
+        steps = self.epochs * len(pair.batches)
+        with _learnt(pair.small) as parameters:
+            if not parameters or not steps:
+                return
+            optimizer = torch.optim.SGD(parameters, self.lr, momentum=0.9, nesterov=True)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+            for epoch in range(self.epochs):
+                total = torch.zeros(())
+                for number in torch.randperm(len(pair.batches), generator=generator).tolist():
+                    batch = pair.batches[number]
+                    optimizer.zero_grad()
+                    wanted = criterion.teach(*batch.args, **batch.kwargs)
+                    value = self.compare(pair.small(*batch.args, **batch.kwargs), wanted)
+                    value.backward()
+                    nn.utils.clip_grad_norm_(parameters, 1.0)
+                    optimizer.step()
+                    schedule.step()
+                    total = total + value.detach().cpu()
+                pair.say(f"distil {epoch + 1}/{self.epochs}: loss {total.item() / len(pair.batches):.4g}")
+
+    def compare(self, outputs: Any, wanted: Any) -> Tensor:
+        """How far outputs are from the teacher's, as one number.
+
+        >>> Distil().compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 3.0]])).item()
+        0.0
+        """
+        student, teacher = logits_of(outputs), logits_of(wanted)
+        if student.shape != teacher.shape:
+            message = (
+                f"the student puts out {tuple(student.shape)} and the teacher {tuple(teacher.shape)}. They are "
+                "compared entry by entry. Use the dense network that the student was cut from."
+            )
+            raise EvidenceError(message)
+        s, t = student.float(), teacher.detach().float()
+        if self.match is Match.squares:
+            return F.mse_loss(s, t)
+        s, t = (v.flatten(2).transpose(1, 2).flatten(0, 1) if v.dim() > 2 else v for v in (s, t))
+        heat = self.temperature
+        if self.match is Match.kl:
+            return heat**2 * F.kl_div(
+                (s / heat).log_softmax(1), (t / heat).log_softmax(1), reduction="batchmean", log_target=True
+            )
+        p, q = (s / heat).softmax(1), (t / heat).softmax(1)
+        return heat**2 * (_unlike(p, q) + _unlike(p.t(), q.t()))
+
+
+@dataclass(frozen=True, eq=False)
+class DistilLoss:
+    """`loss(outputs, targets, inputs)` of a training step; inputs as the model took them."""
+
+    settings: Distil
+    teacher: nn.Module
+
+    def __call__(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
+        """The loss of one batch."""
+        args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
+        args = args if isinstance(args, tuple) else (args,)
+        value = self.settings.weight * self.settings.compare(outputs, self.teach(*args, **kwargs))
+        if self.settings.weight == 1:
+            return value
+        return value + (1 - self.settings.weight) * F.cross_entropy(logits_of(outputs), targets)
+
+    def teach(self, *args: Any, **kwargs: Any) -> Any:
+        """What the teacher puts out, in eval mode and without gradients."""
+        with untouched(self.teacher), torch.no_grad():
+            return self.teacher(*args, **kwargs)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The tensor that is compared: the output, its `logits`, or its first entry (the main head comes first)."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    found = getattr(outputs, "logits", None)
+    if found is None and isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    if found is None and isinstance(outputs, tuple | list) and outputs:
+        found = outputs[0]
+    if not isinstance(found, Tensor):
+        message = (
+            f"the network returned {type(outputs).__name__}, in which no logits are found. A tensor, an object with "
+            "`.logits`, or a tuple that begins with them can be compared. Wrap the networks so that they return that."
+        )
+        raise EvidenceError(message)
+    return found
+
+
+def _unlike(p: Tensor, q: Tensor) -> Tensor:
+    """1 - Pearson's correlation of the rows, on average."""
+    return 1 - F.cosine_similarity(p - p.mean(1, keepdim=True), q - q.mean(1, keepdim=True), dim=1, eps=1e-8).mean()
+
+
+@contextmanager
+def _learnt(model: nn.Module) -> Generator[list[nn.Parameter]]:
+    """Train what may be trained in eval mode; gradients and modes are as before afterwards."""
+    grads = {p: p.grad for p in model.parameters()}
+    with untouched(model), torch.enable_grad():
+        try:
+            yield [p for p in model.parameters() if p.requires_grad and p.is_floating_point()]
+        finally:
+            for p, grad in grads.items():
+                p.grad = grad

@@ -1,0 +1,45 @@
+"""The mean of what was removed goes on, as part of a bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from secateurs.recover.recovery import Pair
+from secateurs.recover.solve import Change, error_of
+from secateurs.recover.walk import Sampling, Seen, walk
+
+
+@dataclass(frozen=True)
+class FoldMeans:
+    """Add to the bias of every layer what its removed inputs gave it on average.
+
+        b ← b + mean over images and positions of (y_dense - y_small)
+
+    y: the layer's output behind the norm and the sum that follow it. Where nothing else differs, the difference is
+    Σ W_r mean(x_r) over the removed inputs r: exact if these were constant and no border is padded with zeros; beside
+    such a border a constant input is not constant, and only the mean over all positions is right. A layer without a
+    bias gives it to the norm behind it; one with neither stays as it is.
+
+    VBP (Berisha et al., ICCV 2025) folds means into the second layer of an MLP; here into any consumer, in forward
+    order, so that what earlier layers lost is made up for too.
+    """
+
+    seed: int = 0
+
+    def recover(self, pair: Pair) -> None:
+        """Change the biases of `pair.small`."""
+        walk(pair, Sampling(per_column=1, seed=self.seed, determined=False), _shift, "mean")
+
+
+def _shift(seen: Seen) -> Change | None:
+    if seen.layer.bias is None:
+        return None
+    rows, scale = seen.rows, seen.scale.to(seen.rows.now.device)
+    step = (rows.target.double() - rows.now.double()).mean(0)
+    usable = scale.abs() > 1e-6 * scale.abs().max()
+    bias = torch.where(usable, step / torch.where(usable, scale, 1.0), 0.0)
+    before = error_of(rows.now, rows, None)
+    after = error_of(rows.now + (bias * scale).to(rows.now.dtype), rows, None)
+    return Change(torch.zeros_like(seen.weight, dtype=torch.float64), bias, before, after) if after < before else None

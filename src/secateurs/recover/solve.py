@@ -1,0 +1,138 @@
+"""Ridge least squares on the rows of a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateurs.recover.rows import Rows
+
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""Strengths that are tried, as parts of the mean diagonal of the Gram matrix."""
+
+CHUNK = 1 << 14
+"""Rows that are multiplied in the type of the network before their sum is added in float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What to add to a layer: weight [groups, outputs / groups, columns], bias [outputs]; and the errors with it."""
+
+    weight: Tensor
+    bias: Tensor
+    before: float
+    after: float
+
+
+Clamp = tuple[float | None, float | None] | None
+"""The range that the activation behind a place leaves; None where there is none."""
+
+
+def solve(rows: Rows, scale: Tensor, *, bias: bool, clamp: Clamp, rounds: int) -> Change | None:
+    """The change of a layer that brings its place nearest to the dense network's, or None where nothing helps.
+
+    scale: how much one unit of each output is at the place; a channel where that is nothing stays as it is.
+    """
+    problem = _Problem(rows, scale.to(rows.x.device), clamp, bias)
+    before = error_of(rows.now, rows, clamp)
+    if before == 0 or not problem.usable.any():
+        return None
+    learn, judge = (problem.products(problem.residual(rows.now), mask) for mask in (~rows.held, rows.held))
+    strength = problem.strength(learn, judge)
+    if strength is None:
+        return None
+    gram, right = learn[0] + judge[0], learn[1] + judge[1]
+    ridge = strength * _size(gram)
+    factor = torch.linalg.cholesky(_damped(gram, ridge))
+    total = torch.cholesky_solve(right, factor)
+    now = problem.moved(rows.now, total)
+    for _ in range(rounds if clamp is not None else 0):
+        right = problem.right(problem.residual(now, clamped=True)) - ridge * total
+        step = torch.cholesky_solve(right, factor)
+        total, now = total + step, problem.moved(now, step)
+    after = error_of(now, rows, clamp)
+    return problem.change(total, before, after) if after < before else None
+
+
+@dataclass(eq=False)
+class _Problem:
+    """Rows with a column of ones where there is a bias, and what the outputs at the place mean for the layer."""
+
+    rows: Rows
+    scale: Tensor
+    clamp: Clamp
+    bias: bool
+
+    def __post_init__(self) -> None:
+        x = self.rows.x
+        self.x = torch.cat([x, torch.ones_like(x[:, :, :1])], 2) if self.bias else x
+        self.usable = self.scale.abs() > 1e-6 * self.scale.abs().max()
+        self.inverse = torch.where(self.usable, 1 / torch.where(self.usable, self.scale, 1.0), 0.0)
+
+    def residual(self, now: Tensor, *, clamped: bool = False) -> Tensor:
+        """What the layer's output lacks [rows, groups, outputs]; nothing where both are cut off, if `clamped`."""
+        aim, (low, high) = self.rows.target, (self.clamp or (None, None)) if clamped else (None, None)
+        if low is not None:
+            aim = torch.where(aim <= low, now.clamp(max=low), aim)
+        if high is not None:
+            aim = torch.where(aim >= high, now.clamp(min=high), aim)
+        return ((aim - now) * self.inverse.to(now.dtype)).unflatten(1, (self.x.shape[1], -1))
+
+    def products(self, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gram matrix and the right-hand side of some rows."""
+        x = self.x[mask]
+        return _product(x, x), _product(x, residual[mask])
+
+    def right(self, residual: Tensor) -> Tensor:
+        """The right-hand side of all rows."""
+        return _product(self.x, residual)
+
+    def strength(self, learn: tuple[Tensor, Tensor], judge: tuple[Tensor, Tensor]) -> float | None:
+        """The ridge that does best on the held-out rows; None where the layer as it is does better."""
+        weigh = self.scale.unflatten(0, (self.x.shape[1], -1)).square()[:, None]
+        best, found = 0.0, None
+        for strength in RIDGES:
+            factor = torch.linalg.cholesky(_damped(learn[0], strength * _size(learn[0])))
+            delta = torch.cholesky_solve(learn[1], factor)
+            gain = (weigh * delta * (judge[0] @ delta - 2 * judge[1])).sum().item()
+            if gain < best:
+                best, found = gain, strength
+        return found
+
+    def moved(self, now: Tensor, delta: Tensor) -> Tensor:
+        """The place after a change of the layer."""
+        out = (self.x.transpose(0, 1) @ delta.to(self.x.dtype)).transpose(0, 1).flatten(1)
+        return now + out * self.scale.to(now.dtype)
+
+    def change(self, total: Tensor, before: float, after: float) -> Change:
+        """Part the solution into weight and bias."""
+        shift = total[:, -1].flatten() if self.bias else torch.zeros_like(self.scale)
+        return Change((total[:, :-1] if self.bias else total).transpose(1, 2), shift, before, after)
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """x'y of every group [groups, columns, outputs], a chunk of rows at a time, summed in float64."""
+    total = torch.zeros(x.shape[1], x.shape[2], y.shape[2], dtype=torch.float64, device=x.device)
+    for u, v in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        total += u.permute(1, 2, 0) @ v.transpose(0, 1)
+    return total
+
+
+def _size(gram: Tensor) -> Tensor:
+    """The mean diagonal of every group; 1 where a group sees only zeros."""
+    mean = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    return torch.where(mean > 0, mean, 1.0)
+
+
+def _damped(gram: Tensor, ridge: Tensor) -> Tensor:
+    return gram + ridge * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+
+
+def error_of(now: Tensor, rows: Rows, clamp: Clamp) -> float:
+    """Squared distance from the dense network behind the activation."""
+    aim = rows.target
+    if clamp is not None:
+        now, aim = now.clamp(*clamp), aim.clamp(*clamp)
+    return (now - aim).double().square().sum().item()
