@@ -10,7 +10,7 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check format zoo fuzz gpu claims bench coverage pins clean
+.PHONY: help .venv demo test check hooks format zoo fuzz gpu claims attack bench coverage pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,19 +36,23 @@ demo: .venv ## Prune a small network and look at the result (runs/demo)
 	@$(BIN)/secateurs demo --out runs/demo
 
 test: .venv ## Run the laws, contracts and doctests
-	@$(PYTEST) -n $(WORKERS)
+	@$(PYTEST) -n $(WORKERS) --dist loadgroup
 
 check: .venv ## Lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
+hooks: .venv ## Run the linter and the type checker on every commit (once; needs pre-commit)
+	@$(BIN)/python -m pip --disable-pip-version-check install -qq pre-commit
+	@$(BIN)/pre-commit install
+
 format: .venv ## Format, and repair what the linter can
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format .
 
 zoo: .venv ## Run the laws over many real architectures (minutes)
-	@$(PYTEST) -n $(WORKERS) -m "zoo or slow"
+	@$(PYTEST) -n $(WORKERS) --dist loadgroup -m "zoo or slow"
 
 fuzz: .venv ## Look for counter-examples with fresh random seeds
 	@$(PYTEST) -n $(WORKERS) --hypothesis-profile=fuzz --timeout=0
@@ -58,6 +62,9 @@ gpu: .venv ## Run the tests that need a GPU
 
 claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
+
+attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (minutes)
+	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md
 
 bench: .venv ## Measure speed and accuracy
 	@$(ONE) $(BIN)/python benchmarks/run.py

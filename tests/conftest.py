@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import secateurs  # noqa: F401 (before pytest collects prune.py alone, and puts the module in the place of the verb)
+
 settings.register_profile("laws", derandomize=True, deadline=None)
 settings.register_profile(
     "fuzz",

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from secateurs import allocate, criteria, errors, evidence
-from secateurs.allocate import Budget
+from secateurs.allocate import Alignment, Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
 from secateurs.recover import Distil, FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
@@ -24,12 +24,15 @@ from secateurs.store.manifest import library_version
 from secateurs.surgery import Plan, Verification, apply, grow, mask, verify
 
 if TYPE_CHECKING:
-    from secateurs import methods
+    from secateurs import deploy, methods
+    from secateurs.deploy import Device, export
     from secateurs.session import Session
 
 __all__ = [
+    "Alignment",
     "Budget",
     "Cost",
+    "Device",
     "Distil",
     "FoldMeans",
     "Graph",
@@ -44,8 +47,10 @@ __all__ = [
     "allocate",
     "apply",
     "criteria",
+    "deploy",
     "errors",
     "evidence",
+    "export",
     "grow",
     "load",
     "load_plan",
@@ -67,8 +72,10 @@ __version__ = library_version()
 
 def __getattr__(name: str) -> Any:
     """Import what most programs do not need when it is asked for."""
-    if name == "methods":
-        return import_module("secateurs.methods")
+    if name in ("deploy", "methods"):
+        return import_module(f"secateurs.{name}")
+    if name in ("Device", "export"):
+        return getattr(import_module("secateurs.deploy"), name)
     if name == "Session":
         return import_module("secateurs.session").Session
     message = f"module 'secateurs' has no attribute {name!r}"
@@ -76,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "Session", "methods"])
+    return [*__all__, "__version__"]

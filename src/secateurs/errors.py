@@ -3,6 +3,7 @@
 SecateursError
 ├── InputError          the arguments cannot be used (wrong type, shape, name, value)
 │   ├── ModelError      the model cannot be pruned as it is (wrapped, compiled, scripted, quantised, non-finite)
+│   ├── DeviceError     the runtime is not installed, or cannot run the model
 │   ├── BudgetError     the budget is malformed or cannot be reached
 │   │   └── ScheduleError   a schedule cannot reach its budget in the steps given
 │   └── RecipeError     a method, model, data or option name is unknown
@@ -12,6 +13,7 @@ SecateursError
 ├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
 ├── SessionError        the session is not in the state that a call needs
 └── StoreError          a saved model cannot be written or read back
+    └── DamageError     a file was cut off, changed, or is not what its name says
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ class InputError(SecateursError):
 
 class ModelError(InputError):
     """The model cannot be pruned as it is; the message says how to make it so."""
+
+
+class DeviceError(InputError):
+    """The runtime is not installed, or cannot run the model; the message names what is missing or the operator."""
 
 
 class BudgetError(InputError):
@@ -71,6 +77,10 @@ class SessionError(SecateursError):
 
 class StoreError(SecateursError):
     """A saved model cannot be written or read back; nothing was half-loaded."""
+
+
+class DamageError(StoreError):
+    """A file that was saved is cut off, was changed, or is not what its name says; nothing of it was used."""
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,8 @@ A verb takes an `nn.Module` and makes a `Network` of it; an inner function takes
 
 from __future__ import annotations
 
+import threading
+import weakref
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -130,6 +132,19 @@ class Network:
             pending.extend(reversed(children))
 
 
+_guard = threading.Lock()
+_locks: dict[int, tuple[weakref.ref[nn.Module], threading.RLock]] = {}
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The lock of a model: held while its tensors are written, and while a copy of it is taken. One per object."""
+    key = id(model)
+    with _guard:
+        if key not in _locks:
+            _locks[key] = (weakref.ref(model, lambda _: _locks.pop(key, None)), threading.RLock())
+        return _locks[key][1]
+
+
 @cache
 def is_torchs(kind: type[nn.Module]) -> bool:
     """Whether a module class is torch's own, so that its code is known."""
@@ -149,8 +164,19 @@ def _unwrapped(model: Any) -> nn.Module:
             break
         model = inside
     if not isinstance(model, nn.Module):
-        raise ModelError(f"A model must be a torch.nn.Module, not {type(model).__name__}.")
+        raise ModelError(f"A model must be a torch.nn.Module, not {_kind(model)}.{_inside(model)}")
     return model
+
+
+def _kind(model: Any) -> str:
+    return f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+
+
+def _inside(model: Any) -> str:
+    """Name the modules that an object holds (a pipeline, a predictor, a trainer): one of them is what was meant."""
+    held = getattr(model, "__dict__", {}) if not isinstance(model, type) else {}
+    found = [f"its attribute {name!r} (a {type(v).__name__})" for name, v in held.items() if isinstance(v, nn.Module)]
+    return f" Pass the network inside it: {' or '.join(found[:3])}." if found else ""
 
 
 def _refuse_kind(path: str, module: nn.Module) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from secateurs.allocate import Allocator, Budget, Ranked
+from secateurs.allocate import Allocator, Budget, Ranked, aligned
 from secateurs.criteria import Criterion, score
 from secateurs.errors import BudgetError, InputError, RecipeError
 from secateurs.evidence import observe
@@ -17,12 +17,15 @@ from secateurs.network import Network
 from secateurs.recover.recovery import Recovery, read_steps
 from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import kind_of, names, value_of
+from secateurs.running.process import all_or_nothing
+from secateurs.running.replica import Replica
 from secateurs.surgery.apply import apply, check_shapes
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 from secateurs.types import Loss
 
 if TYPE_CHECKING:
+    from secateurs.deploy.closed_loop import Timing
     from secateurs.methods.one_shot import Method
 
 
@@ -37,17 +40,22 @@ class Finishing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `prune` made: the smaller model, the plan that leads to it from the dense one, and what both cost."""
+    """What `prune` made: the smaller model, the plan that leads to it from the dense one, and what both cost.
+
+    notes: how widths were rounded, in sentences. timing: what was measured, where the budget names a device.
+    """
 
     model: nn.Module
     plan: Plan
     cost_before: Cost
     cost_after: Cost
     graph: Graph
+    notes: tuple[str, ...] = ()
+    timing: Timing | None = None
 
     def __str__(self) -> str:
         before, after = self.cost_before, self.cost_after
-        return "\n".join(
+        figures = (
             f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})"
             for name, was, now in (
                 ("MACs", before.macs, after.macs),
@@ -55,6 +63,7 @@ class Result:
                 ("activation bytes", before.memory, after.memory),
             )
         )
+        return "\n".join([*figures, *([] if self.timing is None else [str(self.timing)]), *self.notes])
 
 
 def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
@@ -100,6 +109,7 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     return Plan.from_keep(graph, (allocator or Ranked())(scores, graph, budget))
 
 
+@all_or_nothing
 def prune(  # noqa: PLR0913 (the one verb that does everything)
     model: nn.Module | Network,
     example_inputs: Any,
@@ -115,7 +125,10 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
     method: a method of a paper, a bare criterion, or the name of either (`"magnitude"`, `"bn-scale"`, `"epruner"`).
-    budget: what remains; without one, a method of a paper decides how much goes, as in its paper.
+    budget: what remains; without one, a method of a paper decides how much goes, as in its paper. Where it names no
+    `multiple_of`, widths are rounded to what runtimes are fast on (`Alignment`), within the budget; `result.notes` says
+    so. Where it names a `device`, the time there is measured (`result.timing`): `latency` is met within 3 %, and a
+    network that is slower than the dense one is refused.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
     protect names modules whose channels stay. seed is for methods that draw at random.
     recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
@@ -142,16 +155,33 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     data = _read_twice(data) if steps else data
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
-    if isinstance(chosen, Criterion):
+    given, note = (None, "") if given is None else round_widths(graph, given, chosen)
+    timing: Timing | None = None
+    if given is not None and given.device is not None:
+        from secateurs.deploy.on_device import keep_on_device
+
+        keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
+        found = Plan.from_keep(graph, keep)
+    elif isinstance(chosen, Criterion):
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
-        found = Plan.from_keep(graph, chosen.select(graph, network.model, given, data=data, loss=loss, seed=seed))
+        stand_in = Replica(network, around=False).model
+        found = Plan.from_keep(graph, chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
     if steps:
         pruned = recovered(pruned, network.model, data or (), plan=found, steps=steps)
-    return Result(pruned, found, graph.cost(), graph.cost(found), graph)
+    return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
+
+
+def round_widths(graph: Graph, budget: Budget, method: object) -> tuple[Budget, str]:
+    """Align the widths of the groups that a method prunes, where the budget says nothing about them; and say so."""
+    from secateurs.methods.one_shot import part_of
+
+    part = part_of(graph, budget, getattr(method, "scope", "coupled"))
+    rounded, note = aligned(part, replace(budget, exclude=()))
+    return replace(budget, multiple_of=rounded.multiple_of), note
 
 
 def _one_shot(method: object, seed: int) -> Criterion | Method:
@@ -164,7 +194,7 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     if kind_of(value) == "training":
         message = (
             f"{type(value).__name__} does not choose in one shot: it prunes while the model trains. "
-            "Drive it from your training loop with secateurs.Session(model, method, budget, example_inputs, ...)."
+            "Drive it from your training loop with secateurs.Session(model, example_inputs, method=..., budget=...)."
         )
         raise RecipeError(message)
     known = ", ".join((*names("criterion"), *names("one-shot")))

@@ -39,6 +39,7 @@ ALIASES: Mapping[str, str] = {
     "l1": "magnitude",
     "bn-scale": "batch-norm-scale",
     "fpgm": "geometric-median",
+    "depgraph": "dep-graph",
     "orthoreg": "ortho-reg",
     "increg": "inc-reg",
 }

@@ -464,6 +464,20 @@ def test_exclusion_is_by_group_or_by_module():
     assert Budget(macs=0.5, exclude=("block2.conv", "block4")).excluded(graph.groups) == {"g2", "g4"}
 
 
+def test_exclusion_is_of_a_layers_own_outputs():
+    """What feeds an excluded layer may shrink; a protected one is left as it is."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3), nn.Conv2d(8, 2, 1))
+    x = torch.zeros(1, 3, 8, 8)
+    groups = trace(net, x).groups
+
+    assert [g.name for g in groups] == ["0", "2"]
+    assert Budget(macs=0.5, exclude=("2",)).excluded(groups) == {"2"}
+    assert Budget(macs=0.5, exclude=("1",)).excluded(groups) == {"0"}
+    assert Budget(macs=0.5, exclude=("3",)).excluded(groups) == frozenset()
+    assert not trace(net, x, protect=["2"]).groups
+    assert [g.name for g in trace(net, x, protect=["3"]).groups] == ["0"]
+
+
 def test_an_unknown_exclusion_is_refused_with_near_matches():
     """A misspelt name must not be silently ignored."""
     with pytest.raises(RecipeError, match=r"exclude='blok1'.*did you mean 'block1'"):

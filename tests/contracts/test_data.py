@@ -1,5 +1,8 @@
 """Data: three disjoint splits, the same on every run, standardised by what was learnt from."""
 
+import os
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -214,3 +217,106 @@ def test_cifar_is_split_and_standardised(data_root, name, classes):
     assert isinstance(splits.train, Images)
     assert {"cifar10": [3, 8, 8, 0], "cifar100": [49, 33, 72, 51]}[name] == splits.test.labels[:4].tolist()
     assert abs(splits.calibration.__getitems__(list(range(2000)))[0].mean().item()) < 0.2
+
+
+def _stray(root, place, content=b"GIF?"):
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_bytes(content)
+
+
+LAYOUTS = {
+    "train alone": (["train/cat", "train/dog"], r"holds train/ alone"),
+    "test alone": (["test/cat", "test/dog"], r"holds test/ alone"),
+    "val and test": (["val/cat", "test/cat"], r"holds val/ and test/ alone"),
+    "one class": (["cat"], "one class only, 'cat'"),
+    "one class in each": (["train/cat", "val/cat"], "one class only, 'cat'"),
+}
+
+
+@pytest.mark.parametrize(("folders", "words"), LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_that_are_none_are_refused(tmp_path, folders, words):
+    """Read as classes they would give a network that is right every time, about nothing."""
+    _draw(tmp_path, folders, 12)
+
+    with pytest.raises(InputError, match=words):
+        load(f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_too_few_images_for_the_parts_are_refused(tmp_path, count):
+    """By the name of the class."""
+    _draw(tmp_path, ["cat"], 12)
+    _draw(tmp_path, ["dog"], count)
+
+    with pytest.raises(InputError, match=f"'dog'.*has {count} images"):
+        load(f"imagefolder:{tmp_path}")
+
+
+def test_hidden_folders_and_files_are_no_classes(tmp_path):
+    """Notebooks and desktops leave them."""
+    _draw(tmp_path, ["cat", "dog"], 10)
+    _stray(tmp_path, ".ipynb_checkpoints/a.png")
+    _stray(tmp_path, "cat/.hidden.png")
+    _stray(tmp_path, "cat/notes.txt")
+
+    assert load(f"imagefolder:{tmp_path}", image_size=8).classes == ("cat", "dog")
+
+
+def test_gifs_are_read_and_other_images_are_named(tmp_path):
+    """Nothing is skipped in silence that somebody may take for a picture."""
+    _draw(tmp_path, ["cat", "dog"], 10)
+    Image.new("RGB", (20, 16)).save(tmp_path / "cat" / "moving.gif")
+    splits = load(f"imagefolder:{tmp_path}", image_size=8)
+    assert sum(map(len, (splits.train, splits.validation, splits.test))) == 21
+
+    _stray(tmp_path, "dog/picture.psd")
+    with pytest.raises(InputError, match=r"picture\.psd is an image of a type that is not read"):
+        load(f"imagefolder:{tmp_path}")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _huge(path):
+    """A header that claims 60,000 by 60,000 pixels."""
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_cut, _huge, lambda path: path.write_text("hello")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_cannot_be_read_are_named(tmp_path, damage, workers):
+    """By their path, also where another process reads them."""
+    _draw(tmp_path, ["cat", "dog"], 10)
+    for path in (tmp_path / "cat").iterdir():
+        damage(path)
+    loaders = Loaders(load(f"imagefolder:{tmp_path}", image_size=8), batch_size=4, workers=workers)
+
+    with pytest.raises(InputError, match=r"the image .*cat.\d\.png cannot be read"):
+        list(loaders.test_dataloader())
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    """A named pipe with the name of an image, and a link in a circle."""
+    _draw(tmp_path, ["cat", "dog"], 10)
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe\.png cannot be read"):
+        load(f"imagefolder:{tmp_path}")
+    (tmp_path / "cat" / "pipe.png").unlink()
+    (tmp_path / "dog" / "again").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="not followed"):
+        load(f"imagefolder:{tmp_path}")
+
+
+def test_another_listing_has_another_fingerprint(tmp_path):
+    """An image more, one less, or one of another size: the class whose folder changed is told."""
+    _draw(tmp_path, ["train/cat", "train/dog", "val/cat", "val/dog"], 10)
+    first = load(f"imagefolder:{tmp_path}").fingerprint
+    (tmp_path / "train" / "dog" / "3.png").rename(tmp_path / "train" / "dog" / "300.png")
+    second = load(f"imagefolder:{tmp_path}").fingerprint
+
+    assert first.keys() == {"train/cat", "train/dog", "val/cat", "val/dog"}
+    assert [place for place in first if first[place] != second[place]] == ["train/dog"]

@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from torchvision.models import WeightsEnum
 
 import secateurs as sct
+from secateurs.app.cli import arguments as cli_arguments
+from secateurs.app.cli import commands as cli_commands
+from secateurs.app.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -82,6 +85,7 @@ def offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fresh)
     monkeypatch.chdir(tmp_path)
+    torch.save(Small().state_dict(), "trained.pth")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
@@ -100,6 +104,21 @@ def commands(page):
             words = shlex.split(text, comments=True)
             if words[:1] == ["secateurs"]:
                 yield offset, words[1:]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if list(commands(p))], ids=lambda p: str(p.relative_to(ROOT)))
+def test_shell_lines_are_understood(page, monkeypatch, capsys):
+    """Every command with its flags is read without an error; the work itself is that of other tests."""
+    done = []
+    monkeypatch.setattr(cli_commands, "run", lambda *given: done.append(given))
+    monkeypatch.setattr(cli_commands.inspection, "inspect", lambda *given: done.append(given))
+    monkeypatch.setattr(cli_commands.exporting, "export", lambda *given: done.append(given))
+    monkeypatch.setattr(cli_arguments, "read_file", lambda path: {})
+    lines = list(commands(page))
+    for line, words in lines:
+        assert main(words) == 0, f"{page.name}:{line}: {capsys.readouterr().err}"
+
+    assert len(done) == len([words for _, words in lines if "--help" not in words])
 
 
 @pytest.mark.slow

@@ -17,12 +17,15 @@ from safetensors.torch import save_file
 
 import secateurs as sct
 from secateurs.app.cli import main, measure
+from secateurs.app.cli.arguments import compose
 from secateurs.app.cli.demo import RECIPE
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.data import load
 from secateurs.app.report import Report, picture
 from secateurs.app.training import Loaders, evaluate
 from secateurs.app.training.module import Classifier
+from secateurs.errors import InputError
 
 NET = """
 from torch import nn
@@ -40,6 +43,8 @@ def wide(in_channels, num_classes):
 """
 
 FAST = ["--train-epochs", "2", "--epochs", "1", "--batch-size", "64", "--device", "cpu", "--threads", "1"]
+
+SLOW = pytest.mark.slow
 
 
 def read(path):
@@ -115,6 +120,33 @@ def test_the_saved_model_is_the_one_that_was_reported(finished, own):
     assert report.after.accuracy == pytest.approx(evaluate(model, test, device="cpu"), abs=1e-6)
     assert report.after.params == sum(p.numel() for p in model.parameters())
     assert {w.name: w.after for w in report.widths}["0"] == model[0].out_channels
+
+
+def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
+    """The files of the dense and of the pruned network have the test accuracy that the run reported."""
+    assert main(["export", str(finished), "--out", str(tmp_path / "files")]) == 0
+    report = Report.from_json((finished / "report.json").read_text())
+    figures = read(tmp_path / "files" / "export.json")["files"]
+
+    assert "error to eager" in capsys.readouterr().out
+    assert figures["dense"]["accuracy"] == pytest.approx(report.before.accuracy, abs=1e-6)
+    assert figures["pruned"]["accuracy"] == pytest.approx(report.after.accuracy, abs=1e-6)
+    assert figures["pruned"]["bytes"] < figures["dense"]["bytes"]
+    assert max(row["error"] for row in figures.values()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--to", "onnx"], "name the folder"),
+        (["nowhere"], "no finished run"),
+        (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
+        (["RUN", "--to", "tensorrt"], "--to takes"),
+    ],
+)
+def test_bad_exports_are_refused(finished, arguments, told, capsys):
+    assert main(["export", *(word.replace("RUN", str(finished)) for word in arguments)]) == 2
+    assert told in capsys.readouterr().err
 
 
 TRAINING = ["--method", "greg1", "--prune-epochs", "2"]
@@ -200,22 +232,25 @@ def test_the_resolved_recipe_says_everything(finished, own):
 
 def test_the_same_recipe_gives_the_same_plan_and_weights(finished, tmp_path):
     """Run again from the run folder's own recipe, bit for bit."""
-    assert main(["prune", "--config", str(finished / "recipe.yaml"), "--out", str(tmp_path / "again")]) == 0
+    flags = ["--config", str(finished / "recipe.yaml"), "--out", str(tmp_path / "again"), "--trust-code"]
+    assert main(["prune", *flags]) == 0
 
     for name in ("plan.json", "model.safetensors"):
         assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_one_table_is_printed(finished, prune, capsys):
-    """Figures before and after, and the widths; a finished run that is resumed prints it again and does no work."""
-    before = (finished / "model.safetensors").stat().st_mtime_ns
+    """Figures before and after, and the widths; a finished run that is resumed prints it again and touches nothing."""
+    before = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in finished.rglob("*")}
 
-    assert prune(finished, "--resume") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loaders, "test_dataloader", lambda _: pytest.fail("the test split is read again"))
+        assert prune(finished, "--resume") == 0
     printed = capsys.readouterr().out
 
     for row in ("test accuracy", "MACs", "parameters", "activation memory", "file size", "latency", "width of 0"):
         assert len(re.findall(rf"^\s*{row}\s", printed, re.MULTILINE)) == 1
-    assert before == (finished / "model.safetensors").stat().st_mtime_ns
+    assert before == {p: (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in finished.rglob("*")}
 
 
 def test_weights_from_a_file_are_pruned_without_training(prune, own, finished, tmp_path, monkeypatch):
@@ -249,7 +284,7 @@ def test_reconstruction_and_distillation_by_flags(prune, tmp_path, capsys):
     assert "prunes at once" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("call", [1, 18, 35])
+@pytest.mark.parametrize("call", [18, *(pytest.param(n, marks=SLOW) for n in (1, 35))])
 def test_a_run_that_fails_anywhere_resumes_to_the_same_end(finished, prune, tmp_path, monkeypatch, call):
     """Stopped at a step of the first epoch, of the second, and of the fine-tuning."""
     step, count = Classifier.training_step, iter(range(1, 10_000))
@@ -307,7 +342,10 @@ def test_what_decides_is_never_the_test_split(prune, tmp_path, monkeypatch):
     assert [True, True] == reads
 
 
-@pytest.mark.parametrize("method", ["l2", "fpgm", "taylor", "random", "bn-scale", "foad", "epruner", "ccp"])
+@pytest.mark.parametrize(
+    "method",
+    ["ccp", *(pytest.param(m, marks=SLOW) for m in ("l2", "fpgm", "taylor", "random", "bn-scale", "foad", "epruner"))],
+)
 def test_methods_by_name(finished, own, method, tmp_path):
     """Each meets the budget on the trained network."""
     dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
@@ -476,12 +514,13 @@ def test_a_disk_that_fills_up_is_told_and_the_run_resumes(prune, finished, tmp_p
     assert (finished / "plan.json").read_bytes() == (tmp_path / "out" / "plan.json").read_bytes()
 
 
-def test_a_folder_in_use_is_refused(finished, prune, capsys):
+def test_a_folder_in_use_is_refused(finished, prune, tmp_path, capsys):
     """Two processes in one folder would overwrite each other's checkpoints."""
     fcntl = pytest.importorskip("fcntl", reason="locks are POSIX")
-    with (finished / ".lock").open("w") as lock:
+    run = copied(finished, tmp_path, "measured")
+    with (run / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert prune(finished, "--resume") == 2
+        assert prune(run, "--resume") == 2
     assert "another process works in" in capsys.readouterr().err
 
 
@@ -502,7 +541,7 @@ def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
     """The file gives what no flag gives; keys may be written with dashes."""
     recipe = {"model": f"{own}:net", "macs": 0.5, "batch-size": 0, "method": {"name": "l2", "p": 1}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe))
-    flags = ["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
+    flags = ["prune", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out"), "--trust-code"]
 
     assert main(flags) == 2
     assert "--batch-size 0" in capsys.readouterr().err
@@ -529,7 +568,9 @@ def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
     assert re.search(words, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize(
+    "command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "--help"]]
+)
 def test_help(command, capsys):
     """Every command explains itself on standard output."""
     assert main(command) == 0
@@ -636,3 +677,173 @@ def test_the_command_is_installed():
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
 
     assert f"secateurs {sct.__version__}\n" == done.stdout
+
+
+EVIL = """
+from pathlib import Path
+Path({!r}).touch()
+from torch import nn
+def net(in_channels, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    """A recipe, and a run folder, that name a Python file; and what the file leaves when it is run."""
+    canary = tmp_path / "canary"
+    (tmp_path / "evil.py").write_text(EVIL.format(str(canary)))
+    keys = {"model": f"{tmp_path / 'evil.py'}:net", "macs": 0.5, "train_epochs": 1, "epochs": 0, "device": "cpu"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(keys))
+    RunFolder(tmp_path / "run").put_recipe(compose(Recipe(), keys))
+    return tmp_path, canary
+
+
+@pytest.mark.parametrize("how", [["--config", "recipe.yaml", "--out", "new"], ["--out", "run", "--resume"]])
+def test_code_that_only_a_file_names_is_not_run(stranger, how, monkeypatch, capsys):
+    """Neither a recipe's nor a run folder's, until the command line names it too, or trusts such files."""
+    folder, canary = stranger
+    monkeypatch.chdir(folder)
+    assert main(["prune", *how]) == 2
+    assert "names code to run" in capsys.readouterr().err
+    assert main(["prune", *how, "--model", "other.py:net"]) == 2
+    assert not canary.exists()
+    assert not (folder / "new").exists()
+
+    assert main(["prune", *how, "--model", "evil.py:net", "--macs", "0"]) == 2
+    assert main(["prune", *how, "--model", "evil.py:net", "--data", "nothing"]) == 2
+    if "--config" in how:
+        assert main(["prune", *how, "--trust-code", "--protect", "nothing"]) == 2
+        assert canary.exists()
+
+
+def copied(finished, tmp_path, *gone):
+    """A run as it was before some of its stages."""
+    shutil.copytree(finished, tmp_path / "run")
+    for name in gone:
+        (tmp_path / "run" / "stages" / f"{name}.json").unlink()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("place", [".lock", "stages/measured.json", "checkpoints/training/last.ckpt", "checkpoints"])
+def test_nothing_is_written_through_a_link(finished, prune, tmp_path, capsys, place):
+    """What a planted link points to stays as it is, to the byte."""
+    run, mine = copied(finished, tmp_path, "measured"), tmp_path / "mine"
+    target = run / place
+    if target.is_dir():
+        shutil.move(target, mine)
+    else:
+        mine.write_text("mine")
+        target.unlink(missing_ok=True)
+    target.symlink_to(mine)
+    before = [path.stat().st_mtime_ns for path in (mine, *mine.rglob("*"))]
+
+    assert prune(run, "--resume") == 2
+    assert "is a link" in capsys.readouterr().err
+    assert before == [path.stat().st_mtime_ns for path in (mine, *mine.rglob("*"))]
+
+
+def test_files_of_the_run_itself_replace_links(finished, prune, tmp_path):
+    """The report is put in the place of a planted link, not into what it points to."""
+    run, mine = copied(finished, tmp_path, "measured"), tmp_path / "mine"
+    mine.write_text("mine")
+    (run / "report.json").unlink()
+    (run / "report.json").symlink_to(mine)
+
+    assert prune(run, "--resume") == 0
+    assert mine.read_text() == "mine"
+    assert Report.from_json((run / "report.json").read_text())
+
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda _: b"",
+    "one bit": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "other JSON": lambda _: b"[]",
+    "nested": lambda _: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "stages/trained.json", "stages/pruned.json", "report.json"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_files_of_a_run_are_refused_in_one_sentence(finished, prune, tmp_path, capsys, name, how):
+    """By name, with exit code 2; what is there stays."""
+    run = copied(finished, tmp_path, *(["measured"] if name.startswith("stages") else []))
+    (run / name).write_bytes(DAMAGE[how]((run / name).read_bytes()))
+
+    assert prune(run, "--resume") == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert (run / name).name in told
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_checkpoint_is_never_gone_on_from(finished, prune, tmp_path, capsys, how):
+    """A flipped bit in a weight would load without a word; the hash beside the file tells."""
+    run = copied(finished, tmp_path, "recovered", "measured")
+    checkpoint = run / "checkpoints" / "recovery" / "last.ckpt"
+    checkpoint.write_bytes(DAMAGE[how](checkpoint.read_bytes()))
+
+    assert prune(run, "--resume") == 2
+    assert "last.ckpt" in capsys.readouterr().err
+
+
+def test_brackets_in_names_are_no_markup(prune, finished, tmp_path, capsys):
+    """A folder may be called what it likes, and is printed as it is called."""
+    run = tmp_path / "a[/b]c [bold]" / ":warning:"
+    shutil.copytree(finished, run)
+
+    assert prune(run, "--resume") == 0
+    assert str(run) in capsys.readouterr().out.replace("\n", "")
+
+
+OUT_OF_RANGE = {
+    "seed": ["--seed", "4294967296"],
+    "threads": ["--threads", "1000000"],
+    "threads below": ["--threads", "-1"],
+    "macs of one": ["--macs", "1"],
+    "image size": ["--image-size", "100000000"],
+    "folder": ["--out", "x" * 5000],
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_RANGE)
+def test_numbers_out_of_range_are_refused(case, prune, tmp_path, capsys):
+    """Before any work, in one sentence that names the flag."""
+    flags = OUT_OF_RANGE[case]
+    assert prune(tmp_path / "out", *flags) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert flags[0] in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("body", "words"), [("sys.exit(0)", "SystemExit"), ("1 / 0", "ZeroDivisionError")])
+def test_a_model_file_that_leaves_is_told(body, words, tmp_path, capsys):
+    """`sys.exit(0)` in it is no success."""
+    (tmp_path / "bad.py").write_text(f"import sys\ndef net(): {body}\n")
+    flags = ["--model", f"{tmp_path / 'bad.py'}:net", "--macs", "0.5", "--out", str(tmp_path / "out")]
+
+    assert main(["prune", *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_fails_during_the_work_is_one_sentence_and_exit_code_1(prune, tmp_path, monkeypatch, capsys):
+    """Also an error of torch's, and also an input that turns out to be bad only then."""
+    for error in (RuntimeError("DataLoader worker (pid 1) is killed"), MemoryError(), InputError("diverged")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(Classifier, "training_step", fail)
+        assert prune(tmp_path / type(error).__name__) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_weights_of_another_type_are_refused(prune, own, tmp_path, capsys):
+    """Casting whole numbers or doubles would change them without a word."""
+    for dtype in (torch.int32, torch.bool, torch.float64):
+        state = {name: t.to(dtype) for name, t in fresh(own).state_dict().items()}
+        save_file(state, tmp_path / "weights.safetensors")
+        assert prune(tmp_path / "out", "--weights", str(tmp_path / "weights.safetensors")) == 2
+        assert "would not come over unchanged" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import secateurs as sct
 
 pytestmark = pytest.mark.xdist_group("ddp")
 
-NAMES = ("GReg1", "GReg2", "IncReg", "ASRFP", "GroupFisher", "OrthoReg", "AdaptivePruning")
+NAMES = ("GReg1", "GReg2", "IncReg", "ASRFP", "GroupFisher", "OrthoReg", "AdaptivePruning", "DepGraph", "Gradual")
 
 
 class Pupil(nn.Module):

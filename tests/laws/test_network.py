@@ -1,5 +1,7 @@
 """The one door: a model is read and checked once; what cannot be pruned is refused with what to do instead."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -39,10 +41,9 @@ def test_prune_walks_a_models_tensors_at_most_twice_before_it_cuts(monkeypatch):
     for name, module in model.named_modules():
         module.__dict__["_parameters"] = tensors[name] = Counted(module.__dict__["_parameters"])
     seen = []
-    whole = sct.prune.__globals__["apply"]
-    monkeypatch.setitem(
-        sct.prune.__globals__, "apply", lambda *a: seen.append({n: t.walks for n, t in tensors.items()}) or whole(*a)
-    )
+    verb = sys.modules[sct.prune.__module__]
+    whole = verb.apply
+    monkeypatch.setattr(verb, "apply", lambda *a: seen.append({n: t.walks for n, t in tensors.items()}) or whole(*a))
 
     sct.prune(model, torch.zeros(1, 3, 64, 64), method="magnitude", budget=sct.Budget(macs=0.5))
 

@@ -67,3 +67,14 @@ def test_a_model_without_norms_is_left_alone():
     model = nn.Linear(3, 3)
 
     assert sct.recalibrate(model, []) is model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_no_numbers_leave_the_statistics_as_they_were(value):
+    """The norm is named, and nothing of it changed."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match="statistics of '1'"):
+        sct.recalibrate(model, [torch.ones(4, 2), torch.full((4, 2), value)])
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,14 +1,17 @@
 """Save, a fresh process, load: the same outputs, bit for bit; anything else is refused before the model is touched."""
 
+import hashlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from tests.laws.networks import Coupled, Tied, images, made
 from torch import nn
@@ -16,7 +19,7 @@ from torch import nn
 import secateurs as sct
 from secateurs.errors import ModelError, StoreError
 from secateurs.network import Network
-from secateurs.store import files
+from secateurs.store import files, manifest
 from secateurs.surgery.tensors import physical_order
 
 ROOT = Path(__file__).parents[2]
@@ -75,10 +78,10 @@ def test_a_fresh_process_computes_the_same_bits(saved, tmp_path):
 def test_two_files_and_no_pickle(saved):
     """Weights as safetensors, all else as JSON with the versions that wrote it."""
     directory, _, _ = saved
-    manifest = json.loads((directory / "plan.json").read_text())
+    written = json.loads((directory / "plan.json").read_text())
 
     assert sorted(contents(directory)) == ["model.safetensors", "plan.json"]
-    assert manifest["secateurs"] == {"format": 1, "version": sct.__version__, "torch": str(torch.__version__)}
+    assert written["secateurs"] == {"format": 1, "version": sct.__version__, "torch": str(torch.__version__)}
     assert all(b"pickle" not in content for content in contents(directory).values())
 
 
@@ -317,3 +320,147 @@ def test_what_has_no_values_is_not_saved(tmp_path):
     plan = sct.Plan.identity(sct.trace(model, images()))
     with pytest.raises(StoreError, match="no plain values"):
         sct.save(model.to("meta"), plan, tmp_path / "meta")
+
+
+def resealed(directory, change):
+    """Change plan.json as somebody would who can compute its seal."""
+    path = directory / "plan.json"
+    body = json.loads(path.read_text())
+    change(body)
+    body.pop("seal")
+    path.write_text(json.dumps({**body, "seal": manifest.seal(body)}))
+
+
+def put(*keys, value):
+    def change(body):
+        for key in keys[:-1]:
+            body = body[key]
+        body[keys[-1]] = value
+
+    return change
+
+
+HOSTILE = {
+    "runs that would take all memory": put("plan", "groups", "stem", "keep", value="0-999999999999"),
+    "units as many": put("plan", "groups", "stem", value={"units": 10**12, "keep": "0-999999999999"}),
+    "shapes beyond any memory": put("plan", "signature", "stem.weight", value=[10**30, 1]),
+    "aliases of another type": put("aliases", value=[1]),
+    "aliases of nothing": put("aliases", value={"no": "name"}),
+    "types of another type": put("dtypes", value=3),
+    "an unknown type": put("dtypes", "stem.weight", value="int7"),
+    "states of another type": put("states", value=[]),
+    "states of no module": put("states", value={"nowhere": 1}),
+    "states of a module without": put("states", value={"stem": 1}),
+    "orders out of range": put("orders", value={"stem.weight": [0, 1, 2, 9]}),
+    "orders in words": put("orders", value={"stem.weight": "abcd"}),
+    "a size in words": put("weights", "size", value="many"),
+    "a size beyond its tensors": put("weights", "size", value=10**15),
+    "a hash that is a path": put("weights", "sha256", value="../../etc/passwd"),
+    "its modules": put("plan", "attributes", value={":_modules": 3}),
+    "a module's parameters": put("plan", "attributes", value={"stem:_parameters": 3}),
+    "a method": put("plan", "attributes", value={":forward": 3}),
+    "hooks": put("plan", "attributes", value={":_forward_hooks": 3}),
+    "a class": put("plan", "attributes", value={"stem:__class__": 3}),
+    "a stride": put("plan", "attributes", value={"stem:stride": [3, 3]}),
+    "an epsilon": put("plan", "attributes", value={"norm:eps": 3}),
+    "no groups": put("plan", "attributes", value={"stem:groups": 0}),
+    "more groups": put("plan", "attributes", value={"stem:groups": 3}),
+    "a weight": put("plan", "attributes", value={"stem:weight": 3}),
+    "the head of the file": put("secateurs", value=1),
+}
+
+
+@pytest.fixture
+def tied(tmp_path):
+    model = made(Tied)
+    return sct.save(model, sct.Plan.identity(sct.trace(model, images())), tmp_path / "tied")
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_plans_with_their_seal_recomputed_are_refused(tied, change):
+    """One error of ours, and the model is as it was: its tensors, its attributes, its modules."""
+    resealed(tied, change)
+    model = made(Tied, seed=1)
+    before = [(m, {k: id(v) for k, v in vars(m).items()}) for m in model.modules()]
+    refused(tied, model, "plan.json|saved model|plan sets")
+
+    assert before == [(m, {k: id(v) for k, v in vars(m).items()}) for m in model.modules()]
+
+
+def test_nesting_without_end_is_refused(tied):
+    (tied / "plan.json").write_text("[" * 200_000)
+    refused(tied, made(Tied), "not written by secateurs.save")
+
+
+def holes(path):
+    path.touch()
+    os.truncate(path, 40 * 2**30)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir, holes])
+@pytest.mark.parametrize("name", ["plan.json", "model.safetensors"])
+def test_files_that_are_no_files_are_not_waited_for(tied, name, make):
+    """A named pipe, a device without end, a folder, a file of 40 GB that is all holes."""
+    (tied / name).unlink()
+    make(tied / name)
+    refused(tied, made(Tied), "no plain file|where at most|cannot be read")
+
+
+def test_a_model_without_memory_is_told_how_to_get_some(tied):
+    """On meta nothing could be loaded; with memory, everything is."""
+    with pytest.raises(StoreError, match="to_empty"):
+        sct.load(Tied().to("meta"), tied)
+    loaded = sct.load(Tied().to("meta").to_empty(device="cpu"), tied)
+
+    assert all(torch.equal(t, Network.of(loaded).named[n]) for n, t in Network.of(made(Tied)).named.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tied, tmp_path, value):
+    """Neither saved nor loaded; masks of infinity are."""
+    model, plan = made(Tied), sct.load_plan(tied)
+    with torch.no_grad():
+        model.left.weight[0, 0] = value
+    with pytest.raises(StoreError, match=r"left.weight holds \d+ values"):
+        sct.save(model, plan, tmp_path / "bad")
+    weights = safetensors.torch.save({n: t for n, t in Network.of(model).named.items() if n != "right.weight"})
+    (tied / "model.safetensors").write_bytes(weights)
+    size = {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)}
+    resealed(tied, put("weights", value=size))
+    refused(tied, made(Tied, seed=1), r"left.weight holds \d+ values")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_many_threads_save_into_one_folder(tied, tmp_path, overwrite):
+    """One whole model is left; who came too late is told so."""
+    plan, models = sct.load_plan(tied), [made(Tied, seed=seed) for seed in range(4)]
+    for attempt in range(5):
+        directory = tmp_path / str(attempt)
+
+        def save(model, directory=directory):
+            try:
+                return sct.save(model, plan, directory, overwrite=overwrite)
+            except StoreError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            said = list(pool.map(save, models))
+        loaded = sct.load(Tied(), directory)
+
+        assert any(torch.equal(loaded.stem.weight, model.stem.weight) for model in models)
+        assert said.count(directory) == (4 if overwrite else 1)
+        assert all(one == directory or "is not empty" in one for one in said)
+        assert sorted(contents(directory)) == ["model.safetensors", "plan.json"]
+
+
+def test_links_are_replaced_and_not_followed(tied, tmp_path):
+    """What a planted link points to stays as it is."""
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (tmp_path / "planted").mkdir()
+    for name in ("plan.json", "model.safetensors"):
+        (tmp_path / "planted" / name).symlink_to(mine)
+    sct.save(made(Tied), sct.load_plan(tied), tmp_path / "planted", overwrite=True)
+
+    assert mine.read_text() == "mine"
+    assert sct.load(Tied(), tmp_path / "planted")

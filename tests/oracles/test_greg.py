@@ -139,3 +139,39 @@ def test_penalising_norms_is_an_option():
 
         assert (float(scales[chosen].mean()) < 0.75) is norms
         assert float(scales[~chosen].mean()) > 0.9
+
+
+def test_greg2_leaves_layers_that_lose_nothing_alone_while_it_picks():
+    """The authors return before a layer whose rate is 0: no penalty, in any phase."""
+    model = pupil()
+    growth, pick = Growth(step=0.1, ceiling=0.35), Growth(step=0.05, ceiling=0.1)
+    method = GReg2(growth, pick, recover=-0.02, stabilise=2, remove={"first": 0.3})
+    session = sct.Session(model, X, method=method, steps_per_epoch=method.steps, epochs=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    before = {}
+    optimizer.register_step_pre_hook(lambda *_: before.update({n: p.grad.clone() for n, p in model.named_parameters()}))
+    session.attach(optimizer)
+    for step in range(4):
+        train(model, optimizer, range(step, step + 1))
+
+        assert torch.equal(model.down.weight.grad, before["down.weight"])
+        assert torch.equal(model.stem.weight.grad, before["stem.weight"])
+        assert not torch.equal(model.first.weight.grad, before["first.weight"])
+
+
+def test_picking_ends_when_its_ceiling_is_reached():
+    """⌈ceiling/step⌉ rises, as in the code: 0.1 in steps of 0.03 takes 4."""
+    assert Growth(0.03, 0.1).climbs == 4
+    assert Growth(1e-5, 0.01).climbs == 1000
+
+
+@pytest.mark.parametrize("name", ["published", "published-imagenet"])
+def test_the_published_settings(name):
+    """K_u, K_s of the CIFAR and ImageNet commands, on layers with one producer."""
+    one, two = GReg1.preset(name), GReg2.preset(name)
+
+    assert one.scope == two.scope == "uncoupled"
+    assert (one.growth.every, one.stabilise) == {"published": (10, 10_000), "published-imagenet": (5, 40_000)}[name]
+    assert (two.pick.every, two.growth.every) == (one.growth.every,) * 2
+    with pytest.raises(InputError, match="has no preset"):
+        GReg1.preset("publish")

@@ -7,7 +7,7 @@ import torch
 from tests.laws.loops import HALF, LESSONS, PER_EPOCH, X, pupil, sgd, train
 
 import secateurs as sct
-from secateurs.errors import InputError
+from secateurs.errors import BudgetError, InputError
 from secateurs.methods.orthoreg import EarlyBird, OrthoReg
 from secateurs.methods.orthoreg.orthogonality import Orthonormal, layer_weights, orthogonality
 from secateurs.session.flat_units import Rows
@@ -19,7 +19,7 @@ from secateurs.session.scope import Units
 def slow_penalty(matrix, norm):
     """Entry by entry, from the definition, on the smaller side."""
     rows, columns = matrix.shape
-    side = matrix if rows <= columns else matrix.T
+    side = matrix if rows < columns else matrix.T
     total = 0.0
     for a in range(side.shape[0]):
         for b in range(side.shape[0]):
@@ -30,7 +30,7 @@ def slow_penalty(matrix, norm):
 
 def penalty_of(matrices, shares, norm):
     """Σ_l w_l Σ_ab |G_l − I| (or squares), differentiable."""
-    grams = [m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m for m in matrices]
+    grams = [m @ m.T if m.shape[0] < m.shape[1] else m.T @ m for m in matrices]
     offs = [g - torch.eye(len(g), dtype=g.dtype) for g in grams]
     return sum(w * (o.abs() if norm == "l1" else o.square()).sum() for w, o in zip(shares, offs, strict=True))
 
@@ -62,7 +62,7 @@ def test_the_gradient_is_autograds(norm):
     weights = {name: torch.randn(shape, generator=generator).requires_grad_() for name, shape in shapes.items()}
     matrices = [weights[f"{n}.weight"].flatten(1) for n in "abcd"]
     matrices[1] = torch.cat([matrices[1], weights["b.bias"][:, None]], 1)
-    shares = layer_weights([tuple(m.shape) for m in matrices])
+    shares = layer_weights([shapes[f"{n}.weight"] for n in "abcd"])
     expected = torch.autograd.grad(0.01 * penalty_of(matrices, shares, norm), list(weights.values()))
     tensors, units = layers_of(weights)
     applied = Applied(Orthonormal(0.01, norm), units)
@@ -92,15 +92,36 @@ def test_half_precision_does_not_overflow():
     assert float(found[0, 0]) == pytest.approx(2 * 512, rel=1e-2)
 
 
-def test_layer_weights_are_the_published_ones():
-    """VGG-13: √rows; 0.050 ×2, 0.070 ×2, 0.099 ×2, 0.140 ×4, and they sum to one."""
-    shares = layer_weights([(n, 9 * n) for n in (64, 64, 128, 128, 256, 256, 512, 512, 512, 512)], by="rows")
+@pytest.mark.parametrize(
+    ("shapes", "sizes"),
+    [
+        ([(64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3)], [64, 64, 128]),  # VGG-13: √filters, stem too
+        ([(64, 3, 3, 3), (128, 64, 3, 3), (128, 64, 1, 1)], [64, 128, 64]),  # ResNet-34: shortcut √(min side)
+        ([(32, 3, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1), (512, 512, 1, 1)], [32, 32, 32, 512]),  # MobileNet-V1
+    ],
+    ids=["VGG", "ResNet", "MobileNet"],
+)
+def test_layer_weights_are_the_published_ones(shapes, sizes):
+    """√ of these sizes over their sum, as the authors' three training loops have them."""
+    roots = [math.sqrt(size) for size in sizes]
 
-    assert [round(s, 3) for s in shares] == [0.05, 0.05, 0.07, 0.07, 0.099, 0.099, 0.14, 0.14, 0.14, 0.14]
-    assert sum(shares) == pytest.approx(1.0)
-    assert layer_weights([(64, 27), (16, 9)]) == pytest.approx(
+    assert layer_weights(shapes) == pytest.approx([root / sum(roots) for root in roots])
+    assert layer_weights([(64, 3, 3, 3), (16, 1, 3, 3)], by="smaller-side") == pytest.approx(
         (math.sqrt(27) / (math.sqrt(27) + 3), 3 / (math.sqrt(27) + 3))
     )
+
+
+def test_a_square_pointwise_layer_uses_the_inner_products_of_its_columns():
+    """The code's AᵀA: its gradient on a square matrix is another than that of AAᵀ."""
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(8)).requires_grad_()
+    (found,) = Orthonormal(1.0).direction([matrix.detach().view(6, 6, 1, 1)])
+    columns, rows = (
+        torch.autograd.grad((gram - torch.eye(6)).abs().sum(), matrix)[0]
+        for gram in (matrix.T @ matrix, matrix @ matrix.T)
+    )
+
+    torch.testing.assert_close(found.view(6, 6), columns, rtol=1e-4, atol=1e-5)
+    assert float(torch.cosine_similarity(columns.flatten(), rows.flatten(), 0)) < 0.95
 
 
 def test_a_tensor_that_is_no_matrix_is_refused():
@@ -239,3 +260,26 @@ def test_squaring_per_batch_is_another_score():
         cuts.append(session.history.of("removed")[0].removed)
 
     assert cuts[0] != cuts[1]
+
+
+def test_a_history_says_how_many_samples_importance_comes_from():
+    """Data may end before the paper's 10 000: the number that was read is written down."""
+    notes = []
+    for samples in (20, 10_000):
+        model = pupil()
+        session, optimizer = started(OrthoReg(ortho_epochs=1, samples=samples), model)
+        train(model, optimizer, PER_EPOCH)
+        notes.append(session.history.of("removed")[0].note)
+
+    assert "from 24 samples" in notes[0]
+    assert f"from {12 * len(LESSONS)} samples" in notes[1]
+
+
+def test_a_floor_is_the_networks_not_the_scores():
+    """A budget below the floors is refused before training; without a floor it is met."""
+    model = pupil()
+    with pytest.raises(BudgetError, match="smallest network"):
+        started(OrthoReg(ortho_epochs=1, floor=0.9), model)
+    session, _ = started(OrthoReg.preset("published-resnet"), pupil(), epochs=25)
+
+    assert session.method.floor == 0.0

@@ -5,6 +5,7 @@ import torch
 from tests.laws.loops import EPOCHS, PER_EPOCH, X, pupil, sgd, train
 
 import secateurs as sct
+from secateurs.errors import BudgetError, InputError
 from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
 from secateurs.session import ExponentialDecay
 
@@ -111,3 +112,65 @@ def test_scaling_the_norms_makes_removal_exact():
         after = session.finish().eval()(x)
 
         assert torch.allclose(before, after, atol=1e-6) is exact
+
+
+CONVOLUTIONS = ["stem.weight", "first.weight", "second.weight", "down.weight"]
+
+
+def masked_slowly(rate, epochs):
+    """The authors' loop: every convolution by itself, norms filter by filter, stream or not."""
+    model = pupil()
+    optimizer = sgd(model)
+    weights = {name: p.detach() for name, p in model.named_parameters() if name in CONVOLUTIONS}
+
+    def event():
+        for weight in weights.values():
+            norms = [float(f.norm()) for f in weight]
+            for i in sorted(range(len(norms)), key=norms.__getitem__)[: int(len(norms) * rate + 1e-9)]:
+                weight[i] = 0.0
+
+    event()
+    for epoch in range(epochs):
+        train(model, optimizer, range(epoch * PER_EPOCH, (epoch + 1) * PER_EPOCH))
+        event()
+    return {name: weight.clone() for name, weight in weights.items()}
+
+
+def test_independent_masks_are_the_authors():
+    """Every convolution has ⌊C·P⌋ zero filters, those of the stream by themselves, weight for weight."""
+    found, session = trained(SFP.preset("published", remove=0.4))
+    expected = masked_slowly(0.4, EPOCHS)
+    zeros = {name: int((found[-1][name].flatten(1) == 0).all(1).sum()) for name in CONVOLUTIONS}
+
+    assert zeros == {"stem.weight": 3, "first.weight": 4, "second.weight": 3, "down.weight": 4}
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[-1][name], weight, rtol=1e-4, atol=1e-6)
+    assert session.ready
+
+
+def test_what_independent_masks_leave():
+    """Filters with one producer leave the network; a stream loses what all of its producers have lost; zeros stay."""
+    found, session = trained(SFP.preset("published", remove=0.4))
+    zero = {name: (found[-1][name].flatten(1) == 0).all(1) for name in CONVOLUTIONS}
+    both = set((zero["stem.weight"] & zero["second.weight"]).nonzero().flatten().tolist())
+    small = session.finish()
+    x = torch.randn(4, 1, 6, 6)
+
+    assert (len(session.plan.keep["first"]), len(session.plan.keep["down"])) == (6, 8)
+    assert set(range(8)) - set(session.plan.keep["stem"]) == both
+    assert int((small.stem.weight.flatten(1) == 0).all(1).sum()) == 3 - len(both)
+    assert int((~session.masks["stem.weight"]).sum()) == 3 - len(both)
+    assert small(x).shape == (4, 3)
+
+
+def test_independent_masks_have_rates_and_no_budget():
+    for method, budget, fact in (
+        (SFP(scope="independent"), None, "Give remove="),
+        (SFP(scope="independent", remove=0.4), sct.Budget(macs=0.5), "no budget says"),
+    ):
+        with pytest.raises(BudgetError, match=fact):
+            sct.Session(pupil(), X, method=method, budget=budget, steps_per_epoch=PER_EPOCH, epochs=EPOCHS)
+    with pytest.raises(InputError, match="whole filters"):
+        SFP(scope="independent", unit="weight")
+    with pytest.raises(InputError, match="names 'frist'"):
+        trained(SFP(scope="independent", remove={"frist": 0.4}))

@@ -130,6 +130,7 @@ def test_gradual_takes_any_criterion():
     assert len(started.history.of("removed")) == 2
     with pytest.raises(EvidenceError, match="given none"):
         session(pupil(), Gradual(Taylor()), data=None)
+    assert session(pupil(), NetworkSlimming(), data=None).phase == "penalised"
 
 
 def test_one_round_at_the_end_is_one_shot_pruning():

@@ -1,5 +1,7 @@
 """Allocators: scores, cost and a budget in, the units to keep out."""
 
+from secateurs.allocate.aligned import aligned
+from secateurs.allocate.alignment import Alignment
 from secateurs.allocate.allocator import Allocator
 from secateurs.allocate.budget import Budget
 from secateurs.allocate.levels import levels
@@ -7,4 +9,17 @@ from secateurs.allocate.normalise import AsIs, ByMax, ByMean, BySum, Normaliser
 from secateurs.allocate.ranked import Ranked
 from secateurs.allocate.uniform import Uniform
 
-__all__ = ["Allocator", "AsIs", "Budget", "ByMax", "ByMean", "BySum", "Normaliser", "Ranked", "Uniform", "levels"]
+__all__ = [
+    "Alignment",
+    "Allocator",
+    "AsIs",
+    "Budget",
+    "ByMax",
+    "ByMean",
+    "BySum",
+    "Normaliser",
+    "Ranked",
+    "Uniform",
+    "aligned",
+    "levels",
+]

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateurs.allocate.alignment import Alignment
 from secateurs.errors import BudgetError, RecipeError, near
 from secateurs.graph.groups import Cost, Group
 
@@ -19,14 +21,34 @@ RESOURCES = ("macs", "params", "memory")
 UNBOUNDED = np.iinfo(np.int64).max
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """What a budget asks of the device that it names: it measures, and it knows its own grid of widths."""
+
+    @property
+    def grid(self) -> Alignment:
+        """The multiples that its kernels are fast on."""
+        ...
+
+    def measure(self, model: Any, example_inputs: Any, /) -> Any:
+        """Return how long one forward pass takes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Budget:
     """What remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
-    bytes for memory). min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every
-    group. multiple_of: the width of every tensor dimension that a pruned group writes becomes a multiple of it (see
-    `levels`). exclude: names of groups, or of modules: nothing in a tensor of such a module is removed.
+    bytes for memory). latency: the time of one forward pass as measured on `device` (a `secateurs.Device`): a fraction
+    of the dense network's, or milliseconds (a number above 1). A device without a latency only guards: `prune` refuses
+    to hand over a network that is slower there than the dense one, unless `allow_slower`.
+    min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every group. multiple_of:
+    the width of every tensor dimension that a pruned group writes becomes a multiple of it (see `levels`); an
+    `Alignment` chooses the multiple by the width of the group. None is exact in `plan` and in allocators; `prune` then
+    takes the device's grid, or `Alignment()`. exclude: names of groups, or of modules, whose own outputs all stay. What
+    feeds such a module may still shrink, and its input channels with it; `trace(..., protect=...)` is for modules that
+    nothing may change.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]
@@ -38,19 +60,26 @@ class Budget:
     memory: int | float | None = None
     min_keep: int = 1
     min_keep_fraction: float = 0.0
-    multiple_of: int = 1
+    multiple_of: int | Alignment | None = None
     exclude: tuple[str, ...] = ()
+    latency: float | None = None
+    device: Timed | None = None
+    allow_slower: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, by name and value."""
         given = {name: value for name in RESOURCES if (value := getattr(self, name)) is not None}
-        if not given:
-            msg = "Budget() asks for nothing. It says what remains. Give at least one of macs=, params=, memory=."
+        if not given and self.latency is None:
+            remedy = "Give at least one of macs=, params=, memory=, latency=."
+            msg = f"Budget() asks for nothing. It says what remains. {remedy}"
             raise BudgetError(msg)
         for name, value in given.items():
             _check_remaining(name, value)
+        _check_latency(self.latency, self.device)
         for name in ("min_keep", "multiple_of"):
             value = getattr(self, name)
+            if name == "multiple_of" and (value is None or isinstance(value, Alignment)):
+                continue
             if not _is_integer(value) or value < 1:
                 msg = f"{name}={value!r} is not a whole number of units. Give an int of at least 1."
                 raise BudgetError(msg)
@@ -63,9 +92,28 @@ class Budget:
         object.__setattr__(self, "exclude", tuple(self.exclude))
 
     def targets(self, dense: Cost) -> NDArray[np.int64]:
-        """Return the most that may remain of (macs, params, memory); a fraction is rounded down to a whole number."""
+        """Return the most that may remain of (macs, params, memory); a fraction is rounded down to a whole number.
+
+        Raises BudgetError where a latency is asked for: no exact cost says what time a width takes.
+        """
+        if self.latency is not None:
+            msg = (
+                f"latency={self.latency} is a time on a device, and only secateurs.prune measures it. "
+                "Allocators, plan and sessions meet exact costs. Use prune, or give macs=, params= or memory= here."
+            )
+            raise BudgetError(msg)
         whole = (dense.macs, dense.params, dense.memory)
         return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
+
+    def multiple(self, units: int) -> int:
+        """Return the number that the width of a group of this many units is a multiple of.
+
+        >>> Budget(macs=0.5, multiple_of=4).multiple(64), Budget(macs=0.5).multiple(64)
+        (4, 1)
+        """
+        if isinstance(self.multiple_of, Alignment):
+            return self.multiple_of.of(units)
+        return 1 if self.multiple_of is None else self.multiple_of
 
     def floor(self, units: int) -> int:
         """Return the fewest units that may stay in a group of this many.
@@ -81,18 +129,18 @@ class Budget:
         groups = tuple(groups)
         found: set[str] = set()
         for name in self.exclude:
-            hit = {group.name for group in groups if group.name == name or _touches(group, name)}
-            if not hit:
-                known = {group.name for group in groups} | _modules(groups)
+            hit = {group.name for group in groups if group.name == name or _writes(group, name)}
+            known = {group.name for group in groups} | _modules(groups)
+            if name not in known:
                 msg = f"exclude={name!r} matches no prunable group and no module of one: {near(name, known)}"
                 raise RecipeError(msg)
             found |= hit
         return frozenset(found)
 
 
-def _touches(group: Group, module: str) -> bool:
-    """Whether a group removes entries of a tensor of this module, or of a module inside it."""
-    return any(s.tensor == module or s.tensor.startswith(f"{module}.") for s in group.slices)
+def _writes(group: Group, module: str) -> bool:
+    """Whether a group removes outputs of this module, or of a module inside it: all that it owns but input channels."""
+    return any(s.role != "in" and s.tensor.startswith(f"{module}.") for s in group.slices)
 
 
 def _modules(groups: Iterable[Group]) -> set[str]:
@@ -127,6 +175,23 @@ def _check_remaining(name: str, value: object) -> None:
         return
     msg = f"{name}={value!r} {reason}. {remedy}"
     raise BudgetError(msg)
+
+
+def _check_latency(latency: object, device: object) -> None:
+    """Refuse a time without a device to measure it on, and a time that is none."""
+    if device is not None and not isinstance(device, Timed):
+        msg = f"device={device!r} does not measure. Pass a secateurs.Device, such as Device('onnxruntime', threads=1)."
+        raise BudgetError(msg)
+    if latency is None:
+        return
+    if not _is_number(latency) or math.isnan(latency) or latency <= 0:  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+        msg = f"latency={latency!r} is no time. Give a fraction of the dense network's time, or milliseconds above 1."
+        raise BudgetError(msg)
+    if device is None:
+        msg = (
+            f"latency={latency!r} is a time on a device, and none is named. Add device=, such as Device('onnxruntime')."
+        )
+        raise BudgetError(msg)
 
 
 def _target(value: float | None, full: int) -> int:

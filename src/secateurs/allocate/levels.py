@@ -52,11 +52,12 @@ class _Dim:
 def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = None) -> list[Ints]:
     """Return, for every group, the numbers of units that it may keep, ascending; the last is the most it may keep.
 
-    Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k`, a kept number c
-    is allowed if every dimension with role `out` that the group writes gets a width divisible by k: with m positions a
-    unit and P entries that stay whatever happens (protected, excluded), P + m * c is. A group alone in its dimensions
-    may also stay whole. Where several groups share one dimension (a split after a fused projection), each rounds its
-    own part, and the first takes up P. A group that has no allowed number stays whole and is part of P for the others.
+    Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k` (an `Alignment`
+    has a k of its own for each group), a kept number c is allowed if every dimension with role `out` that the group
+    writes gets a width divisible by k: with m positions a unit and P entries that stay whatever happens (protected,
+    excluded), P + m * c is. A group alone in its dimensions may also stay whole. Where several groups share one
+    dimension (a split after a fused projection), each rounds its own part, and the first takes up P. A group that has
+    no allowed number stays whole and is part of P for the others.
     Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
 
     floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
@@ -96,7 +97,7 @@ def _allowed(g: int, least: int, budget: Budget, dims: list[_Dim], all_units: li
     """The numbers of units that one group may keep; empty if there is none."""
     units = all_units[g]
     counts = np.arange(least, units + 1, dtype=np.int64)
-    k = budget.multiple_of
+    k = budget.multiple(units)
     if k == 1:
         return counts
     mine = [dim for dim in dims if g in dim.positions] or [_Dim(units, {g: 1})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed
+from secateurs.allocate.levels import Costed, levels
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph.groups import Cost, Group
 from secateurs.types import Floats, Ints, Keep
@@ -70,6 +71,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     """
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
+    _refuse_free(budget, dense)
     targets = budget.targets(dense)
     if not _exceeds(graph, whole, targets).any():
         return whole
@@ -81,7 +83,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
     smallest = steps.widths(order)
     if _exceeds(graph, smallest, targets).any():
-        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)))
+        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)) + _obstacle(graph))
     while high - low > 1:
         middle = (low + high) // 2
         if _exceeds(graph, steps.widths(order[:middle]), targets).any():
@@ -89,6 +91,14 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
         else:
             high = middle
     return steps.widths(order[:high])
+
+
+def reachable(graph: Costed, budget: Budget) -> bool:
+    """Whether the smallest widths that the levels of a budget allow meet its constraints."""
+    whole = np.array([group.units for group in graph.groups], np.int64)
+    targets = budget.targets(Cost(*graph.costs.at(whole).tolist()))
+    lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
+    return not _exceeds(graph, whole, targets).any() or not _exceeds(graph, lowest, targets).any()
 
 
 def _exceeds(graph: Costed, widths: Ints, targets: Ints) -> NDArray[np.bool_]:
@@ -151,7 +161,7 @@ def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> 
     """Say which constraint cannot be met, and what can."""
     floors = [f"min_keep={budget.min_keep}"]
     floors += [f"min_keep_fraction={budget.min_keep_fraction}"] if budget.min_keep_fraction else []
-    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of > 1 else []
+    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of not in (None, 1) else []
     floors += [f"exclude={budget.exclude}"] if budget.exclude else []
     whole = (dense.macs, dense.params, dense.memory)
     facts = [
@@ -164,6 +174,24 @@ def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> 
         f"{'; '.join(facts)}. What is protected or excluded, and the floors, cost that much. "
         "Ask for more to remain, or loosen the floors."
     )
+
+
+def _obstacle(graph: Any) -> str:
+    """Name what keeps the most channels of the network, if the graph knows."""
+    found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
+    return f" The largest reason: {found}." if found else ""
+
+
+def _refuse_free(budget: Budget, dense: Cost) -> None:
+    """Refuse a part of nothing: it would be met by whatever is there."""
+    for name in RESOURCES:
+        if getattr(budget, name) is not None and getattr(dense, name) == 0:
+            msg = (
+                f"{name}={getattr(budget, name)} asks for a part of nothing: on its example inputs the network costs 0 "
+                f"{_UNITS[name]}. No operator that costs any was seen in its forward. "
+                "Check that the example inputs reach its layers, or give another constraint."
+            )
+            raise BudgetError(msg)
 
 
 def _amount(count: int) -> str:

@@ -17,6 +17,8 @@ from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradi
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
 from secateurs.network import Network
 from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
+from secateurs.running.process import all_or_nothing
+from secateurs.running.replica import Replica
 from secateurs.running.untouched import device_of, untouched
 from secateurs.types import Loss
 
@@ -44,6 +46,7 @@ class Asks(Protocol):
         ...
 
 
+@all_or_nothing
 def observe(
     graph: Traced,
     model: nn.Module | Network,
@@ -63,7 +66,9 @@ def observe(
     as the mean over samples, a vector as one loss a sample. batches: read at most so many. groups: stream only these.
 
     The model runs in eval mode on detached views of its parameters and copies of its buffers, so that gradients,
-    statistics, `requires_grad` and frozen weights are no concern; hooks, modes and random generators are put back.
+    statistics, `requires_grad` and frozen weights are no concern. It is a replica that runs: what the forward stores on
+    its modules is not stored on the model's, so that a loss must take what it needs from the outputs. Random generators
+    are put back.
     """
     who = "the caller" if isinstance(needs, Iterable) else repr(needs)
     named = _by_name(needs if isinstance(needs, Iterable) else needs.needs, who)
@@ -85,7 +90,13 @@ def observe(
             )
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
-        work = Pass(network.model, weights, streams, wants_gradients=Gradients in costly, loss=loss or cross_entropy)
+        work = Pass(
+            Replica(network, around=False).model,
+            weights,
+            streams,
+            wants_gradients=Gradients in costly,
+            loss=loss or cross_entropy,
+        )
         found |= work.over(islice(data, batches), costly)
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
 

@@ -79,6 +79,8 @@ class CostModel:
     def _size(self, axes: Any, shape: Any, factor: int = 1) -> tuple[tuple[int, ...], int]:
         """A product of dimensions: the labelled axes, and the constant rest."""
         used: list[int] = []
+        if len(axes) != len(shape):  # the tensor changed its shape in place later on
+            axes = (None,) * len(shape)
         for axis, n in zip(axes, shape, strict=True):
             if isinstance(axis, np.ndarray):
                 used.append(self._axis(axis))

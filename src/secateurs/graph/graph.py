@@ -59,6 +59,29 @@ class Graph:
         return self._protected
 
     @property
+    def refills(self) -> bool:
+        """Whether tensors that forwards have stored in dictionaries are caches, which a pruned network fills anew."""
+        return self._source.cold
+
+    @property
+    def obstacle(self) -> str:
+        """The reason that keeps the most channels, with its operator, module and source line; empty if none does.
+
+        Channels are counted where they are made: along the dimensions that filters and their like lie in.
+        """
+        kept: dict[str, dict[str, int]] = {}
+        for p in self.protected:
+            role = self._units.roles.get((p.tensor, p.dim))
+            if role == "out" or (role is None and p.dim == 0 and len(self._facts.shapes[p.tensor]) > 1):
+                kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
+        if not kept:
+            return ""
+        reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
+        largest = max(tensors, key=lambda name: tensors[name])
+        others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
+        return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the trace could not see, in sentences."""
         return self._facts.notes

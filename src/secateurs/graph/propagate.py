@@ -74,13 +74,31 @@ class Propagation:
         for self.index, self.op in enumerate(tape.ops):
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
-            tape.rules[self.op.func](self, self.op)
+            self._apply_rule(tape)
             if self.banned and self.op.key in self.banned:
                 reason = self.banned[self.op.key]
                 for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
                     self.guard_all(tensor, reason, located=False)
             if watch is not None:
                 watch(self.index, self.op)
+
+    def _apply_rule(self, tape: Tape) -> None:
+        """Apply the current operator's rule; a rule that fails costs the units at its operator, and no others."""
+        if self.index not in tape.broken:
+            try:
+                tape.rules[self.op.func](self, self.op)
+            except Misaligned:
+                raise
+            except Exception as error:
+                if self.check:
+                    raise
+                tape.broken[self.index] = f"its rule fails ({type(error).__name__}: {error})"
+            else:
+                return
+        for tensor in (*tensors(self.op.args), *tensors(tuple(self.op.kwargs.values()))):
+            self.guard_all(tensor, tape.broken[self.index])
+        for tensor in tensors(self.op.out):
+            self.set(tensor, (None,) * tensor.dim())
 
     def get(self, tensor: Tensor) -> Lab:
         """The labels of a tensor; parameters and buffers are known by name, anything new is fixed."""

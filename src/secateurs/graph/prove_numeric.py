@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from secateurs.graph.prove import follow_patches, surviving
-from secateurs.graph.twin import quiet, swapped
+from secateurs.graph.twin import quiet, twin_of
+from secateurs.running.aside import aside
 from secateurs.running.nested import find_tensors, map_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from secateurs.graph.grouping import Units
     from secateurs.graph.source import Source
     from secateurs.network import Network
+    from secateurs.running.replica import Replica
     from secateurs.types import Mask
 
 
@@ -31,19 +35,30 @@ def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask)
     """Whether the shrunken twin computes what the silent twin computes, on random weights and inputs."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)
-    draw = torch.Generator().manual_seed(0)
-    values = {name: _random(tensor, draw) for name, tensor in view.tensors.items()}
-    silent = {id(t): _silent(name, values[name], kept, units) for name, t in view.tensors.items()}
-    small = {id(t): _small(name, values[name], kept) for name, t in view.tensors.items()}
-    args, kwargs = (map_tensors(v, lambda t: _random_input(t, draw)) for v in (source.args, source.kwargs))
-    outputs: list[list[Tensor]] = []
-    for twins, attributes in ((silent, None), (small, patches)):
-        with quiet(view, real=True), swapped(view, twins, attributes=attributes):
-            try:
-                outputs.append(find_tensors(view.model(*args, **kwargs)))
-            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
-                return False
-    return len(outputs[0]) == len(outputs[1]) and all(_equal(a, b) for a, b in zip(*outputs, strict=True))
+
+    def compare(_: Callable[[], None]) -> bool:
+        draw = torch.Generator().manual_seed(0)
+        values = {name: _random(tensor, draw) for name, tensor in view.tensors.items()}
+        silent = {id(t): _silent(name, values[name], kept, units) for name, t in view.tensors.items()}
+        small = {id(t): _small(name, values[name], kept) for name, t in view.tensors.items()}
+        call = map_tensors((source.args, source.kwargs), lambda t: _random_input(t, draw))
+        with quiet(view, real=True):
+            masked = _outputs(twin_of(view, silent), call)
+            pruned = None if masked is None else _outputs(twin_of(view, small, attributes=patches), call)
+        if masked is None or pruned is None:
+            return False
+        return len(masked) == len(pruned) and all(_equal(a, b) for a, b in zip(masked, pruned, strict=True))
+
+    return aside(compare)
+
+
+def _outputs(replica: Replica, call: Any) -> list[Tensor] | None:
+    """What a twin puts out on copies of the inputs; None where it does not run."""
+    args, kwargs = map_tensors(call, Tensor.clone)
+    try:
+        return find_tensors(replica.model(*args, **kwargs))
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+        return None
 
 
 def runs(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from secateurs.graph.rules import Table
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
-_HERE = str(Path(__file__).parent) + os.sep
+_OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "running") + os.sep, threading.__file__)
 
 
 class Op(NamedTuple):
@@ -71,7 +71,11 @@ class Tape:
     origins: dict[int, str] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
     error: Exception | None = None
+    returned: str = ""
+    refilled: bool = True
     real: bool = False
+    broken: dict[int, str] = field(default_factory=dict)
+    """Operators whose rule failed, by number, and how."""
 
 
 _internal: dict[CodeType, bool] = {}
@@ -88,7 +92,7 @@ def _user_frame(depth: int) -> Place:
         code = frame.f_code
         internal = _internal.get(code)
         if internal is None:
-            internal = _internal[code] = code.co_filename.startswith((_TORCH, _HERE))
+            internal = _internal[code] = code.co_filename.startswith((_TORCH, *_OURS))
         if not internal:
             return code, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
@@ -107,22 +111,30 @@ def _is_transparent(kind: type[nn.Module]) -> bool:
 class Recorder(TorchDispatchMode):
     """Appends every ATen operator to a tape; on meta, common operators only have their shapes computed."""
 
-    def __init__(self, tape: Tape, twins: dict[int, Tensor], paths: dict[int, str]) -> None:
-        """Record into `tape`; stray originals are replaced by `twins` (id -> twin); `paths`: id of a module -> path."""
+    def __init__(
+        self, tape: Tape, twins: dict[int, Tensor], paths: dict[int, str], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Record into `tape`; stray originals are replaced by `twins` (id -> twin); `paths`: id of a module -> path.
+
+        `check` is called at every operator, and raises where nobody waits for the recording any longer.
+        """
         super().__init__()
         self.tape = tape
         self.twins = twins
         self.paths = paths
+        self.check = check
         self.stack = [""]
         self.places: list[Place | None] = [None]
         self._metas: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run, or only shape, the operator, and write it down."""
+        self.check()
         kwargs = kwargs or {}
-        if func in self.tape.rules.compositions:
-            with self:
-                return self.tape.rules.compositions[func](*args, **kwargs)
+        if self.tape.rules.compositions:
+            composed = self._composed(func, args, kwargs)
+            if composed is not NotImplemented:
+                return composed
         fast = None
         if self.tape.real:
             args = tuple(self._to_twin(a) for a in args)
@@ -143,6 +155,12 @@ class Recorder(TorchDispatchMode):
                 raise
         self.tape.ops.append(Op(func, args, kwargs, out, self.stack[-1], code, line))
         return out
+
+    def _composed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run what an operator fuses; its parts reach this mode before autograd has taken them apart, as here."""
+        own: Callable[..., Any] = self.tape.rules.compositions.get(func) or func.decompose
+        with self:
+            return own(*args, **kwargs)
 
     def _to_twin(self, value: Any) -> Any:
         if isinstance(value, Tensor):

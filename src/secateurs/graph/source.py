@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.graph.recorder import Recorder, Tape, caller
-from secateurs.graph.twin import keeps_values, meta_like, quiet, swapped
+from secateurs.graph.twin import keeps_values, meta_like, quiet, twin_of, watch_calls
+from secateurs.network import lock_of
+from secateurs.running.aside import aside
 from secateurs.running.nested import find_tensors, map_tensors
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Source:
     passes: tuple[bool, ...]
     dtypes: Mapping[str, torch.dtype]
     rules: Table
+    cold: bool = False
+    """Whether the twin starts without the tensors that earlier forwards of the model have stored in dictionaries."""
 
     def tape(
         self,
@@ -53,17 +57,26 @@ class Source:
         An error of the forward is kept in `tape.error` (and its last operator has no result).
         """
         tape = Tape(rules=self.rules, real=self.real)
-        twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
-        args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
 
-        recorder = Recorder(tape, twins, view.paths)
-        meanwhile = swapped(view, twins, training=training, attributes=attributes, call=caller(recorder))
-        with quiet(view, real=self.real), meanwhile:
-            try:
-                with recorder:
-                    tape.outputs = find_tensors(view.model(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
-                tape.error = error
+        def run(check: Callable[[], None]) -> None:
+            with quiet(view, real=self.real):
+                with lock_of(view.model):
+                    twins = self._twins(view, tape, _by_name(kept), _by_name(silent))
+                replica = twin_of(view, twins, training=training, attributes=attributes, cold=self.cold)
+                args, kwargs = (map_tensors(v, self._input(tape)) for v in (self.args, self.kwargs))
+                recorder = Recorder(tape, twins, replica.paths, check)
+                watch_calls(replica, caller(recorder))
+                try:
+                    with recorder:
+                        output = replica.model(*args, **kwargs)
+                    tape.outputs, tape.returned = find_tensors(output), type(output).__name__
+                    tape.refilled = replica.refilled
+                except Exception as error:  # noqa: BLE001 (any user code; the caller decides)
+                    tape.error = error
+                finally:
+                    replica.release()
+
+        aside(run)
         return tape
 
     def _twins(self, view: Network, tape: Tape, kept: Indices, silent: Indices) -> dict[int, Tensor]:
@@ -87,7 +100,7 @@ class Source:
 
     def _input(self, tape: Tape) -> Callable[[Tensor], Tensor]:
         def change(tensor: Tensor) -> Tensor:
-            fed = tensor.detach() if self.real else meta_like(tensor)
+            fed = tensor.detach().clone() if self.real else meta_like(tensor)
             tape.inputs.append(fed)
             return fed
 

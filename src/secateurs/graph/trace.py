@@ -13,10 +13,10 @@ from secateurs.graph.grouping import gather
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation, tensors
 from secateurs.graph.prove import collect_results, disprove
+from secateurs.graph.recording import failed_rules, record, same_path
 from secateurs.graph.rules import table
-from secateurs.graph.source import Source, differs_in_training
+from secateurs.graph.source import Source
 from secateurs.network import Network
-from secateurs.running.nested import as_call, find_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from secateurs.graph.grouping import Units
     from secateurs.graph.prove import Refuted
     from secateurs.graph.recorder import Tape
-    from secateurs.graph.rules import Rules, Table
+    from secateurs.graph.rules import Rules
 
 _ROUNDS = 200
 _BY_SIZE = ("cut", "split", "factory")
@@ -43,7 +43,7 @@ def trace(
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) that stay exactly as they are.
+        protect: names of modules (with all inside) that nothing changes: neither their outputs nor what they read.
         rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
     Raises: ModelError, InputError before any work; TraceError if the model does not run on the example.
@@ -58,9 +58,10 @@ def trace(
     """
     view = Network.of(model)
     shielded = _prefixes(view, protect)
-    source, tapes, notes = _record(view, example_inputs, table(rules))
+    source, tapes, notes = record(view, example_inputs, table(rules))
     finder = _Finder(view, source, tapes, shielded)
     units = finder.find()
+    notes += failed_rules(finder.tapes)
     facts = Facts(finder.shapes, finder.parameters, view.aliases, view.modules, tuple(notes))
     return Graph(units, source, facts)
 
@@ -75,38 +76,6 @@ def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
         if wanted not in names:
             raise InputError(f"protect names no module {wanted!r}: {near(wanted, names)}.")
     return tuple(protect)
-
-
-def _record(view: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
-    args, kwargs = as_call(example_inputs)
-    if not find_tensors((args, kwargs)):
-        raise InputError(
-            "The example inputs hold no tensor: give a tensor, a tuple of arguments or a dict of keyword arguments."
-        )
-    notes: list[str] = []
-    dtypes = {name: tensor.dtype for name, tensor in view.tensors.items()}
-    source = Source(args, kwargs, real=False, passes=(False,), dtypes=dtypes, rules=rules)
-    tape = source.tape(view)
-    if tape.error is not None:
-        meta_error = tape.error
-        source = Source(args, kwargs, real=True, passes=(False,), dtypes=dtypes, rules=rules)
-        tape = source.tape(view)
-        if tape.error is not None:
-            shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
-            raise TraceError(
-                f"The model does not run on the example inputs (shapes {shapes}): "
-                f"{type(tape.error).__name__}: {tape.error}"
-            ) from tape.error
-        notes.append(f"traced on real tensors, because the forward needs values ({type(meta_error).__name__})")
-    tapes = [tape]
-    if differs_in_training(view):
-        trained = source.tape(view, training=True)
-        if trained.error is None:
-            source = Source(args, kwargs, source.real, (False, True), dtypes, rules)
-            tapes.append(trained)
-        else:
-            notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
-    return source, tapes, notes
 
 
 class _Finder:
@@ -133,10 +102,20 @@ class _Finder:
             verdict = self._try(units)
             if verdict is None:
                 return units
+            if attempt == 0 and self._recorded_anew():
+                continue
             self._correct(units, verdict, last=attempt >= _ROUNDS - 2)
         raise TraceError(
             "The trial did not settle; please report this model."
         )  # the last correction protects everything
+
+    def _recorded_anew(self) -> bool:
+        """Whether the same forward now runs other operators: the first run filled something outside the model."""
+        again = [self.source.tape(self.view, training=training) for training in self.source.passes]
+        if any(tape.error is not None for tape in again) or same_path(self.tapes, again):
+            return False
+        self.tapes = again
+        return True
 
     def _try(self, units: Units) -> Refuted | None:
         """Uneven plans on the shrunken twin; more of them where a rule had a choice, since one can hold by chance."""
@@ -162,9 +141,7 @@ class _Finder:
         for (name, dim), axis in list(p.params.items()):
             reason = self.lost.get((name, dim))
             if reason is None and any(name.startswith(f"{prefix}.") for prefix in self.shielded):
-                reason = (
-                    "the user protects it" if p.roles.get((name, dim)) in ("out", "bias", "scale", "shift") else None
-                )
+                reason = "the user protects it"
             if reason is not None:
                 p.guard(axis, reason, located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.choices))

@@ -1,9 +1,4 @@
-"""A twin of a model: the same module objects, run for a moment on other tensors.
-
-Nothing is copied. For the time of a `with`, every module's `__dict__` is replaced by a shallow copy that holds the
-twin's parameters, buffers, mode and attributes; afterwards the original `__dict__` objects are put back, so that
-whatever the forward stored on `self` is gone as well.
-"""
+"""A twin of a model: its module objects once more, on other tensors, to be run instead of the model."""
 
 from __future__ import annotations
 
@@ -12,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateurs.network import is_torchs
 from secateurs.running.process import process_kept
+from secateurs.running.replica import Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -41,46 +37,30 @@ def keeps_values(tensor: Tensor) -> bool:
     return not kind.is_floating_point and not kind.is_complex and tensor.dim() > 0 and tensor.numel() <= _SMALL
 
 
-@contextmanager
-def swapped(
+def twin_of(
     network: Network,
-    twins: Mapping[int, Tensor],
+    tensors: Mapping[int, Tensor],
     *,
     training: bool = False,
     attributes: Mapping[tuple[int, str], Any] | None = None,
-    call: Callable[..., Any] | None = None,
-) -> Generator[None]:
-    """Run the model on `twins` (id of the original tensor -> twin) for the time of the `with`.
+    cold: bool = False,
+) -> Replica:
+    """A replica on `tensors` (id of the original -> the one in its place), in eval mode.
 
-    `attributes` maps (id of a module, attribute) to the value it has meanwhile; `call(module, *args, **kwargs)` runs in
-    place of every module's call, through the entry that a module keeps for its compiled call. `training` concerns the
-    user's own modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a
-    batch norm over one value does not complain).
+    `attributes` maps (id of a module, attribute) to the value it has in the twin. `training` concerns the user's own
+    modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
+    over one value does not complain). `cold` leaves out what earlier forwards have stored.
     """
-    patches: dict[int, dict[str, Any]] = {}
-    for (module_id, attribute), value in (attributes or {}).items():
-        patches.setdefault(module_id, {})[attribute] = value
-    saved: list[tuple[nn.Module, dict[str, Any]]] = []
-    set_dict = object.__setattr__
-    try:
-        for module in network.modules.values():
-            original = module.__dict__
-            meanwhile = original.copy()
-            for store, held in zip(("_parameters", "_buffers"), network.held[id(module)], strict=True):
-                if held:
-                    meanwhile[store] = {k: None if t is None else twins[id(t)] for k, t in held.items()}
-            meanwhile["training"] = training and not is_torchs(type(module))
-            meanwhile["_compiled_call_impl"] = partial(call, module) if call is not None else None
-            if isinstance(module, nn.RNNBase):
-                meanwhile["_flat_weights"] = [twins.get(id(w), w) for w in original["_flat_weights"]]
-            if id(module) in patches:
-                meanwhile.update(patches[id(module)])
-            saved.append((module, original))
-            set_dict(module, "__dict__", meanwhile)
-        yield
-    finally:
-        for module, original in saved:
-            set_dict(module, "__dict__", original)
+    replica = Replica(network, tensors, attributes, cold=cold)
+    for module in replica.modules:
+        module.__dict__["training"] = training and not is_torchs(type(module))
+    return replica
+
+
+def watch_calls(replica: Replica, call: Callable[..., Any]) -> None:
+    """Let `call(module, *args, **kwargs)` run in place of every module's call, through the entry for compiled code."""
+    for module in replica.modules:
+        module.__dict__["_compiled_call_impl"] = partial(call, module)
 
 
 @contextmanager

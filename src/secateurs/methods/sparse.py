@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 from secateurs.allocate import Allocator, AsIs, ByMax, Ranked
 from secateurs.criteria import BatchNormScale, Criterion, Magnitude
+from secateurs.session.method import check_preset
 from secateurs.session.penalty import GroupNorm, Penalty, ScaleL1
 from secateurs.session.sparsify import Sparsify
 
@@ -29,6 +30,12 @@ class NetworkSlimming(Sparsify):
         "Convolutional Networks through Network Slimming. ICCV 2017. arXiv 1708.06519"
     )
 
+    @classmethod
+    def preset(cls, name: Literal["published"] = "published") -> Self:
+        """Return the paper's settings: λ = 1e-4 through the whole run, then the cut; fine-tuning follows."""
+        check_preset(cls, name, ("published",))
+        return cls(until=1.0)
+
 
 @dataclass(frozen=True)
 class DepGraph(Sparsify):
@@ -47,3 +54,9 @@ class DepGraph(Sparsify):
         "Gongfan Fang, Xinyin Ma, Mingli Song, Michael Bi Mi, Xinchao Wang. DepGraph: Towards Any Structural Pruning. "
         "CVPR 2023. arXiv 2301.12900"
     )
+
+    @classmethod
+    def preset(cls, name: Literal["published"] = "published") -> Self:
+        """Return the authors' code's settings: 1e-4 through the whole run, then the cut; fine-tuning follows."""
+        check_preset(cls, name, ("published",))
+        return cls(until=1.0)

@@ -15,9 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from secateurs.errors import InputError
 from secateurs.recover.recovery import Pair
 from secateurs.running.batches import Batch, read_batch
+from secateurs.running.process import all_or_nothing
 from secateurs.running.untouched import device_of, untouched
 
 
+@all_or_nothing
 def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
     """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
 
@@ -63,7 +65,21 @@ def _recalibrated(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
                 "Pass a DataLoader or a list of batches; an exhausted generator is empty the second time."
             )
             raise InputError(message)
+        _check_finite(model, norms)
     return model
+
+
+def _check_finite(model: nn.Module, norms: list[_BatchNorm]) -> None:
+    """Refuse statistics that are NaN or infinite, by the name of the first norm, from what reads the images on."""
+    broken = [m for m in norms if not all(bool(torch.isfinite(b).all()) for b in m.buffers())]
+    if broken:
+        paths = {id(module): path for path, module in model.named_modules()}
+        message = (
+            f"the running statistics of {paths[id(broken[0])]!r} and of {len(broken) - 1} more became NaN or infinite. "
+            "Images, or weights before it, hold such values, and every output would be NaN from now on. "
+            "The old statistics are back. Check the images: torch.isfinite(images).all()."
+        )
+        raise InputError(message)
 
 
 @contextmanager

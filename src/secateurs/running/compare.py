@@ -21,8 +21,12 @@ def moved(call: Call, dtype: torch.dtype, device: torch.device) -> Call:
 
 
 def output_of(model: nn.Module, call: Call) -> Any:
-    """Run a model in eval mode; random states are put back, so noise in a forward is drawn alike in the next run."""
-    args, kwargs = call
+    """Run a model in eval mode on copies of the inputs.
+
+    What it writes into them does not reach the next run; random states are put back, so that noise in a forward is
+    drawn alike in the next run.
+    """
+    args, kwargs = map_tensors(call, torch.clone)
     with untouched(model), torch.no_grad():
         return model(*args, **kwargs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def find_tensors(value: Any, _seen: set[int] | None = None) -> list[Tensor]:
         return []
     if isinstance(value, dict):
         children = list(value.values())
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         children = list(value)
     elif _is_record(value):
         children = list(_fields(value).values())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -42,6 +46,32 @@ def process_kept(device: torch.device, *, unfused: bool) -> Generator[None]:
         yield
     finally:
         _leave(stay)
+
+
+def all_or_nothing(verb: Callable[P, R]) -> Callable[P, R]:
+    """Let a verb that is interrupted leave the process as it was, wherever the interrupt came.
+
+    A `with` puts back what it set, unless the interrupt comes while it sets it. Whatever this thread is still inside of
+    is left here, and its gradient mode is put back.
+    """
+
+    @wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        gradients, outer = torch.is_grad_enabled(), _own_stays()
+        try:
+            return verb(*args, **kwargs)
+        except BaseException:
+            for stay in reversed(_own_stays()):
+                if stay not in outer:
+                    _leave(stay)
+            torch.set_grad_enabled(gradients)
+            raise
+
+    return run
+
+
+def _own_stays() -> list[_Stay]:
+    return [stay for stay in _stays if stay.thread == threading.get_ident()]
 
 
 def _enter(device: torch.device, *, unfused: bool) -> _Stay:

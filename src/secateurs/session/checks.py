@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from importlib import import_module
 
 from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError
+from secateurs.registry import make
 from secateurs.session.method import TrainingMethod
 
 
-def named_method(method: object) -> TrainingMethod:
+def named_method(method: object, seed: int = 0) -> TrainingMethod:
     """Return the training-time method that a value or a name means; refuse what is none, with its settings."""
-    # A layer above this one knows the names.
-    value = import_module("secateurs.registry").make(method) if isinstance(method, str) else method
+    value = make(method, seed=seed) if isinstance(method, str) else method
     if isinstance(value, type):
         raise InputError(
             f"{value.__name__} is a class, not a method with its settings. Write, for example, "

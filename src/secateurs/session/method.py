@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_checkable
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast, runtime_c
 import numpy as np
 import torch
 from torch import Tensor
+
+from secateurs.errors import InputError, near
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,6 +104,12 @@ class TrainingMethod(Protocol):
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the same method with its schedule scaled to a run of this length."""
         ...
+
+
+def check_preset(method: type, name: str, known: Collection[str]) -> None:
+    """Refuse a preset that a method does not have."""
+    if name not in known:
+        raise InputError(f"{method.__name__} has no preset {name!r}: {near(name, known)}")
 
 
 def _plain(value: Any) -> Any:

@@ -150,7 +150,7 @@ def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, 
     """Removed share of each tensor's columns or weights: explicit, or the one that leaves `params` of the budget."""
     names = rows.ledger.names
     if rates is not None:
-        return _named_rates(names, rates)
+        return named_rates(names, rates)
     budget = run.budget
     if budget is None or budget.params is None or budget.macs is not None or budget.memory is not None:
         raise BudgetError(
@@ -187,10 +187,11 @@ def needed_budget(run: Run) -> Budget:
 
 
 def _rates(groups: Sequence[Group], rates: Rates) -> tuple[float, ...]:
-    return _named_rates([group.name for group in groups], rates)
+    return named_rates([group.name for group in groups], rates)
 
 
-def _named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
+def named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
+    """The removed share of each of these groups or layers; one that a mapping does not name loses nothing."""
     if isinstance(rates, Mapping):
         for name in rates:
             if name not in names:

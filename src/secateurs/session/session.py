@@ -63,11 +63,11 @@ class Session:
         seed: int = 0,
         strict: bool = False,
     ) -> None:
-        asked = named_method(method)
+        asked = named_method(method, seed)
         clock = Clock(steps_per_epoch, epochs)
         budget = check_budget(budget)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
-        network = Network.of(model)
+        network = Network.of(model).with_values
         self._run = Run(
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
@@ -257,7 +257,6 @@ class Session:
                 self._skipped += 1
                 self._run.note("skipped", "a gradient was not finite; the step was dropped")
                 drop_step(optimizer)
-                return
         else:
             # Waiting for the device at every step would cost more than a step that only momentum moves.
             neutralise(grads, fine)

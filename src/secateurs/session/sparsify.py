@@ -211,7 +211,7 @@ class GradualDriver(Driver):
 
 def check_ahead(run: Run, criterion: Criterion, allocator: Allocator, scope: Scope) -> None:
     """Refuse, before training, a budget that cannot be reached and a criterion that lacks its data."""
-    if run.data is None and any(need is not Weights for need in criterion.needs):
+    if run.data is None and any(need is not Weights for need in criterion.needs.values()):
         raise EvidenceError(
             f"{criterion!r} measures on data, and the session was given none. Pass data=, an iterable of (inputs, "
             "targets) batches, and loss= unless it is cross entropy."

@@ -3,49 +3,82 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
+import stat
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
+from threading import RLock
+from typing import BinaryIO
 
-from secateurs.errors import StoreError
+from secateurs.errors import DamageError, StoreError
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """How files of torch.save and pickle.dump begin."""
 
+_OWN = re.compile(r"\.(?P<name>.+)\.(?P<mark>[0-9a-f]{16,64})\.new")
+"""Names of files that are not in place yet."""
 
-def write_files(directory: Path, files: Mapping[str, bytes], *, overwrite: bool) -> None:
-    """Write files into a directory, all or none: full disks and interrupts leave what was there.
+_ONE_AT_A_TIME = RLock()
 
-    Each is written and flushed to disk under a temporary name, and all are renamed at the end. Other files in the
-    directory are left alone.
+Content = bytes | Callable[[BinaryIO], None]
+"""What a file is to hold, or a function that writes it."""
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that `write_files` began and did not put in place, because the process was killed.
+
+    >>> is_unfinished(Path(".plan.json.0123456789abcdef.new")), is_unfinished(Path("plan.json"))
+    (True, False)
+    """
+    return _OWN.fullmatch(path.name) is not None
+
+
+def pending(directory: Path, name: str, sha256: str) -> Path:
+    """Where a file with this hash waits until the file that names the hash is in place."""
+    return directory / f".{name}.{sha256}.new"
+
+
+def write_files(
+    directory: Path, files: Mapping[str, Content], *, overwrite: bool, named: tuple[str, str] | None = None
+) -> None:
+    """Write files into a directory, each whole or not at all: full disks and interrupts leave what was there.
+
+    Each is written and flushed to disk under a temporary name, then renamed over its target, in the order given;
+    links are replaced, not followed. Other files in the directory are left alone. One writer at a time works in a
+    directory, of all threads and, where directories can be locked (not on Windows), of all processes.
+
+    `named` is (name, sha256) of a file whose hash the first of the files holds: it waits under a name made of its hash
+    until the first is in place, so that a kill at any moment leaves a pair that belongs together, the old or the new.
     """
     try:
-        with _directory(directory):
-            if not overwrite and any(directory.iterdir()):
+        with _directory(directory), _held(directory):
+            if not overwrite and any(not is_unfinished(path) for path in directory.iterdir()):
                 message = (
                     f"{directory} is not empty. A saved model is not mixed with other files unasked. "
                     "Choose another directory, or pass overwrite=True."
                 )
                 raise StoreError(message)
-            _write(directory, files)
-    except OSError as error:
+            _write(directory, files, named)
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         message = (
-            f"{directory} cannot be written: {error.strerror or error}. Nothing there was changed. "
+            f"{directory} cannot be written: {what}. What was whole there is whole. "
             "Free some space or choose another directory."
         )
         raise StoreError(message) from error
 
 
-def read_file(path: Path) -> bytes:
-    """Read one file of a saved model; StoreError if it is missing, unreadable or a pickle."""
+def read_file(path: Path, *, most: int) -> bytes:
+    """Read one file of at most so many bytes; DamageError if it is missing, unreadable, no plain file, or a pickle."""
     directory = path.parent
-    if directory.is_file() or not directory.exists():
+    if not _is_folder(directory):
         what = _kind(directory) if directory.is_file() else "does not exist"
-        message = f"{directory} {what}. A saved model is a directory that secateurs.save wrote. Pass its path."
+        message = f"{str(directory)!r} {what}. A saved model is a directory that secateurs.save wrote. Pass its path."
         raise StoreError(message)
     try:
-        content = path.read_bytes()
+        content = _content(path, most)
     except FileNotFoundError as error:
         there = ", ".join(sorted(p.name for p in directory.iterdir())[:5]) or "nothing"
         message = (
@@ -55,14 +88,35 @@ def read_file(path: Path) -> bytes:
         raise StoreError(message) from error
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}. Nothing was loaded. Check the file."
-        raise StoreError(message) from error
+        raise DamageError(message) from error
     if content.startswith(_PICKLES):
         message = (
             f"{path} is a pickle. Loading one runs whatever code it holds, so it is never opened. "
             "Load it yourself if you trust it, and store the model with secateurs.save."
         )
-        raise StoreError(message)
+        raise DamageError(message)
     return content
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
+def _content(path: Path, most: int) -> bytes:
+    # O_NONBLOCK: opening a named pipe would wait for somebody to write into it
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            message = f"{path} is no plain file (a pipe, a device or a folder). Nothing was read. Check the directory."
+            raise DamageError(message)
+        if found.st_size > most:
+            message = f"{path} has {found.st_size:,} bytes, where at most {most:,} can be meant. Nothing was read."
+            raise DamageError(message)
+        return file.read(most + 1)
 
 
 def _kind(path: Path) -> str:
@@ -84,41 +138,67 @@ def _directory(directory: Path) -> Generator[None]:
         raise
 
 
-def _write(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write all under temporary names, then rename; if a rename fails, take back those before it."""
-    new = {name: directory / f".{name}.{os.getpid()}.new" for name in files}
-    old = {name: directory / f".{name}.{os.getpid()}.old" for name in files}
-    undo: list[Callable[[], object]] = []
+@contextmanager
+def _held(directory: Path) -> Generator[None]:
+    """Keep other writers out of a directory; the system lets go of it when the process is killed."""
+    with _ONE_AT_A_TIME:
+        if os.name != "posix":
+            yield
+            return
+        import fcntl  # POSIX only
+
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str] | None) -> None:
+    mark = secrets.token_hex(8)
+    new = {name: pending(directory, name, mark) for name in files}
+    waiting = pending(directory, *named) if named else None
+    kept = waiting is not None and waiting.exists()  # a kill left it, and the file in place may name it
     try:
         for name, content in files.items():
-            _write_one(new[name], content)
+            write_new(new[name], content)
+        if named and waiting:
+            new[named[0]] = new[named[0]].replace(waiting)
+        flush_directory(directory)
         for name in files:
-            target = directory / name
-            if target.exists():
-                target.replace(old[name])
-                undo.append(partial(old[name].replace, target))
-            else:
-                undo.append(partial(target.unlink, missing_ok=True))
-            new[name].replace(target)
-        _flush(directory)
+            new[name].replace(directory / name)
+            kept = True
+            flush_directory(directory)
     except BaseException:
-        for step in reversed(undo):
-            step()
+        for path in new.values():
+            if path != waiting or not kept:
+                path.unlink(missing_ok=True)
         raise
-    finally:
-        for path in (*new.values(), *old.values()):
+    _clean(directory, files)
+
+
+def _clean(directory: Path, files: Mapping[str, Content]) -> None:
+    """Remove what writers of the same files left when they were killed."""
+    for path in directory.iterdir():
+        found = _OWN.fullmatch(path.name)
+        if found and found["name"] in files:
             path.unlink(missing_ok=True)
 
 
-def _write_one(path: Path, content: bytes) -> None:
+def write_new(path: Path, content: Content) -> None:
+    """Write a file that is not there yet, to the disk and not only to its cache."""
     with path.open("xb") as file:
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _flush(directory: Path) -> None:
-    """Make the renames durable; Windows has no such call for a directory."""
+def flush_directory(directory: Path) -> None:
+    """Make renames durable; Windows has no such call for a directory."""
     if os.name == "posix":
         handle = os.open(directory, os.O_RDONLY)
         try:

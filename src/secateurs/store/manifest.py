@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Any, cast
 
 import torch
 
-from secateurs.errors import PlanError, StoreError
+from secateurs.errors import DamageError, PlanError, StoreError
 from secateurs.surgery.plan import Plan
 
 FORMAT = 1
+HEADER = 2**27
+"""Bytes that safetensors may need beside the numbers: its header is limited to 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Manifest:
             "states": dict(self.states),
             "plan": json.loads(self.plan.to_json()),
         }
-        return json.dumps({**body, "seal": _seal(body)}, indent=1).encode()
+        return json.dumps({**body, "seal": seal(body)}, indent=1).encode()
 
     def check(self, weights: bytes) -> None:
         """Refuse a weights file that is not the one that was saved."""
@@ -55,7 +59,12 @@ class Manifest:
                 f"the weights file {fact}: it is not the one that was saved with this plan. "
                 "Nothing was loaded. Copy the directory again, or save the model again."
             )
-            raise StoreError(message)
+            raise DamageError(message)
+
+    def most_bytes(self) -> int:
+        """How large the weights file can be: its tensors as they are after pruning, and a header."""
+        after = self.plan.signature_after()
+        return HEADER + sum(prod(shape) * _type(self.dtypes[name]).itemsize for name, shape in after.items())
 
 
 def library_version() -> str:
@@ -67,40 +76,80 @@ def library_version() -> str:
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """Read `plan.json`; StoreError says why a file is not one that can be trusted."""
+    """Read `plan.json`; DamageError says why a file is not one that can be trusted."""
     try:
         body = cast("dict[str, Any]", json.loads(content))
-        wrote = body["secateurs"]
-    except (ValueError, KeyError, TypeError) as error:
+        wrote = cast("dict[str, Any]", _mapping(body["secateurs"]))
+        sealed = seal({key: value for key, value in body.items() if key != "seal"})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"plan.json was not written by secateurs.save ({error!r}). Nothing was loaded. Check the directory."
-        raise StoreError(message) from error
+        raise DamageError(message) from error
     if wrote.get("format") != FORMAT:
         message = (
             f"plan.json has format {wrote.get('format')!r}, written by secateurs {wrote.get('version')}; "
             f"this is {library_version()}, which reads format {FORMAT}. Install the version that wrote it."
         )
         raise StoreError(message)
-    if body.pop("seal", None) != _seal(body):
+    if body.pop("seal", None) != sealed:
         message = "plan.json was changed after it was saved. Nothing was loaded. Take the original, or save again."
-        raise StoreError(message)
+        raise DamageError(message)
     return _manifest(body)
 
 
 def _manifest(body: Mapping[str, Any]) -> Manifest:
     try:
-        return Manifest(
+        manifest = Manifest(
             plan=Plan.from_json(json.dumps(body["plan"])),
-            dtypes=body["dtypes"],
-            aliases=body["aliases"],
-            orders={name: tuple(order) for name, order in body["orders"].items()},
-            states=body["states"],
+            dtypes=_mapping(body["dtypes"]),
+            aliases=_mapping(body["aliases"]),
+            orders={name: tuple(order) for name, order in _mapping(body["orders"]).items()},
+            states=_mapping(body["states"]),
             sha256=body["weights"]["sha256"],
             size=body["weights"]["size"],
         )
-    except (KeyError, TypeError, AttributeError, PlanError) as error:
+        _check(manifest)
+    except (KeyError, TypeError, AttributeError, ValueError, PlanError) as error:
         message = f"plan.json is damaged: {error!r}. Nothing was loaded. Take the original, or save again."
-        raise StoreError(message) from error
+        raise DamageError(message) from error
+    return manifest
 
 
-def _seal(body: Mapping[str, Any]) -> str:
+def _check(manifest: Manifest) -> None:
+    """Refuse what does not fit the tensors that the plan names."""
+    signature = manifest.plan.signature
+    if manifest.dtypes.keys() != signature.keys():
+        raise ValueError("its types are not those of its tensors")
+    for kind in manifest.dtypes.values():
+        _type(kind)
+    for other, name in manifest.aliases.items():
+        if other not in signature or name not in signature or name in manifest.aliases:
+            raise ValueError(f"{other!r} and {name!r} are not two names of one tensor")
+    for name, order in manifest.orders.items():
+        if list(map(repr, sorted(order))) != list(map(repr, range(len(signature[name])))):
+            raise ValueError(f"{order} is no order of the dimensions of {name!r}")
+    if not isinstance(manifest.sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", manifest.sha256, re.ASCII):
+        raise ValueError("the hash of the weights is none")
+    if type(manifest.size) is not int or manifest.size > manifest.most_bytes():
+        raise ValueError(f"{str(manifest.size)[:40]} bytes are not the size of its weights")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where names and values belong")
+    return cast("dict[str, Any]", value)
+
+
+def _type(name: object) -> torch.dtype:
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype):
+        raise TypeError(f"{name!r} is no type of numbers")
+    return found
+
+
+def seal(body: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of a JSON document, whatever the order of its keys.
+
+    >>> seal({"a": 1, "b": 2}) == seal({"b": 2, "a": 1})
+    True
+    """
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import PlanError, StoreError
+from secateurs.errors import DamageError, PlanError, StoreError
 from secateurs.network import Network
-from secateurs.store.files import read_file, write_files
+from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
@@ -29,6 +29,9 @@ from secateurs.surgery.transaction import Transaction
 
 WEIGHTS = "model.safetensors"
 PLAN = "plan.json"
+LARGEST_PLAN = 2**28
+"""Bytes of plan.json; that of 20,000 layers has some 10 MB."""
+STATISTICS = ("running_mean", "running_var")
 
 
 def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
@@ -37,8 +40,9 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
     Every parameter and buffer is stored, in its type and memory order, tied ones once. For a network pruned in several
     steps give the composed plan (`first.then(second)`); for one of the same shape (masked, unstructured) the identity.
 
-    Files are written whole or not at all. Raises StoreError if the model is not what the plan leaves, the directory is
-    not empty (unless `overwrite`), or the disk is full.
+    Files are written whole or not at all: killed at any moment, the directory holds the old model or the new one.
+    Raises StoreError if the model is not what the plan leaves or holds NaN or infinite weights, the directory is not
+    empty (unless `overwrite`), or the disk is full.
     """
     network = Network.of(model)
     if problem := differences(plan.signature_after(), network.shapes):
@@ -49,6 +53,7 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
         raise StoreError(message)
     named = network.named
     weights = to_bytes(named)
+    _check_finite(network, named, "cannot be saved")
     manifest = Manifest(
         plan=plan,
         dtypes={name: str(tensor.dtype).removeprefix("torch.") for name, tensor in named.items()},
@@ -58,7 +63,8 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
         sha256=hashlib.sha256(weights).hexdigest(),
         size=len(weights),
     )
-    write_files(Path(directory), {WEIGHTS: weights, PLAN: manifest.to_bytes()}, overwrite=overwrite)
+    files = {PLAN: manifest.to_bytes(), WEIGHTS: weights}
+    write_files(Path(directory), files, overwrite=overwrite, named=(WEIGHTS, manifest.sha256))
     return Path(directory)
 
 
@@ -67,13 +73,12 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
 
     Its outputs are those of the saved model, bit for bit. Types are those that were saved; device, mode and
     `requires_grad` are those of the model given. All files are checked, and every tensor is read, before the model is
-    touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ), for
-    files that are missing, cut off or changed, for an unknown format, and for pickles.
+    touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ) or on
+    the meta device, for files that are missing, and for an unknown format; DamageError, a StoreError, for files that
+    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights.
     """
-    manifest = read_manifest(read_file(Path(directory) / PLAN))
-    weights = read_file(Path(directory) / WEIGHTS)
-    manifest.check(weights)
     network = Network.of(model)
+    manifest = _manifest(Path(directory))
     model, plan = network.model, manifest.plan
     if problem := differences(plan.signature, network.shapes):
         pruned = not differences(plan.signature_after(), network.shapes)
@@ -83,14 +88,13 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
             + "Build the dense model as it was before pruning (same class, same arguments), then load."
         )
         raise StoreError(message)
-    saved = from_bytes(weights, manifest.aliases, manifest.orders)
+    _check_values(network)
+    _check_states(model, manifest)
+    saved = from_bytes(_weights(Path(directory), manifest), manifest.aliases, manifest.orders)
     with torch.inference_mode(mode=False):
         swaps = _swaps(network, manifest, saved)
-    try:
-        settings = settings_of(plan, model)
-    except PlanError as error:
-        message = f"the saved plan does not fit the model given: {error} Nothing was loaded."
-        raise StoreError(message) from error
+    _check_finite(network, saved, "are damaged")
+    settings = _settings(plan, model)
     with torch.inference_mode(mode=False), torch.no_grad(), Transaction() as transaction:
         write(transaction, model, swaps, settings)
         for path, state in manifest.states.items():
@@ -100,7 +104,78 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
 
 def load_plan(directory: str | PathLike[str]) -> Plan:
     """Read the plan of a saved model: what was removed, by name, without its weights."""
-    return read_manifest(read_file(Path(directory) / PLAN)).plan
+    return _manifest(Path(directory)).plan
+
+
+def _manifest(directory: Path) -> Manifest:
+    return read_manifest(read_file(directory / PLAN, most=LARGEST_PLAN))
+
+
+def _weights(directory: Path, manifest: Manifest) -> bytes:
+    """Read the weights that the plan names, also where a kill left them one rename short of their place."""
+    waiting = pending(directory, WEIGHTS, manifest.sha256)
+    content = read_file(waiting if waiting.is_file() else directory / WEIGHTS, most=manifest.most_bytes())
+    manifest.check(content)
+    return content
+
+
+def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
+    """Give what the plan sets; numbers only shrink, because a saved plan only removes."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    try:
+        settings = settings_of(plan, model)
+    except PlanError as error:
+        message = f"the saved plan does not fit the model given: {error} Nothing was loaded."
+        raise DamageError(message) from error
+    for (path, name), value in settings.items():
+        held = vars(modules[path]).get(name)
+        if isinstance(held, int) != isinstance(value, int) and not isinstance(held, (list, tuple, dict, type(None))):
+            fact = f"is {held}, and the plan sets it to {value}"
+        elif isinstance(held, int) and isinstance(value, int) and value > held:
+            fact = f"is {held}, and the plan raises it to {value}"
+        else:
+            continue
+        message = f"plan.json is damaged: {name} of {path or 'the model'} {fact}. Nothing was loaded. Save again."
+        raise DamageError(message)
+    return settings
+
+
+def _check_values(network: Network) -> None:
+    """Refuse a model without memory for the values."""
+    for name, tensor in network.named.items():
+        if tensor.is_meta:
+            message = (
+                f"{name} of the model given is on the meta device and has no memory for the saved values. "
+                "Every parameter and buffer is in the file, so give it some first: "
+                "secateurs.load(model.to_empty(device='cpu'), directory)."
+            )
+            raise StoreError(message)
+
+
+def _check_states(model: nn.Module, manifest: Manifest) -> None:
+    """Refuse extra state of modules that the model does not have, or that take none."""
+    modules = dict(model.named_modules())
+    for path in manifest.states:
+        if path not in modules or type(modules[path]).set_extra_state is nn.Module.set_extra_state:
+            message = (
+                f"the saved model has extra state for the module {path!r}, and the model given takes none there. "
+                "Nothing was loaded. Build the model with the class that it was saved with."
+            )
+            raise StoreError(message)
+
+
+def _check_finite(network: Network, values: Mapping[str, Tensor], fact: str) -> None:
+    """Refuse NaN or infinite parameters and running statistics; masks of -inf among other buffers are harmless."""
+    watched = {n: t for n, t in values.items() if n in network.parameters or n.rpartition(".")[2] in STATISTICS}
+    for name, tensor in watched.items():
+        whole = tensor.detach() if tensor.element_size() > 1 else tensor.detach().float()  # 8-bit floats have no sum
+        if not bool(torch.isfinite(whole.sum())) and not bool(torch.isfinite(whole).all()):
+            count = int((~torch.isfinite(whole)).sum())
+            message = (
+                f"the weights {fact}: {name} holds {count} values of {tensor.numel()} that are NaN or infinite, "
+                "and no network computes with them. Take weights from before the training diverged."
+            )
+            raise DamageError(message)
 
 
 def _swaps(network: Network, manifest: Manifest, saved: Mapping[str, Tensor]) -> list[Swap]:
@@ -111,7 +186,7 @@ def _swaps(network: Network, manifest: Manifest, saved: Mapping[str, Tensor]) ->
     problem = differences(after, found) or ("types differ" if types != manifest.dtypes else "")
     if problem:
         message = f"plan.json and the weights file do not agree: {problem}. Nothing was loaded. Save the model again."
-        raise StoreError(message)
+        raise DamageError(message)
     named = network.named
     refuse_shared_memory(network, named)
     other_names = tied(named)

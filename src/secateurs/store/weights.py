@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from secateurs.errors import StoreError
+from secateurs.errors import DamageError, StoreError
 from secateurs.surgery.tensors import in_order, physical_order
 
 
@@ -53,6 +53,6 @@ def from_bytes(content: bytes, aliases: Mapping[str, str], orders: Mapping[str, 
         owned = safetensors.torch.load(content)
         owned = {name: in_order(t, orders.get(name, range(t.dim()))) for name, t in owned.items()}
         return {**owned, **{alias: owned[name] for alias, name in aliases.items()}}
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError, IndexError) as error:
         message = f"the weights file is damaged: {error!r}. Nothing was loaded. Take an undamaged copy."
-        raise StoreError(message) from error
+        raise DamageError(message) from error

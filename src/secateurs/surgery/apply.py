@@ -11,10 +11,13 @@ from torch.optim import Optimizer
 
 from secateurs.errors import ModelError, PlanError
 from secateurs.graph import Graph, prove
-from secateurs.network import Network
+from secateurs.network import Network, lock_of
+from secateurs.running.caches import stored_tensors
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan
+from secateurs.surgery.settings import refusal
 from secateurs.surgery.tensors import as_index, differences, select
 from secateurs.surgery.transaction import Transaction
 
@@ -30,6 +33,7 @@ class Swap(NamedTuple):
     grad: Tensor | None
 
 
+@all_or_nothing
 def apply(
     plan: Plan,
     model: nn.Module | Network,
@@ -66,12 +70,15 @@ def apply(
     known = graph if graph is not None else plan.graph
     if proof and known is not None:
         prove(known, network, plan.keep)
-    with torch.inference_mode(mode=False), torch.no_grad():
+    with lock_of(model), torch.inference_mode(mode=False), torch.no_grad():
+        check_signature(plan, network)  # another thread may have cut it meanwhile
         swaps, remembered = prepare(targets), memories(optimizers, parameters)
         with Transaction() as transaction:
             write(transaction, model, swaps, settings)
             for memory in remembered:
                 transaction.put(memory.state, memory.key, memory.value)
+            for store, key in stored_tensors(network) if known is not None and known.refills else ():
+                transaction.drop(store, key)
     return model
 
 
@@ -162,6 +169,12 @@ def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
             message = (
                 f"the plan sets {name} of module {path or 'model'!r} to {value}, and the model has no such attribute. "
                 "Its code differs from that of the model the plan was made on. Trace this model and plan again."
+            )
+            raise PlanError(message)
+        if why := refusal(modules[path], name, value):
+            message = (
+                f"the plan sets {name} of {path or 'the model'} to {value}, and may not: {why}. "
+                "A plan only sets numbers that count channels. Take an undamaged plan, or make a new one."
             )
             raise PlanError(message)
         settings[path, name] = value

@@ -16,6 +16,7 @@ from secateurs.graph import Graph, Group
 from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import map_tensors
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import (
     check_signature,
     prepare,
@@ -47,6 +48,7 @@ class Expansion:
     new: Mapping[str, Mapping[int, tuple[bool, ...]]]
 
 
+@all_or_nothing
 def grow(
     graph: Graph,
     model: nn.Module,

@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.network import Network
+from secateurs.running.caches import stored_tensors
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import check_signature
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
 
+@all_or_nothing
 def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
     """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
 
@@ -27,8 +30,11 @@ def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
 
 def silence(plan: Plan, model: nn.Module) -> None:
     """Zero the removed entries of every tensor of a model, in place."""
+    network = Network.of(model)
+    for store, key in stored_tensors(network) if plan.graph is not None and plan.graph.refills else ():
+        del store[key]
     with torch.no_grad():
-        for name, tensor in Network.of(model).named.items():
+        for name, tensor in network.named.items():
             loud = plan.directions.get(plan.aliases.get(name, name), ())
             for dim, kept in plan.dims(name).items():
                 if dim not in loud:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from secateurs.surgery.plan import Indices, Plan, Setting
 
 FORMAT = 1
-_RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+MOST_DIMS, LONGEST, MOST_INDICES = 64, 2**48, 2**24
+"""Dimensions of a tensor, length of one, and different indices of a plan: more are damage, refused before they cost."""
+_RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+_PLACE = re.compile(r"[^:]*:[^\W\d]\w*.*", re.DOTALL)
 
 
 class Parts(TypedDict):
@@ -49,7 +52,7 @@ def read_plan(text: str) -> Parts:
     """Read the parts of a plan; PlanError says which one is not what it should be."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError, TypeError) as error:
         message = f"this is not a plan: not JSON ({error}). Read what Plan.to_json wrote."
         raise PlanError(message) from error
     version = document.get("format") if isinstance(document, dict) else None
@@ -70,47 +73,94 @@ def read_plan(text: str) -> Parts:
 
 def _parts(document: Mapping[str, Any]) -> Parts:
     groups = document["groups"].items()
+    units = {name: _whole(group["units"]) for name, group in groups}
+    signature = {name: _shape(shape) for name, shape in document["signature"].items()}
+    reader = _Reader()
     return Parts(
-        keep={name: from_runs(group["keep"]) for name, group in groups},
-        units={name: int(group["units"]) for name, group in groups},
-        tensors={n: {int(d): from_runs(i) for d, i in dims.items()} for n, dims in document["tensors"].items()},
-        aliases={str(alias): str(name) for alias, name in document["aliases"].items()},
-        attributes={name: _setting(value) for name, value in document["attributes"].items()},
-        signature={name: _shape(shape) for name, shape in document["signature"].items()},
+        keep={name: reader.read(group["keep"], units[name]) for name, group in groups},
+        units=units,
+        tensors={
+            name: {_dim(d, signature[name]): reader.read(i, signature[name][int(d)]) for d, i in dims.items()}
+            for name, dims in document["tensors"].items()
+        },
+        aliases={alias: _text(name) for alias, name in document["aliases"].items()},
+        attributes={_place(name): _setting(value) for name, value in document["attributes"].items()},
+        signature=signature,
         directions={name: _shape(dims) for name, dims in document["directions"].items()},
     )
 
 
+class _Reader:
+    """Reads runs: equal ones once, so that tensors that are cut alike share one tuple, and not too many in all."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Indices] = {}
+        self.left = MOST_INDICES
+
+    def read(self, text: object, limit: int) -> Indices:
+        """The indices, all below the limit."""
+        found = self.known.get(_text(text))
+        if found is None:
+            found = self.known[_text(text)] = from_runs(_text(text), min(limit, self.left))
+            self.left -= len(found)
+        if found[-1] >= limit:
+            message = f"index {found[-1]} of {limit}"
+            raise ValueError(message)
+        return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        message = f"{value!r} is no text"
+        raise TypeError(message)
+    return value
+
+
+def _dim(text: str, shape: tuple[int, ...]) -> int:
+    if text not in map(str, range(len(shape))):
+        message = f"{text!r} is no dimension of {shape}"
+        raise ValueError(message)
+    return int(text)
+
+
+def _place(text: str) -> str:
+    if not _PLACE.fullmatch(text):
+        message = f"{text!r} is no module:attribute"
+        raise ValueError(message)
+    return text
+
+
 def _setting(value: object) -> Setting:
-    return _shape(value) if isinstance(value, list) else _whole(value)
+    setting = _shape(value) if isinstance(value, list) else _whole(value)
+    if setting in ((), 0) or (isinstance(setting, tuple) and 0 in setting):
+        message = f"{value!r} counts nothing"
+        raise ValueError(message)
+    return setting
 
 
 def _shape(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > MOST_DIMS:
+        message = f"{str(value)[:40]} is no list of at most {MOST_DIMS} numbers"
+        raise TypeError(message)
     return tuple(_whole(n) for n in cast("list[object]", value))
 
 
 def _whole(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        message = f"{value!r} is not a whole number"
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < LONGEST:
+        message = f"{str(value)[:40]} is not a whole number of 0 or more"
         raise TypeError(message)
     return value
 
 
 def _check(parts: Parts) -> None:
-    """Refuse indices outside their group or tensor, and names that the signature does not have."""
-    for name, keep in parts["keep"].items():
-        if keep[-1] >= parts["units"][name]:
-            message = f"group {name!r} keeps unit {keep[-1]} of {parts['units'][name]}"
-            raise ValueError(message)
-    for name, dims in parts["tensors"].items():
-        shape = parts["signature"][name]
-        for dim, index in dims.items():
-            if not 0 <= dim < len(shape) or index[-1] >= shape[dim]:
-                message = f"{name} keeps index {index[-1]} along dimension {dim} of {shape}"
-                raise ValueError(message)
+    """Refuse names that the signature does not have, and ties and directions that do not fit it."""
     for alias, name in parts["aliases"].items():
         if parts["signature"][alias] != parts["signature"][name]:
             message = f"{alias} and {name} are one tensor of two shapes"
+            raise ValueError(message)
+    for name, dims in parts["directions"].items():
+        if any(dim >= len(parts["signature"][name]) for dim in dims):
+            message = f"{name} has no dimensions {dims}"
             raise ValueError(message)
 
 
@@ -127,8 +177,8 @@ def to_runs(indices: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in pairs)
 
 
-def from_runs(text: str) -> tuple[int, ...]:
-    """Read what `to_runs` wrote; a ValueError says what is not ascending runs.
+def from_runs(text: str, most: int = MOST_INDICES) -> tuple[int, ...]:
+    """Read what `to_runs` wrote; a ValueError says what is not ascending runs, or that they are more than `most`.
 
     >>> from_runs("0-3,5,7-8")
     (0, 1, 2, 3, 5, 7, 8)
@@ -142,6 +192,9 @@ def from_runs(text: str) -> tuple[int, ...]:
         start, stop = int(first), int(last or first)
         if stop < start or (indices and start <= indices[-1]):
             message = f"the runs {text[:40]!r} do not ascend at {run!r}"
+            raise ValueError(message)
+        if len(indices) + stop - start >= most:
+            message = f"the runs {text[:40]!r} are more than {most} indices"
             raise ValueError(message)
         indices.extend(range(start, stop + 1))
     return tuple(indices)

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs.network import lock_of
+from secateurs.running.caches import TORCHS
+from secateurs.running.nested import find_tensors
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -93,11 +97,11 @@ def duplicate(model: M) -> M:
     cache is copied by value.
     """
     memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo)
+    with lock_of(model):
+        for module in model.modules():
+            held = [value for name, value in vars(module).items() if name not in TORCHS]
+            memo |= {id(t): t.detach().clone() for t in find_tensors(held) if not t.is_leaf}
+        return copy.deepcopy(model, memo)
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from functools import partial
 from types import TracebackType
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,11 @@ class Transaction:
         """Replace the value of an existing key."""
         self._undo.append(partial(mapping.__setitem__, key, mapping[key]))
         mapping[key] = value
+
+    def drop(self, mapping: MutableMapping[Any, object], key: Any) -> None:
+        """Take an existing key out."""
+        self._undo.append(partial(mapping.__setitem__, key, mapping[key]))
+        del mapping[key]
 
     def assign(self, module: nn.Module, attribute: str, value: object) -> None:
         """Replace the value of an existing attribute."""

@@ -13,6 +13,7 @@ from secateurs.graph import Graph
 from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import as_call
+from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import apply, check_signature
 from secateurs.surgery.mask import silence
 from secateurs.surgery.plan import Plan
@@ -105,6 +106,7 @@ class _Bench:
         return relative_error(output, output_of(masked, self.call))
 
 
+@all_or_nothing
 def verify(
     plan: Plan,
     model: nn.Module | Network,
@@ -124,7 +126,7 @@ def verify(
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
     """
-    network = Network.of(model)
+    network = Network.of(model).with_values
     check_signature(plan, network)
     known = graph if graph is not None else plan.graph
     call = _traced_call(known) if example_inputs is None else as_call(example_inputs)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import yaml
 
+from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.flags import METHOD, method_fields, method_parser, parse_flags, parse_keys, recipe_parser
 from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.recipe import Recipe
@@ -19,12 +20,16 @@ from secateurs.registry import make
 @final
 @dataclass(frozen=True)
 class Invocation:
-    """A recipe, which of its fields were given, the folder of the run, and whether the run goes on."""
+    """A recipe, which of its fields were given, the folder of the run, and whether the run goes on.
+
+    flags: what the command line itself gave, and so agreed to.
+    """
 
     recipe: Recipe
     given: frozenset[str]
     out: Path
     resume: bool
+    flags: Mapping[str, Any]
 
 
 def read(argv: Sequence[str], base: Recipe, *, out: Path | None = None, only: Sequence[str] = ()) -> Invocation:
@@ -35,11 +40,15 @@ def read(argv: Sequence[str], base: Recipe, *, out: Path | None = None, only: Se
     if folder is None:
         raise InputError("nothing says where to write; add --out FOLDER")
     keys = read_file(file) if file else {}
+    agreed = dict(flags)
+    flags.pop("trust_code", None)
+    if file:
+        check_consent({key: value for key, value in keys.items() if key not in flags}, agreed, file)
     if flags.get("method", keys.get("method")) != keys.get("method"):
         keys.pop("options", None)
     keys |= flags
     given = frozenset[str](keys) | (frozenset({"options"}) if own else frozenset())
-    return Invocation(compose(base, keys, own), given, folder, resume)
+    return Invocation(compose(base, keys, own), given, folder, resume, agreed)
 
 
 def compose(base: Recipe, keys: Mapping[str, Any], own: Sequence[str] = ()) -> Recipe:

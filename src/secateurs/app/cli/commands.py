@@ -7,6 +7,7 @@ from rich.console import Console
 
 from secateurs.app import models
 from secateurs.app.cli import demo as demonstration
+from secateurs.app.cli import exporting
 from secateurs.app.cli import inspect as inspection
 from secateurs.app.cli.arguments import default_method, read, split_flags
 from secateurs.app.cli.flags import method_parser, parse_flags, recipe_parser
@@ -49,6 +50,18 @@ example:
 """
 
 
+EXPORT = """\
+usage: secateurs export RUN [FLAGS]
+
+Write the dense and the pruned network of a finished run as files that run without this library, with a free batch size.
+Each file is run and compared with the network, evaluated on the test split, and measured on its runtime.
+
+examples:
+  secateurs export runs/half --to onnx --int8
+  secateurs export runs/half --to openvino --out files
+"""
+
+
 def prune(arguments: list[str]) -> None:
     """Prune one's own network on one's own data."""
     if _wants_help(arguments):
@@ -63,6 +76,14 @@ def demo(arguments: list[str]) -> None:
         sys.stdout.write(f"{DEMO}\n{recipe_parser(demonstration.RECIPE, demonstration.FLAGS).format_help()}")
     else:
         run(read(arguments, demonstration.RECIPE, out=demonstration.OUT, only=demonstration.FLAGS), Console())
+
+
+def export(arguments: list[str]) -> None:
+    """Export a run."""
+    if _wants_help(arguments):
+        sys.stdout.write(f"{EXPORT}\n{exporting.export_parser().format_help()}")
+    else:
+        exporting.export(exporting.read_order(arguments), Console())
 
 
 def inspect(arguments: list[str]) -> None:

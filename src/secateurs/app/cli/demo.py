@@ -11,6 +11,7 @@ RECIPE = Recipe(
     data="digits",
     method="magnitude",
     macs=0.5,
+    multiple_of=1,
     train_epochs=20,
     train_lr=0.1,
     epochs=16,

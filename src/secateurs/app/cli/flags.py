@@ -45,6 +45,9 @@ def recipe_parser(base: Recipe, only: Sequence[str] = ()) -> ArgumentParser:
     run.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; a new one")
     run.add_argument("--config", type=Path, metavar="FILE", help="recipe file, in YAML; flags win over it")
     run.add_argument("--resume", action="store_true", help="go on where an earlier start in --out was interrupted")
+    run.add_argument(
+        "--trust-code", action="store_true", help="run Python files that a recipe or a run folder names, unread by you"
+    )
     run.add_argument("--debug", action="store_true", help="show the traceback of an error")
     for key, heading in GROUPS.items():
         chosen = [f for f in fields(Recipe) if f.metadata.get("group") == key and (not only or f.name in only)]

@@ -1,5 +1,6 @@
 """`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import secateurs as sct
@@ -16,6 +18,9 @@ from secateurs.app import models
 from secateurs.app.cli.flags import new_parser, parse_flags
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
+
+MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
+"""Beyond these an input or a network does not fit into memory."""
 
 MOST_NAMES = 3
 """So many tensors or operators are named for each reason."""
@@ -54,9 +59,11 @@ def read_question(argv: Sequence[str]) -> Question:
     shape = _shape(flags["input"]) if "input" in flags else models.native_shape(argv[0])
     if shape is None:
         raise InputError(f"{argv[0]} names no input that it was made for; give its shape: --input 1x3x224x224")
+    if math.prod(shape) > MOST_NUMBERS:
+        raise InputError(f"--input {flags['input']} holds over {MOST_NUMBERS:,} numbers; a smaller one shows the same")
     classes = flags.get("classes", 10)
-    if classes < 1:
-        raise InputError(f"--classes {classes} is too few; give a whole number of 1 or more")
+    if not 1 <= classes <= MOST_CLASSES:
+        raise InputError(f"--classes {classes} is no number of classes; give one from 1 to {MOST_CLASSES:,}")
     return Question(argv[0], shape, classes, tuple(flags.get("protect", ())))
 
 
@@ -66,10 +73,10 @@ def inspect(question: Question, console: Console) -> None:
     model = models.build(question.model, in_channels=channels, num_classes=question.classes)
     graph = sct.trace(model, torch.zeros(question.shape), protect=question.protect)
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
-    console.print(_groups(graph, f"{question.model} on {'x'.join(map(str, question.shape))}"))
+    console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, question.shape))}"))
     console.print(_protected(graph))
     for note in graph.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
     console.print(
         f"{len(graph.groups)} groups of {units:,} units. One forward pass: [bold]{in_units(cost.macs)}[/] MACs, "
         f"[bold]{in_units(cost.params)}[/] parameters, [bold]{in_bytes(cost.memory)}[/] of activations.",
@@ -91,7 +98,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
         saved = whole - int(graph.costs.at(one_less)[0])
         tensors = len({s.tensor for s in group.slices})
         exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
-        shown.add_row(group.name, str(group.units), in_units(saved), str(tensors), exact)
+        shown.add_row(escape(group.name), str(group.units), in_units(saved), str(tensors), exact)
     return shown
 
 
@@ -102,9 +109,9 @@ def _protected(graph: sct.Graph) -> Table:
     shown.add_column("tensors", ratio=2, overflow="fold")
     reasons: dict[str, list[str]] = {}
     for entry in graph.protected:
-        reasons.setdefault(_sentence(entry.reason), []).append(f"{entry.tensor} [dim]dim {entry.dim}[/]")
+        reasons.setdefault(_sentence(entry.reason), []).append(f"{escape(entry.tensor)} [dim]dim {entry.dim}[/]")
     for reason, places in reasons.items():
-        shown.add_row(reason.replace("[", r"\["), _first(places, ", "))
+        shown.add_row(escape(reason), _first(places, ", "))
     return shown
 
 

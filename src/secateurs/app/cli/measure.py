@@ -1,5 +1,6 @@
 """The last stage of a run: measure the network before and after, on the test split this once, and tell."""
 
+import hashlib
 import platform
 from typing import Any
 
@@ -8,10 +9,11 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import Latency, device_name, latency
+from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.stages import TRAINED, Work, stages
 from secateurs.app.report import Figures, Report, draw, layer_widths
 from secateurs.app.training import evaluate
-from secateurs.errors import StoreError
+from secateurs.errors import DamageError, StoreError
 from secateurs.store.save import WEIGHTS
 
 REPORT, PICTURE = "report.json", "report.png"
@@ -19,10 +21,7 @@ REPORT, PICTURE = "report.json", "report.png"
 
 def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     """Give the report of the run, written beside the model as JSON and as a picture."""
-    path = work.folder.path / REPORT
-    if work.folder.done("measured"):
-        return Report.from_json(path.read_text(encoding="utf-8"))
-    record = work.folder.done("pruned")
+    record = work.folder.done("pruned", "before", "after", "error")
     if record is None:
         raise StoreError(f"{work.folder.path} has no record of the pruning; start the run anew in another --out")
     device = work.device()
@@ -45,9 +44,21 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         stages=stages(work),
         conditions=_conditions(work, times, record),
     )
-    work.folder.put({REPORT: report.to_json().encode(), PICTURE: draw(report)})
-    work.folder.finish("measured", {})
+    content = report.to_json().encode()
+    work.folder.put({REPORT: content, PICTURE: draw(report)})
+    work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
+
+
+def finished(folder: RunFolder) -> Report | None:
+    """The report of a run that is finished, as it was written; None where it is not finished."""
+    content = folder.report(REPORT)
+    if content is None:
+        return None
+    try:
+        return Report.from_json(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise DamageError(f"{folder.path / REPORT} is no report ({cause!r}); put the original back") from cause
 
 
 def title(work: Work) -> str:
@@ -69,6 +80,8 @@ def budget_words(budget: sct.Budget) -> str:
             parts.append(f"{value:,} {name}")
         elif value is not None:
             parts.append(f"{100 * value:g} % of the {name}")
+    if budget.latency is not None:
+        parts.append(f"{100 * budget.latency:g} % of the time" if budget.latency <= 1 else f"{budget.latency:g} ms")
     return " and ".join(parts)
 
 

@@ -59,7 +59,7 @@ def _module(path: Path, changed: int) -> ModuleType:
     sys.modules[name] = module  # dataclasses defined in the file look themselves up here
     try:
         spec.loader.exec_module(module)
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         raise RecipeError(f"{path} cannot be imported: {type(cause).__name__}: {cause}") from cause
     finally:
         sys.path.remove(folder)

@@ -35,7 +35,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{f', and {len(differing) - 1} more differ' if len(differing) > 1 else ''}; "
             "the number of classes and of input channels comes from the data: check both"
         )
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     for name, tensor in found.items():
+        if torch.promote_types(tensor.dtype, types[name]) != types[name] or tensor.is_floating_point() != (
+            types[name].is_floating_point
+        ):
+            raise InputError(
+                f"{path} is not of this model: {name} is {tensor.dtype} there and {types[name]} here, and would not "
+                "come over unchanged; store the weights in the model's own type"
+            )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{path} holds values in {name} that are NaN or infinite; take an earlier checkpoint")
     model.load_state_dict(found, strict=False)

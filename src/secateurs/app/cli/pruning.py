@@ -1,31 +1,50 @@
 """`secateurs prune`: check everything, then work; and `secateurs demo`, the same on a recipe of its own."""
 
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
-from secateurs.app.cli.measure import measure
+from secateurs.app.cli.consent import check_consent
+from secateurs.app.cli.measure import finished, measure
 from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
-from secateurs.app.report import table
+from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
 from secateurs.criteria import Criterion
-from secateurs.errors import InputError
+from secateurs.errors import InputError, SecateursError
+from secateurs.prune import round_widths
 from secateurs.session import TrainingMethod
+
+
+class WorkError(SecateursError):
+    """The work failed: an input could not be used after all; what was finished is kept."""
 
 
 def prune(invocation: Invocation, console: Console) -> None:
     """Do a run, or the rest of it, and print its table."""
     folder = check_folder(invocation.out, resume=invocation.resume)
     recipe = settled(invocation, folder)
+    report = finished(folder) or _worked(recipe, folder, console)
+    console.print(table(report))
+    place = escape(str(folder.path))
+    console.print(f"[bold]{place}[/] holds the model, its plan and recipe, report.json and report.png.", emoji=False)
+
+
+def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:
+    """Do the work that is left."""
+    _check_numbers(recipe)
     before = torch.get_num_threads()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -33,13 +52,42 @@ def prune(invocation: Invocation, console: Console) -> None:
         work = prepare(recipe, folder, console)
         with held(folder):
             folder.put_recipe(recipe)
-            dense = train(work)
-            recovered = recover(work, cut(work, dense), dense)
-            report = measure(work, dense, recovered)
+            _same_data(folder, work.loaders.splits.fingerprint)
+            return _report(work)
     finally:
         torch.set_num_threads(before)
-    console.print(table(report))
-    console.print(f"[bold]{folder.path}[/] holds the model, its plan and recipe, report.json and report.png.")
+
+
+def _report(work: Work) -> Report:
+    """Every stage, or what is left of it."""
+    with told_as_failure():
+        dense = train(work)
+        recovered = recover(work, cut(work, dense), dense)
+        return measure(work, dense, recovered)
+
+
+def _same_data(folder: RunFolder, found: Mapping[str, str]) -> None:
+    """Refuse to go on with other images: the parts are drawn from all, so that those to test on might be others."""
+    record = folder.done("data")
+    if record is None:
+        folder.finish("data", dict(found))
+        return
+    for place in sorted(record.keys() | found.keys()):
+        was, now = record.get(place, "nothing"), found.get(place, "nothing")
+        if was != now:
+            raise InputError(
+                f"the images in {place} are not those that this run began with: {str(was)[:24]} then, "
+                f"{now[:24]} now (or other names or sizes); put them back, or start anew in another --out"
+            )
+
+
+@contextmanager
+def told_as_failure() -> Generator[None]:
+    """Tell what is wrong with an input, but found out by the work itself, as a failure of the work."""
+    try:
+        yield
+    except InputError as cause:
+        raise WorkError(f"{cause}") from cause
 
 
 def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
@@ -48,7 +96,9 @@ def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
     stored = folder.recipe()
     if stored is None:
         return asked
-    recipe = compose(Recipe(), read_file(stored))
+    keys = read_file(stored)
+    check_consent(keys, invocation.flags, stored)
+    recipe = compose(Recipe(), keys)
     for f in fields(Recipe):
         if f.name in invocation.given and getattr(asked, f.name) != getattr(recipe, f.name):
             stands, wanted = getattr(recipe, f.name), getattr(asked, f.name)
@@ -75,7 +125,6 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     data.check_name(recipe.data)
     method = chosen_method(recipe)
     budget = budget_of(recipe, method)
-    _check_numbers(recipe)
     loaders = Loaders(
         data.load(recipe.data, image_size=recipe.image_size),
         batch_size=recipe.batch_size,
@@ -84,12 +133,21 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     )
     work = Work(recipe, method, budget, loaders, folder, console)
     model = work.fresh()
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            f"{recipe.model} has no parameters to train, so nothing of it can be pruned; name another model"
+        )
     if recipe.weights:
         load_weights(model, recipe.weights)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
-    # What cannot be reached, by this budget or this method, is said before anything is trained.
     if budget is not None:
-        sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+        budget, note = round_widths(graph, budget, method)
+        work = replace(work, budget=budget)
+        if note:
+            console.print(note, highlight=False)
+        # What exact costs cannot reach is said before anything is trained.
+        exact = replace(budget, latency=None, macs=budget.macs or 1.0)
+        sct.plan(graph, model, sct.criteria.Magnitude(), exact)
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
@@ -98,7 +156,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
             )
         session_of(work, model)
     elif not isinstance(method, Criterion):
-        method.select(graph, model, budget, data=loaders.calibration(1), loss=None, seed=recipe.seed)
+        exact = None if budget is None else replace(budget, latency=None, macs=budget.macs or 1.0)
+        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work
@@ -106,7 +165,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
-    if recipe.macs is None and recipe.params is None and recipe.memory is None:
+    if all(getattr(recipe, name) is None for name in ("macs", "params", "memory", "latency")):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         if isinstance(method, (Criterion, TrainingMethod)) or limited:
@@ -119,6 +178,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         min_keep=recipe.min_keep,
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=recipe.multiple_of,
+        latency=recipe.latency,
+        device=None if recipe.runtime is None else sct.Device(recipe.runtime, threads=recipe.threads or 1),
     )
 
 
@@ -133,12 +194,21 @@ def _check_numbers(recipe: Recipe) -> None:
         "seed": 0,
     }
     least["train_epochs"] = 0 if recipe.weights else 1
+    most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
     for name, bound in least.items():
-        if getattr(recipe, name) < bound:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} {getattr(recipe, name)} is too few; give a whole number of {bound} or more")
+        flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
+        if value < bound:
+            raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
+        if value > most.get(name, 2**31):
+            raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
+    for name in ("macs", "params", "memory"):
+        if getattr(recipe, name) == 1:
+            raise InputError(
+                f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
+                "give a fraction below 1, or a whole number above it"
+            )
     recipe.optimisation(recipe.train_epochs, recipe.train_lr)
     recipe.optimisation(recipe.epochs, recipe.lr)
     if recipe.device == "cuda" and not torch.cuda.is_available():

@@ -67,11 +67,28 @@ class Recipe:
     macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
     params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
     memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
+    latency: float | None = field(
+        default=None,
+        metadata=_about(
+            "budget",
+            "what remains of the time of one image on --runtime, as a fraction or, above 1, in milliseconds",
+            "X",
+        ),
+    )
+    runtime: Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"] | None = field(
+        default=None,
+        metadata=_about("budget", "where latency is measured; a network slower there than the dense one is refused"),
+    )
     min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
     min_keep_fraction: float = field(
         default=0.0, metadata=_about("budget", "smallest fraction of units that stays in any group", "F")
     )
-    multiple_of: int = field(default=1, metadata=_about("budget", "every width becomes a multiple of this", "N"))
+    multiple_of: int | None = field(
+        default=None,
+        metadata=_about(
+            "budget", "every width becomes a multiple of this; 1: any width; not given: what runtimes are fast on", "N"
+        ),
+    )
 
     train_epochs: int = field(
         default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")

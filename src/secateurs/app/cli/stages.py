@@ -18,7 +18,7 @@ from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
-from secateurs.errors import BudgetError, RecipeError, ScheduleError
+from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
 from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
 
@@ -50,7 +50,7 @@ class Work:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
         bar = self.console.is_terminal
         folder = self.folder.path / "checkpoints" / name
-        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.console.print)
+        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell)
 
     def device(self) -> torch.device:
         """Where evidence is gathered and latency is measured."""
@@ -61,6 +61,13 @@ class Work:
         """The accuracy that decisions are made by."""
         return evaluate(model, self.loaders.val_dataloader(), device=self.recipe.device)
 
+    def again(self, model: nn.Module, name: Path) -> nn.Module:
+        """A network that an earlier start of this run saved."""
+        try:
+            return sct.load(model, self.folder.path / name)
+        except StoreError as cause:
+            raise DamageError(f"{self.folder.path / name}: {cause}") from cause
+
     def close(self, name: str, record: dict[str, Any], since: float) -> dict[str, Any]:
         """Record that a stage is done, and say so; its files are written by now."""
         record |= {"seconds": time.monotonic() - since}
@@ -68,23 +75,28 @@ class Work:
         self.say(name, record)
         return record
 
+    def tell(self, text: str) -> None:
+        """One line as it is: brackets and colons in the names of files are no markup."""
+        self.console.print(text, markup=False, emoji=False)
+
     def say(self, name: str, record: dict[str, Any], note: str = "") -> None:
         """One line: what is done, how good the network is now, and how long it took."""
         took = note or f"{record['seconds']:.0f} s"
-        self.console.print(f"[green]✓[/] {name:<13} validation {100 * record['accuracy']:6.2f} %   [dim]{took}[/]")
+        mark = "✓" if "utf" in self.console.encoding else "ok"
+        self.console.print(f"[green]{mark}[/] {name:<13} validation {100 * record['accuracy']:6.2f} %   [dim]{took}[/]")
 
 
 def train(work: Work) -> nn.Module:
     """Give the dense network, trained: in an earlier start of this run, elsewhere (the weights file), or here."""
     model, recipe = work.fresh(), work.recipe
-    if record := work.folder.done("trained"):
+    if record := work.folder.done("trained", "accuracy", "seconds"):
         work.say("trained", record, "done before")
-        return sct.load(model, work.folder.path / TRAINED)
+        return work.again(model, TRAINED)
     start, record = time.monotonic(), {}
     if recipe.weights:
         load_weights(model, recipe.weights)
     else:
-        work.console.print(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
+        work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
         settings = recipe.optimisation(recipe.train_epochs, recipe.train_lr)
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
         record = {"epoch": fitted.best.epoch, "history": [asdict(epoch) for epoch in fitted.history]}
@@ -96,9 +108,9 @@ def train(work: Work) -> nn.Module:
 
 def cut(work: Work, dense: nn.Module) -> nn.Module:
     """Give the pruned network: choose, prove, remove, and verify that removal was silence."""
-    if record := work.folder.done("pruned"):
+    if record := work.folder.done("pruned", "accuracy", "seconds"):
         work.say("pruned", record, "done before")
-        return sct.load(work.fresh(), work.folder.path / PRUNED)
+        return work.again(work.fresh(), PRUNED)
     start = time.monotonic()
     seed_everything(work.recipe.seed, verbose=False)
     trains = isinstance(work.method, TrainingMethod)
@@ -138,7 +150,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
 
 
 def session_of(work: Work, model: nn.Module) -> sct.Session:
-    """Begin a session on a model: the method's schedule, scaled to the epochs that it has."""
+    """Begin a session on a model; it fits a schedule that is longer than the epochs it has."""
     recipe, epochs = work.recipe, work.recipe.prune_epochs
     if getattr(work.method, "unit", "filter") != "filter" and recipe.epochs:
         raise RecipeError(
@@ -152,7 +164,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method.fitted(steps, epochs),
+            method=method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
@@ -169,7 +181,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
 def cut_while_training(work: Work, dense: nn.Module) -> Cut:
     """Prune while the network trains."""
     recipe, model = work.recipe, copy.deepcopy(dense)
-    work.console.print(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
+    work.tell(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
     settings = recipe.optimisation(recipe.prune_epochs, recipe.lr)
     session = session_of(work, model)
     history = fit_session(session, work.loaders, settings, place=work.place("pruning"), resume=True)
@@ -188,16 +200,16 @@ def held_at_zero(session: sct.Session) -> dict[str, torch.Tensor]:
 def recover(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Module:
     """Give the network back its accuracy: first without training, then by fine-tuning; save what comes out."""
     recipe = work.recipe
-    if record := work.folder.done("recovered"):
+    if record := work.folder.done("recovered", "accuracy", "seconds"):
         work.say("recovered", record, "done before")
-        return sct.load(work.fresh(), work.folder.path)
+        return work.again(work.fresh(), Path())
     start = time.monotonic()
     seed_everything(recipe.seed, verbose=False)
     model = before_training(work, pruned, dense)
     work.close(f"{recipe.recover.removesuffix('e')}ed", {"accuracy": work.validate(model)}, start)
     start, history = time.monotonic(), []
     if recipe.epochs:
-        work.console.print(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
+        work.tell(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
         settings = recipe.optimisation(recipe.epochs, recipe.lr)
         teacher = sct.Distil(weight=recipe.distil).loss(dense) if recipe.distil else None
         fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True, teacher=teacher)
@@ -223,6 +235,7 @@ def before_training(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Modul
 def stages(work: Work) -> tuple[Stage, ...]:
     """Where the run stood after each stage that is done."""
     records = {
-        name: work.folder.done(name) for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
+        name: work.folder.done(name, "accuracy", "seconds")
+        for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
     }
     return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from torch.utils.data import Dataset, Subset
 
+from secateurs.app.data.class_folders import ClassFolders, open_folders
 from secateurs.app.data.splits import Splits, stratified
 from secateurs.errors import InputError
 
@@ -26,7 +28,9 @@ def imagefolder(root: Path, *, size: int) -> Splits:
       validation;
     - `CLASS/…` only: 80 % to train, 10 % for validation, 10 % for the test.
 
-    Held-out parts are drawn within every class with a fixed seed.
+    Held-out parts are drawn within every class with a fixed seed; folders whose names begin with a dot are none.
+    InputError names a layout that is none of these, a class with too few images for its parts, and files that are no
+    images of a type that is read.
     """
     still, moving = _transforms(size)
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
@@ -38,10 +42,16 @@ def imagefolder(root: Path, *, size: int) -> Splits:
         parts = stratified(learning.targets, (0.9, 0.1))
         train, validation = (_Part(learning, part.tolist()) for part in parts)
         test = _all(held)
+    elif present:
+        raise InputError(
+            f"{root} holds {' and '.join(f'{name}/' for name in present)} alone, which is no layout: add the others of "
+            "train/, val/ and test/, or put each class's images in a folder of its own there, without these"
+        )
     else:
         whole = _open(root)
         train, validation, test = (_Part(whole, part.tolist()) for part in stratified(whole.targets, (0.8, 0.1, 0.1)))
     _same_classes(root, train, validation, test)
+    _enough(root, train=train, validation=validation, test=test)
     return Splits(
         name="imagefolder",
         train=train.through(moving),
@@ -50,6 +60,7 @@ def imagefolder(root: Path, *, size: int) -> Splits:
         test=test.through(still),
         classes=tuple(train.folder.classes),
         shape=(3, size, size),
+        fingerprint=_fingerprint(root, train, validation, test),
     )
 
 
@@ -58,7 +69,7 @@ def imagefolder(root: Path, *, size: int) -> Splits:
 class _Part:
     """Some images of an opened folder."""
 
-    folder: Any
+    folder: ClassFolders
     indices: list[int]
 
     def through(self, transform: Callable[[Any], Any]) -> Dataset[Any]:
@@ -71,7 +82,7 @@ class _Part:
 class _Seen(Dataset[Any]):
     """A folder of images seen through a transform, so that one listing of the files serves every split."""
 
-    folder: Any
+    folder: ClassFolders
     transform: Callable[[Any], Any]
 
     def __len__(self) -> int:
@@ -88,20 +99,40 @@ def _all(folder: Any) -> _Part:
     return _Part(folder, order.tolist())
 
 
-def _open(root: Path) -> Any:
-    try:
-        from torchvision.datasets import ImageFolder  # an extra, needed here only
-    except ImportError as missing:
+def _open(root: Path) -> ClassFolders:
+    if find_spec("torchvision") is None:  # an extra, needed here only
         raise InputError(
-            f"folders of images are read by torchvision, which cannot be imported ({missing}); install it: "
+            "folders of images are read by torchvision, which is not installed; install it: "
             "python -m pip install 'secateurs[train]'"
-        ) from missing
+        )
     try:
-        return ImageFolder(str(root))
-    except FileNotFoundError as cause:
-        raise InputError(
-            f"{root} is no folder of images: {cause}; put each class's images in a folder of its own"
-        ) from cause
+        return open_folders(root)
+    except OSError as cause:
+        raise InputError(f"{cause.filename or root} cannot be listed: {cause.strerror or cause}") from cause
+
+
+def _fingerprint(root: Path, *parts: _Part) -> dict[str, str]:
+    """Every class folder -> what is in it."""
+    folders = {id(part.folder): part.folder for part in parts}.values()
+    found: dict[str, str] = {}
+    for folder in folders:
+        top = Path(folder.samples[0][0]).relative_to(root).parts[0]
+        place = "" if top == folder.classes[0] else f"{top}/"
+        found |= {f"{place}{name}": what for name, what in folder.fingerprint(root).items()}
+    return found
+
+
+def _enough(root: Path, **parts: _Part) -> None:
+    """Refuse a class that has no image in one of the parts: nothing would be learnt, decided or tested about it."""
+    for name, part in parts.items():
+        there = {part.folder.samples[index][1] for index in part.indices}
+        for label, cls in enumerate(part.folder.classes):
+            if label not in there:
+                count = part.folder.targets.count(label)
+                raise InputError(
+                    f"the class {cls!r} of {root} has {count} images, and none would be left for its {name} part; "
+                    "give every class 10 or more"
+                )
 
 
 def _same_classes(root: Path, *parts: _Part) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch.utils.data import Dataset
@@ -35,6 +35,8 @@ class Splits:
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     """Channels, height and width of one image."""
+    fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the parts were drawn from, where that may change: place -> how many images and a hash."""
 
 
 def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> tuple[Index, ...]:

@@ -154,7 +154,7 @@ def _from_file(name: str, in_channels: int, num_classes: int) -> nn.Module:
         wanted = {"in_channels": in_channels, "num_classes": num_classes}
         try:
             model = builder(**_accepted(builder, wanted))
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             raise ModelError(f"{name} raised {type(cause).__name__}: {cause}") from cause
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}, not a torch.nn.Module; return the network itself")
@@ -187,5 +187,5 @@ def _importable(path: Path) -> Generator[ModuleType]:
 def _execute(loader: Loader, module: ModuleType, path: Path) -> None:
     try:
         loader.exec_module(module)
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         raise ModelError(f"{path} cannot be imported: {type(cause).__name__}: {cause}") from cause

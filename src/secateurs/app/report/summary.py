@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,8 @@ MOST_ROWS = 24
 
 def table(report: Report) -> Table:
     """What the network was and what it is now: its figures, then the widths of its layers."""
-    shown = Table(title=report.title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
+    title = escape(report.title)
+    shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("")
     for heading in ("before", "after", "change"):
         shown.add_column(heading, justify="right")
@@ -34,7 +36,7 @@ def _add_widths(shown: Table, widths: tuple[LayerWidth, ...]) -> None:
     rows = widths if len(widths) <= MOST_ROWS else tuple(w for w in widths if w.after < w.before)
     for width in rows[:MOST_ROWS]:
         bar = Text(_bar(width), style="cyan")
-        shown.add_row(f"width of {width.name}", str(width.before), str(width.after), bar)
+        shown.add_row(f"width of {escape(width.name)}", str(width.before), str(width.after), bar)
     hidden = len(widths) - len(rows[:MOST_ROWS])
     if hidden:
         shown.add_row(f"… and {hidden} more layers in report.json", "", "", "")

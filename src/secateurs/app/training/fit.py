@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, final
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -19,7 +20,7 @@ from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.app.training.quiet import quietly
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.app.training.session_callback import SessionCallback
-from secateurs.errors import InputError
+from secateurs.errors import DamageError, InputError, SecateursError
 from secateurs.recover import DistilLoss
 from secateurs.session import Session
 
@@ -120,7 +121,9 @@ def _run(
     seed_everything(place.seed, verbose=False)
     module.model.train()
     with quietly():
-        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed)], epochs=module.optimisation.epochs)
+        started = Event()
+        told = LambdaCallback(on_train_start=lambda *_: started.set())
+        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed), told], epochs=module.optimisation.epochs)
         checkpoint = str(last) if resume and last.is_file() else None
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -128,6 +131,16 @@ def _run(
             if trainer.interrupted:
                 raise KeyboardInterrupt from stop
             raise
+        except SecateursError:
+            raise
+        except Exception as cause:
+            if checkpoint is None or started.is_set():
+                raise
+            message = (
+                f"the checkpoint {last} does not fit this run ({type(cause).__name__}: {str(cause)[:200]}). "
+                "Remove it to train this stage anew, or put the original back"
+            )
+            raise DamageError(message) from cause
 
 
 def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer:

@@ -61,7 +61,7 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
     """Take the option of this source line; False where the axis is protected instead."""
     sizes = {len(range(*c)) for c in cuts}
     size = min(sizes)
-    even = len(sizes) == 1 and labels.size % size == 0 and 1 < size < labels.size
+    even = len(sizes) == 1 and 1 < size < labels.size and labels.size % size == 0
     even = even and all(c[2] == 1 and c[0] % size == 0 for c in cuts)
     counting = {k: v for k, v in p.attribute(p.op.module, "").items() if v in sizes and v > 1}
     options = ["free"] + ["tie"] * even + ["tie, attributes follow"] * bool(even and counting)

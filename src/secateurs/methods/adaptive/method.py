@@ -66,6 +66,14 @@ class AdaptivePruning:
                 f"from 1."
             )
 
+    @classmethod
+    def preset(cls, name: Literal["published"] = "published") -> Self:
+        """Raise InputError: nothing but the abstract is published, so that no settings are the authors'."""
+        raise InputError(
+            f"AdaptivePruning has no preset {name!r}: only its paper's abstract could be read, and no code is known. "
+            "Every formula and setting is our reconstruction. Use AdaptivePruning()."
+        )
+
     def start_step(self, clock: Clock) -> int:
         """First step at which filters may come and go."""
         return int(self.after * clock.steps_per_epoch)

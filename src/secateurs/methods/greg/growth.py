@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -45,6 +46,11 @@ class Growth:
     def rises(self) -> int:
         """Rises until the factor exceeds the ceiling."""
         return int(self.ceiling / self.step + 1e-9) + 1
+
+    @property
+    def climbs(self) -> int:
+        """Rises until the factor reaches the ceiling."""
+        return math.ceil(self.ceiling / self.step - 1e-9)
 
     @property
     def steps(self) -> int:
@@ -124,17 +130,19 @@ class GrowingL2:
 
     def _pick(self, units: Units, state: Grown) -> Grown:
         picks = state.picks + 1
-        factors = torch.full_like(state.factors, self.picked_factor(picks))
-        state = replace(state, picks=picks, factors=factors)
-        over = self.pick is not None and picks >= self.pick.rises - 1
-        return self.choose(units, state) if over else state
+        factors = spread(self._losing(units) * self.picked_factor(picks), units.ledger)
+        over = self.pick is None or picks >= self.pick.climbs
+        if over or units.unit == "filter":
+            state = self.choose(units, state)
+        smooth = self._ratio(units, state) if units.unit == "filter" else None
+        phase = "growing" if over else "picking"
+        return replace(state, phase=phase, picks=picks, factors=factors, smooth=smooth)
 
     def _grow(self, units: Units, state: Grown) -> Grown:
         picked, device = self.picked_factor(state.picks), units.rows.device
         rises = tuple(n if done else n + 1 for n, done in zip(state.rises, state.finished, strict=True))
         grown = torch.tensor([picked + self.growth.factor(n) for n in rises], device=device)
-        losing = torch.tensor([float(c > 0) for c in units.counts], device=device)
-        kept = spread(losing * self.recover, units.ledger)
+        kept = spread(self._losing(units) * self.recover, units.ledger)
         factors = torch.where(state.chosen, spread(grown, units.ledger), kept)
         return self._tested(units, replace(state, rises=rises, factors=factors), picked)
 
@@ -150,11 +158,19 @@ class GrowingL2:
             done = [d or p for d, p in zip(done, joint if self.pick is None else parted, strict=True)]
         return replace(state, finished=tuple(done), phase="grown" if all(done) else "growing")
 
-    def _parted(self, units: Units, state: Grown) -> tuple[list[bool], Grown]:
+    def _losing(self, units: Units) -> Tensor:
+        """1 for groups that lose units, 0 for those that the penalty leaves alone, [groups]."""
+        return torch.tensor([float(c > 0) for c in units.counts], device=units.rows.device)
+
+    def _ratio(self, units: Units, state: Grown) -> Tensor:
+        """Mean magnitude of the kept over that of the chosen units, smoothed, [groups]."""
         score, chosen = units.measured.measure(l1, mean=True), state.chosen.float()
         kept = group_means(score, 1.0 - chosen, units.ledger)
         ratio = kept / group_means(score, chosen, units.ledger).clamp(min=1e-30)
-        smooth = ratio if state.smooth is None else 0.9 * state.smooth + 0.1 * ratio
+        return ratio if state.smooth is None else 0.9 * state.smooth + 0.1 * ratio
+
+    def _parted(self, units: Units, state: Grown) -> tuple[list[bool], Grown]:
+        smooth = self._ratio(units, state)
         state = replace(state, smooth=smooth)
         if max(state.rises) % max(1, self.growth.rises // _READS):
             return [False] * len(units.counts), state

@@ -9,7 +9,7 @@ from secateurs.errors import InputError
 from secateurs.graph.groups import Role
 from secateurs.methods.greg.driver import GrowingDriver
 from secateurs.methods.greg.growth import GrowingL2, Growth
-from secateurs.session.method import Driver
+from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.scope import Rates
 from secateurs.types import Scope
@@ -23,6 +23,10 @@ REFERENCE = (
 
 _GROWTH = Growth(step=1e-4, ceiling=1.0, every=10)
 _PICK = Growth(step=1e-5, ceiling=0.01, every=10)
+
+Preset = Literal["published", "published-imagenet"]
+_PRESETS = {"published": (10, 10_000), "published-imagenet": (5, 40_000)}
+"""Steps between rises, and steps to stabilise."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,17 @@ class GReg1:
 
     def __post_init__(self) -> None:
         _check(self.stabilise, self.ratio, self.unit)
+
+    @classmethod
+    def preset(cls, name: Preset = "published") -> Self:
+        """Return the authors' code's settings: those of its CIFAR commands ("published"), or of ImageNet.
+
+        >>> GReg1.preset("published-imagenet").growth.every
+        5
+        """
+        check_preset(cls, name, _PRESETS)
+        every, stabilise = _PRESETS[name]
+        return cls(replace(_GROWTH, every=every), stabilise=stabilise, scope="uncoupled")
 
     @property
     def steps(self) -> int:
@@ -114,10 +129,18 @@ class GReg2:
                 "lower ceiling and the same every."
             )
 
+    @classmethod
+    def preset(cls, name: Preset = "published") -> Self:
+        """Return the authors' code's settings: those of its CIFAR commands ("published"), or of ImageNet."""
+        check_preset(cls, name, _PRESETS)
+        every, stabilise = _PRESETS[name]
+        growth, pick = replace(_GROWTH, every=every), replace(_PICK, every=every)
+        return cls(growth, pick, stabilise=stabilise, scope="uncoupled")
+
     @property
     def steps(self) -> int:
         """Optimizer steps until removal, if the magnitude ratio never stops it earlier."""
-        picks = self.pick.rises - 1
+        picks = self.pick.climbs
         rises = Growth(self.growth.step, self.growth.ceiling - self.pick.factor(picks)).rises
         return (picks + rises - 1) * self.growth.every + 1 + self.stabilise
 

@@ -90,8 +90,6 @@ class Taps:
     sites: Mapping[str, Sequence[Site]]
     layouts: Mapping[str, Layout | str] = field(default_factory=dict[str, "Layout | str"])
     """Where samples lie in a reading module's input, or why they cannot be told apart; dimension 0 if not named."""
-    scale: float = 1.0
-    """Loss scale to divide by (AMP); constant scales cancel in every ranking."""
     blind: dict[str, str] = field(init=False, default_factory=dict[str, str])
     """Group -> why its sum says nothing: a consumer whose input needs no gradient, or rows that are not samples."""
     total: Tensor = field(init=False)
@@ -143,7 +141,7 @@ class Taps:
         """Square, sum over samples and add to the total what has arrived; no device waits."""
         for record in self._passes:
             if record.z is not None:
-                z = record.z * (record.z.shape[0] / self.scale)
+                z = record.z * record.z.shape[0]
                 squared = z.square().sum(0)
                 fine = torch.isfinite(squared).all()
                 self.total += torch.where(fine, squared, torch.zeros_like(squared))

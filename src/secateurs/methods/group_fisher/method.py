@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from secateurs.errors import InputError
 from secateurs.methods.group_fisher.driver import FisherDriver
-from secateurs.session.method import Driver
+from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
 
@@ -50,8 +50,21 @@ class GroupFisher:
         if self.normaliser not in {"memory", "macs", "none"}:
             raise InputError(f"normaliser={self.normaliser!r} is unknown. Give 'memory', 'macs' or 'none'.")
 
+    @classmethod
+    def preset(cls, name: Literal["published", "published-detection"] = "published") -> Self:
+        """Return the authors' settings: one unit every 25 steps (10 for detection), masked until the end.
+
+        >>> GroupFisher.preset("published-detection").every
+        10
+        """
+        check_preset(cls, name, ("published", "published-detection"))
+        return cls(every=25 if name == "published" else 10, shrink_every=1.0)
+
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
-        """Return the method with the budget reached at half of the run, in about 50 events at least."""
+        """Return the method with the budget reached at half of the run, in about 50 events at least.
+
+        A session does this only where one unit every `every` steps would not reach the budget within the run.
+        """
         total = steps_per_epoch * epochs
         return replace(self, every=max(1, min(self.every, total // 100)), within=self.within or 0.5)
 

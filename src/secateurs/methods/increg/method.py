@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from secateurs.errors import InputError
 from secateurs.methods.increg.driver import IncRegDriver
 from secateurs.methods.increg.punish import Punish
-from secateurs.session.method import Driver
+from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.scope import Rates
 from secateurs.types import Scope
@@ -55,6 +55,18 @@ class IncReg:
                 "in fewer than ceiling/step steps. Give positive numbers and a limit of at least "
                 f"{math.ceil(self.ceiling / self.step) if self.step > 0 else 'that'}."
             )
+
+    @classmethod
+    def preset(cls, name: Literal["published", "paper-commit"] = "published") -> Self:
+        """Return the authors' code's settings: im2col columns, T times the factor 2.45 of a first stage of 20 %.
+
+        "paper-commit": with R + 1 in the punish function, as in the commit that says it reproduces the paper.
+
+        >>> IncReg.preset().unit, IncReg.preset("paper-commit").punish.paper_commit
+        ('column', True)
+        """
+        check_preset(cls, name, ("published", "paper-commit"))
+        return cls(ceiling=6.13, punish=Punish(paper_commit=name == "paper-commit"), unit="column", scope="uncoupled")
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the schedule scaled to a run: the limit at half of it, and the ceiling within a third of that."""

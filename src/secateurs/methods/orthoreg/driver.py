@@ -133,20 +133,22 @@ class OrthoRegDriver(Driver):
         run = self._run
         weights = [tensor for tensor in self._applied.units.rows.tensors if tensor.dim() > 1]
         degree = np.mean([orthogonality(weight.flatten(1)) for weight in weights])
-        picked = self._surplus(self._round + 1, self._scores())
+        scores, seen = self._scores()
+        picked = self._surplus(self._round + 1, scores)
         self._round += 1
         self._done = self._round == self._how.rounds
-        note = f"round {self._round} of {self._how.rounds}: {why}; degree of orthogonality {degree:.2f}"
+        measured = f"importance from {seen} samples; degree of orthogonality {degree:.2f}"
+        note = f"round {self._round} of {self._how.rounds}: {why}; {measured}"
         run.remove(picked, note)
         self._masks.clear()
         self._ortho_from = run.step + self._how.retrain_epochs * run.clock.steps_per_epoch
         if run.shrinks:
             self.shrink()
 
-    def _scores(self) -> dict[str, Tensor]:
-        """First-order importance of every living unit, by group, over the network without the dead."""
-        gradients = self._importance.gradients(self._run)
-        return {g.name: first_order(g, self._run.parameters, gradients) for g in self._run.graph.groups}
+    def _scores(self) -> tuple[dict[str, Tensor], int]:
+        """First-order importance of every unit, by group, and the number of samples that it comes from."""
+        gradients, seen = self._importance.gradients(self._run)
+        return {g.name: first_order(g, self._run.parameters, gradients) for g in self._run.graph.groups}, seen
 
     def _surplus(self, done: int, scores: Mapping[str, Tensor]) -> dict[str, NDArray[np.int64]]:
         """The units (present numbers) that go for the budget after `done` rounds, ranked over the whole network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,12 +34,15 @@ class Importance:
                 "Pass data=, an iterable of (inputs, targets) batches, and loss= unless it is cross entropy."
             )
 
-    def gradients(self, run: Run) -> list[Gradient]:
-        """The mean gradient, or those of the batches, averaged over processes; the model is left as it is."""
-        batches = list(_limited(run.data or (), -(-self.samples // run.ranks.size), run.device))
+    def gradients(self, run: Run) -> tuple[list[Gradient], int]:
+        """The mean gradient, or those of the batches, averaged over processes, and how many samples this process read.
+
+        The model is left as it is.
+        """
+        batches, seen = _limited(run.data or (), -(-self.samples // run.ranks.size), run.device)
         parts = [batches] if self.reduction == "mean_then_square" else [[batch] for batch in batches]
         found = [observe(run.graph, run.model, [Gradients], data=p, loss=run.loss)[Gradients].tensors for p in parts]
-        return [{name: run.ranks.mean(g) for name, g in sorted(one.items())} for one in found]
+        return [{name: run.ranks.mean(g) for name, g in sorted(one.items())} for one in found], seen
 
 
 def first_order(group: Group, weights: Mapping[str, Tensor], gradients: Sequence[Gradient]) -> Tensor:
@@ -95,10 +98,12 @@ def mask_distance(one: Tensor, other: Tensor) -> float:
     return float((one != other).double().mean())
 
 
-def _limited(data: Any, samples: int, device: torch.device) -> Iterator[Any]:
-    seen = 0
+def _limited(data: Any, samples: int, device: torch.device) -> tuple[list[Any], int]:
+    """The first batches with so many samples together, and how many they have; all where there are fewer."""
+    batches, seen = list[Any](), 0
     for number, raw in enumerate(data):
-        yield raw
+        batches.append(raw)
         seen += read_batch(raw, number, device).size
         if seen >= samples:
-            return
+            break
+    return batches, seen

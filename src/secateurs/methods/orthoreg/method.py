@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, Self
 from secateurs.errors import InputError
 from secateurs.methods.orthoreg.driver import OrthoRegDriver
 from secateurs.methods.orthoreg.importance import EarlyBird
-from secateurs.session.method import Driver
+from secateurs.methods.orthoreg.orthogonality import Weighting
+from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
 
@@ -16,11 +17,11 @@ from secateurs.session.run import Run
 class OrthoReg:
     """OrthoReg: penalised epochs, then a cut of the least important filters of the whole network, in rounds.
 
-    Penalty: `strength`·Σ_l w_l Σ|G_l − I| on the smaller Gram side of every convolution, w_l ∝ √min(rows, columns),
-    weight decay off meanwhile. Importance: (Σ θ·g)² of a filter, g the mean gradient over `samples` samples
-    ("mean_then_square", the published code); "square_then_mean" squares per batch. Global ranking with no
-    normalisation; at least `floor` of every group stays (the published code protects the last filters of a layer
-    there, by mistake; here the best ones).
+    Penalty: `strength`·Σ_l w_l Σ|G_l − I| on the smaller Gram side of every convolution, weight decay off meanwhile;
+    w_l ∝ √filters, of 1×1 convolutions √(input channels). Importance: (Σ θ·g)² of a filter, g the mean gradient over
+    `samples` samples, or over all data where there are fewer ("mean_then_square", the published code);
+    "square_then_mean" squares per batch. Global ranking with no normalisation; at least `floor` of every group stays
+    (the published code protects the last filters of a layer there, by mistake, and on ResNets none; here the best).
 
     Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
     ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
@@ -34,7 +35,7 @@ class OrthoReg:
 
     strength: float = 1e-2
     norm: Literal["l1", "squared"] = "l1"
-    weighting: Literal["min", "rows"] = "min"
+    weighting: Weighting = "published"
     every: int = 1
     without_decay: bool = True
     rounds: int = 1
@@ -61,6 +62,19 @@ class OrthoReg:
     def epochs(self) -> int:
         """Epochs until the last cut."""
         return self.rounds * self.ortho_epochs + (self.rounds - 1) * self.retrain_epochs
+
+    @classmethod
+    def preset(cls, name: Literal["published", "published-resnet", "published-mobilenet"] = "published") -> Self:
+        """Return the authors' code's settings: early-bird tickets of VGG ("published"), ResNets or MobileNets.
+
+        On ResNets the code has no floor (one filter of a layer stays, as here) and never prunes the stem: exclude it.
+
+        >>> OrthoReg.preset("published-mobilenet").strength, OrthoReg.preset("published-resnet").floor
+        (0.001, 0.0)
+        """
+        check_preset(cls, name, ("published", "published-resnet", "published-mobilenet"))
+        strength = 1e-3 if name == "published-mobilenet" else 1e-2
+        return cls(strength=strength, floor=0.0 if name == "published-resnet" else 0.05)
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the rounds scaled to a run: about a third of its epochs with the penalty, and half to recover."""

@@ -21,16 +21,26 @@ from secateurs.session.schedule import Position
 from secateurs.session.scope import Units
 
 Norm = Literal["l1", "squared"]
+Weighting = Literal["published", "smaller-side"]
 
 
-def layer_weights(shapes: Sequence[tuple[int, int]], *, by: Literal["min", "rows"] = "min") -> tuple[float, ...]:
-    """Layer weights w_l = s_l / Σ s that sum to one: s = √min(rows, columns) (ResNets) or √rows (VGG), as published.
+def layer_weights(shapes: Sequence[Sequence[int]], *, by: Weighting = "published") -> tuple[float, ...]:
+    """Layer weights w_l = s_l / Σ s that sum to one, from the shapes of convolutions' weights.
 
-    >>> [round(w, 3) for w in layer_weights((n, 9 * n) for n in (64, 64, 128, 128, 256, 256, *[512] * 4))]
+    "published": s = √(input channels) of a 1×1 convolution and √filters of every other, depthwise ones too, which is
+    what the code has for VGG-13, ResNet-34 and MobileNet-V1. "smaller-side" (ours): s = √min(filters, their entries).
+
+    >>> [round(w, 3) for w in layer_weights([(n, n, 3, 3) for n in (64, 64, 128, 128, 256, 256, *[512] * 4)])]
     [0.05, 0.05, 0.07, 0.07, 0.099, 0.099, 0.14, 0.14, 0.14, 0.14]
     """
-    sizes = [math.sqrt(min(shape) if by == "min" else shape[0]) for shape in shapes]
+    sizes = [math.sqrt(_size(shape, by)) for shape in shapes]
     return tuple(size / sum(sizes) for size in sizes)
+
+
+def _size(shape: Sequence[int], by: Weighting) -> int:
+    if by == "smaller-side":
+        return min(shape[0], math.prod(shape[1:]))
+    return shape[1] if math.prod(shape[2:]) == 1 else shape[0]
 
 
 def orthogonality(matrix: Tensor) -> float:
@@ -48,21 +58,21 @@ def orthogonality(matrix: Tensor) -> float:
 class Orthonormal:
     """The penalty strength·Σ_l w_l Σ_ab |G_l[a, b] − δ_ab|, every `every`-th step with `every` times the strength.
 
-    G = A Aᵀ where rows ≤ columns, else Aᵀ A; `squared` is our smooth variant with |·|² for |·|. Source: Lubana et
-    al., OrthoReg (arXiv 2009.05014), published code; the paper's formula was not read. Units are the filters of every
-    convolution; the bias of a filter, where there is one, is a further column of A.
+    G = A Aᵀ where rows < columns, else Aᵀ A (which the code takes of square 1×1 convolutions, too); `squared` is our
+    smooth variant with |·|² for |·|. Source: Lubana et al., OrthoReg (arXiv 2009.05014), published code; the paper's
+    formula was not read. Units are the filters of every convolution; the bias of a filter, where there is one, is a
+    further column of A.
     """
 
     strength: float
     norm: Norm = "l1"
-    weighting: Literal["min", "rows"] = "min"
+    weighting: Weighting = "published"
     every: int = 1
     roles: tuple[Role, ...] = ("out", "bias")
 
     def init(self, units: Units) -> Tensor:
         """Return the factors [units], which never change: strength·every·w_l."""
-        shapes = [matrix.shape for matrix in map(_as_matrix, _layers(units.rows.tensors))]
-        shares = layer_weights([(shape[0], shape[1]) for shape in shapes], by=self.weighting)
+        shares = layer_weights([layer[0].shape for layer in _layers(units.rows.tensors)], by=self.weighting)
         each = torch.tensor([self.strength * self.every * share for share in shares], dtype=torch.float64)
         return spread(each, units.ledger).to(units.rows.device)
 
@@ -83,7 +93,7 @@ class Orthonormal:
         found: dict[int, list[Tensor]] = {}
         for members in alike.values():
             a_LRC = torch.stack([_as_matrix(layers[i]) for i in members])
-            wide = a_LRC.shape[1] <= a_LRC.shape[2]
+            wide = a_LRC.shape[1] < a_LRC.shape[2]
             gram = a_LRC @ a_LRC.mT if wide else a_LRC.mT @ a_LRC
             gram.diagonal(dim1=1, dim2=2).sub_(1.0)
             slope = gram.sign_().mul_(2.0) if self.norm == "l1" else gram.mul_(4.0)

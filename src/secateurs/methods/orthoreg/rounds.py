@@ -14,4 +14,4 @@ def left_after(done: int, rounds: int, target: float) -> float:
     [1.0, 0.6667, 0.5]
     """
     fractions = (target / (k * target + rounds * (1.0 - target)) for k in range(1, done + 1))
-    return math.prod(1.0 - fraction for fraction in fractions)
+    return math.prod((1.0 - fraction for fraction in fractions), start=1.0)

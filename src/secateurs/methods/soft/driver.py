@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from secateurs.methods.soft.independent import find_filters, leave_zeros
 from secateurs.session.flat_units import squares
 from secateurs.session.method import Driver
 from secateurs.session.per_group import lowest
 from secateurs.session.run import Run
 from secateurs.session.schedule import count
-from secateurs.session.scope import find_units
+from secateurs.session.scope import Units, find_units
 
 if TYPE_CHECKING:
     from secateurs.methods.soft.method import SFP
@@ -32,8 +33,7 @@ class SoftDriver(Driver):
     def __init__(self, run: Run, options: SFP) -> None:
         super().__init__(run)
         self._how = options
-        roles = ("out", "bias", "scale", "shift") if options.scale_norm else ("out",)
-        self._units = find_units(run, options.unit, options.scope, options.remove, up=False, roles=roles)
+        self._units = units_of(run, options)
         self._final_at = -1
         self._selected = torch.zeros(self._units.ledger.total, dtype=torch.bool, device=run.device)
 
@@ -63,7 +63,10 @@ class SoftDriver(Driver):
         if self._done or not (early or self._run.step >= _SNAP * self._run.clock.total):
             return
         self._zero(1.0, 0.0)
-        self._units.remove(self._run, self._units.picked(self._selected), "zero at the end of the run")
+        if self._how.scope == "independent":
+            leave_zeros(self._run, self._units, self._selected)
+        else:
+            self._units.remove(self._run, self._units.picked(self._selected), "zero at the end of the run")
         self._done = True
 
     @override
@@ -99,6 +102,14 @@ class SoftDriver(Driver):
         for tensors in targets:
             same = [f.to(t) for f, t in zip(factors, tensors, strict=True)]
             torch._foreach_mul_(tensors, same)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def units_of(run: Run, options: SFP) -> Units:
+    """The filters or weights that a method selects from."""
+    if options.scope == "independent":
+        return find_filters(run, options.remove)
+    roles = ("out", "bias", "scale", "shift") if options.scale_norm else ("out",)
+    return find_units(run, options.unit, options.scope, options.remove, up=False, roles=roles)
 
 
 def _at(share: float, units: int, final: int) -> int:

@@ -18,11 +18,10 @@ from typing import ClassVar, Literal, Self
 
 from secateurs.errors import InputError
 from secateurs.methods.soft.driver import SoftDriver
-from secateurs.session.method import Driver
+from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.schedule import Asymptotic, Constant, ExponentialDecay, Schedule, ToZero
 from secateurs.session.scope import Rates
-from secateurs.types import Scope
 
 _LINHANG_CAI = (
     "Linhang Cai, Zhulin An, Chuanguang Yang, Yongjun Xu. Softer Pruning, Incremental Regularization. arXiv 2010.09498"
@@ -35,8 +34,10 @@ class SFP:
 
     Y. He et al. 2018. rate: the share of the final rate P that is selected at epoch t of T; decay: what the selected
     filters are multiplied by then. every: epochs between events. unit: "filter" or "weight" (zeros inside dense
-    tensors). scope: "uncoupled" keeps groups with one producer. scale_norm: also scale the following norm's scale and
-    shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the paper's P for
+    tensors). scope: "coupled" (ours: the filters of a sum go together, and leave the network), "uncoupled" (groups with
+    one producer), or "independent", the authors' masks: every convolution by itself, those of residual streams too,
+    where zero filters stay as zeros; it takes remove= and no budget. scale_norm: also scale the following norm's scale
+    and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the paper's P for
     every layer) instead of the budget's.
 
     >>> SFP().rate(0, 200), SFP().decay(0, 200)
@@ -47,7 +48,7 @@ class SFP:
     decay: Schedule = ToZero()  # noqa: RUF009
     every: int = 1
     unit: Literal["filter", "weight"] = "filter"
-    scope: Scope = "coupled"
+    scope: Literal["coupled", "uncoupled", "independent"] = "coupled"
     scale_norm: bool = False
     remove: Rates | None = None
     reference: ClassVar[str] = (
@@ -61,6 +62,21 @@ class SFP:
                 f"every={self.every}, unit={self.unit!r}: soft pruning acts every 1 or more epochs, on 'filter' or "
                 "'weight'."
             )
+        if self.scope == "independent" and (self.scale_norm or self.unit != "filter"):
+            raise InputError(
+                f"scope='independent' with unit={self.unit!r}, scale_norm={self.scale_norm}: the authors' masks are of "
+                "whole filters and leave the norms. Leave both out, or take scope='coupled'."
+            )
+
+    @classmethod
+    def preset(cls, name: Literal["published"] = "published", *, remove: Rates = 0.3) -> Self:
+        """Return the authors' code's settings: independent masks at the rate P = remove of every convolution.
+
+        >>> ASFP.preset("published", remove=0.4).scope
+        'independent'
+        """
+        check_preset(cls, name, ("published",))
+        return cls(scope="independent", remove=remove)
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the method itself: its schedules are functions of the share of the run that is over."""

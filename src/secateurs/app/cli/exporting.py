@@ -1,0 +1,114 @@
+"""`secateurs export`: the network of a run as a file for a runtime, beside the dense one, in figures."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from jsonargparse import ArgumentParser
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import secateurs as sct
+from secateurs.app import data, models
+from secateurs.app.cli.arguments import compose, read_file
+from secateurs.app.cli.flags import new_parser, parse_flags
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.stages import TRAINED
+from secateurs.app.training import Loaders, evaluate
+from secateurs.deploy import Exported, Loaded
+from secateurs.errors import InputError
+from secateurs.store.files import write_files
+
+FIGURES = "export.json"
+
+
+@final
+@dataclass(frozen=True)
+class Order:
+    """What is to be exported, and how."""
+
+    run: Path
+    to: Literal["onnx", "openvino", "torch-export"] = "onnx"
+    out: Path | None = None
+    int8: bool = False
+    threads: int = 1
+
+
+def export_parser() -> ArgumentParser:
+    """Make the parser of the command's flags."""
+    parser = new_parser()
+    group = parser.add_argument_group("flags")
+    formats = Literal["onnx", "openvino", "torch-export"]
+    group.add_argument("--to", type=formats, default="onnx", help="format of the files (default onnx)")
+    group.add_argument("--out", type=Path, metavar="FOLDER", help="where they are written; RUN/export if not given")
+    group.add_argument("--int8", action="store_true", help="also in 8 bits, calibrated on training images of the run")
+    group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of the measurement (default 1)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def read_order(argv: Sequence[str]) -> Order:
+    """Read the command's arguments."""
+    if not argv or argv[0].startswith("-"):
+        raise InputError("name the folder of a finished run first: secateurs export RUN --to onnx")
+    flags = parse_flags(export_parser(), argv[1:])
+    flags.pop("debug", None)
+    return Order(Path(argv[0]), **flags)
+
+
+def export(order: Order, console: Console) -> None:
+    """Export the dense and the pruned network of a run; compare, evaluate and measure both, and print the table."""
+    folder = RunFolder(order.run)
+    recipe_file = folder.recipe()
+    if recipe_file is None or not folder.done("recovered"):
+        raise InputError(f"{order.run} holds no finished run; name the --out folder of a secateurs prune")
+    recipe = compose(Recipe(), read_file(recipe_file))
+    runtimes: dict[str, Any] = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
+    device = sct.Device(runtimes[order.to], threads=order.threads)
+    if order.int8 and order.to == "torch-export":
+        raise InputError("--int8 is written as onnx or openvino, not as torch-export; add --to onnx")
+    splits = data.load(recipe.data, image_size=recipe.image_size)
+    loaders = Loaders(splits, batch_size=recipe.batch_size, workers=recipe.workers, seed=recipe.seed)
+
+    def fresh() -> nn.Module:
+        return models.build(recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+
+    out = order.out or order.run / "export"
+    out.mkdir(parents=True, exist_ok=True)
+    networks = {"dense": sct.load(fresh(), order.run / TRAINED), "pruned": sct.load(fresh(), order.run)}
+    figures: dict[str, tuple[Exported, float]] = {}
+    for name, network in networks.items():
+        for int8 in (False, True)[: 1 + order.int8]:
+            kind = f"{name} int8" if int8 else name
+            calibration = loaders.calibration(recipe.calibration_batches) if int8 else None
+            file = sct.export(
+                network,
+                loaders.example(),
+                out / kind.replace(" ", "-"),
+                to=order.to,
+                dynamic_batch=True,
+                int8=calibration,
+                device=device,
+            )
+            accuracy = evaluate(Loaded(file.path, threads=order.threads), loaders.test_dataloader(), device="cpu")
+            figures[kind] = file, accuracy
+            console.print(f"[green]✓[/] {kind:<12} {file.path}", highlight=False)
+    rows = {name: {**asdict(file), "path": str(file.path), "accuracy": a} for name, (file, a) in figures.items()}
+    write_files(out, {FIGURES: json.dumps({"device": device.key, "files": rows}, indent=2).encode()}, overwrite=True)
+    console.print(_shown(figures, device))
+
+
+def _shown(figures: dict[str, tuple[Exported, float]], device: sct.Device) -> Table:
+    shown = Table(title=device.name, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
+    shown.add_column("")
+    for heading in ("test accuracy", "latency", "file size", "error to eager"):
+        shown.add_column(heading, justify="right")
+    for name, (file, accuracy) in figures.items():
+        took = "–" if file.latency is None else f"{1e3 * file.latency.median:.2f} ms"
+        shown.add_row(name, f"{100 * accuracy:.2f} %", took, f"{file.bytes / 2**20:.2f} MiB", f"{file.error:.1e}")
+    return shown

@@ -1,0 +1,21 @@
+"""Networks on the runtime that they are made for: measured there, pruned to a time there, exported."""
+
+from secateurs.deploy.device import Device
+from secateurs.deploy.export import Exported, export
+from secateurs.deploy.layers import LayerTime, Profile
+from secateurs.deploy.loaded import Loaded
+from secateurs.deploy.memory import Activations, activations
+from secateurs.deploy.stopwatch import Measurement, Ratio
+
+__all__ = [
+    "Activations",
+    "Device",
+    "Exported",
+    "LayerTime",
+    "Loaded",
+    "Measurement",
+    "Profile",
+    "Ratio",
+    "activations",
+    "export",
+]

@@ -1,0 +1,170 @@
+"""Export: a network as a file that runs without this library, compared with eager, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from torch import nn
+
+from secateurs.deploy.device import Device
+from secateurs.deploy.onnx_form import OPSET, doubled, free_batch, to_onnx
+from secateurs.deploy.quantise import quantised
+from secateurs.deploy.runtimes import Call, Program, check_there, onnx_program, openvino_program, prepared
+from secateurs.deploy.stopwatch import Measurement
+from secateurs.errors import DeviceError, near
+from secateurs.running.compare import output_of, relative_error
+from secateurs.running.nested import as_call
+
+Format = Literal["onnx", "openvino", "torch-export"]
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
+"""What runs each format; measured there."""
+
+TOLERANCE = 1e-3
+"""Relative error up to which an exported float32 network is the eager one."""
+
+
+@final
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and what was found out about it.
+
+    error: the largest deviation from eager's outputs on the example inputs, relative to the largest output. agreement:
+    of an int8 file, the share of samples whose largest output is the same. bytes: of all its files.
+    """
+
+    path: Path
+    to: str
+    error: float
+    bytes: int
+    int8: bool = False
+    opset: int | None = None
+    agreement: float | None = None
+    latency: Measurement | None = None
+
+    def __str__(self) -> str:
+        kind = f"{self.to}{f' (opset {self.opset})' if self.opset else ''}{', int8' if self.int8 else ''}"
+        words = [f"{self.path}: {kind}, {self.bytes / 2**20:.2f} MiB, relative error to eager {self.error:.1e}"]
+        words += [] if self.agreement is None else [f"same class as eager in {self.agreement:.1%} of the samples"]
+        return "\n".join(["; ".join(words), *([] if self.latency is None else [str(self.latency)])])
+
+
+def export(
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | Path,
+    *,
+    to: Format = "onnx",
+    dynamic_batch: bool = False,
+    int8: Iterable[Any] | None = None,
+    device: Device | None = None,
+) -> Exported:
+    """Write a model, pruned or not, to a file that needs neither this library nor the model's code.
+
+    to: "onnx" (opset 18), "openvino" (.xml and .bin) or "torch-export" (torch.export.load). dynamic_batch: any batch
+    size; otherwise that of the example inputs. int8: calibration batches (inputs, or inputs and targets): weights and
+    activations are quantised to 8 bits by ONNX Runtime's static quantiser. device: measures the file there.
+
+    The file is run and its outputs compared with the eager model's, also with more samples if the batch is dynamic.
+    Raises DeviceError if the model or an operator cannot be exported, the file computes something else (relative error
+    above 1e-3; int8 is only told), or a package is missing; nothing is left at `path` then.
+    """
+    if to not in SUFFIX:
+        raise DeviceError(f"no format is called {to!r}: {near(str(to), SUFFIX)}")
+    if int8 is not None and to == "torch-export":
+        raise DeviceError("int8 is written as ONNX or OpenVINO, not as torch-export. Use to='onnx'.")
+    check_there(RUNTIME[to])
+    if int8 is not None:
+        check_there("onnxruntime")
+    target = Path(path)
+    if target.suffix != SUFFIX[to]:
+        target = target.with_name(target.name + SUFFIX[to])
+    if not target.parent.is_dir():
+        raise DeviceError(f"{target.parent} is no folder. Make it first, or choose another path.")
+    chosen = Device(RUNTIME[to]) if device is None else device  # pyright: ignore[reportArgumentType]
+    copy, call = prepared(model, as_call(example_inputs), chosen.setting, "cpu")
+    artifact = _Artifact(target, to, dynamic=dynamic_batch, int8=int8 is not None)
+    try:
+        _write(artifact, copy, call, int8)
+        return _checked(artifact, copy, call, chosen)
+    except DeviceError:
+        for file in artifact.files:
+            file.unlink(missing_ok=True)
+        raise
+
+
+@final
+@dataclass(frozen=True)
+class _Artifact:
+    """What is to be written."""
+
+    path: Path
+    to: str
+    dynamic: bool
+    int8: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of it."""
+        return (self.path, self.path.with_suffix(".bin")) if self.to == "openvino" else (self.path,)
+
+
+def _write(artifact: _Artifact, model: nn.Module, call: Call, int8: Iterable[Any] | None) -> None:
+    if artifact.to == "torch-export":
+        args, kwargs = doubled(call) if artifact.dynamic else call
+        shapes = free_batch(args, kwargs) if artifact.dynamic else None
+        try:
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+        except Exception as cause:
+            reason = " ".join(str(cause).split())[:300]
+            raise DeviceError(f"torch.export cannot capture the model ({type(cause).__name__}): {reason}") from cause
+        torch.export.save(program, artifact.path)
+        return
+    proto = to_onnx(model, call, dynamic_batch=artifact.dynamic)
+    if int8 is not None:
+        proto = quantised(proto, int8)
+    if artifact.to == "onnx":
+        artifact.path.write_bytes(proto.SerializeToString())
+        return
+    import openvino as ov
+
+    ov.save_model(ov.Core().read_model(proto.SerializeToString()), str(artifact.path), compress_to_fp16=False)
+
+
+def opened(artifact: _Artifact, call: Call, device: Device) -> Program:
+    """Load an exported file as a program."""
+    load = {"onnx": onnx_program, "openvino": openvino_program}.get(artifact.to)
+    if load is not None:
+        return load(str(artifact.path), call, device.setting)
+    module, (args, kwargs) = torch.export.load(artifact.path).module(), call
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return module(*args, **kwargs)
+
+    return Program(run)
+
+
+def _checked(artifact: _Artifact, model: nn.Module, call: Call, device: Device) -> Exported:
+    """Compare the file with eager, and measure it."""
+    calls = [call, doubled(call)] if artifact.dynamic else [call]
+    programs = [opened(artifact, given, device) for given in calls]
+    error, agreement = 0.0, None
+    for given, program in zip(calls, programs, strict=True):
+        found, expected = program.outputs(), output_of(model, given)
+        error = max(error, relative_error(found, expected))
+        if artifact.int8 and isinstance(expected, torch.Tensor) and expected.dim() == 2:
+            agreement = float((found[0].argmax(1) == expected.argmax(1)).float().mean())
+    if error > TOLERANCE and not artifact.int8 and device.dtype == "float32":
+        raise DeviceError(
+            f"the exported {artifact.to} model differs from eager by {error:.1e} of its largest output, and "
+            f"{TOLERANCE:.0e} is what rounding explains. Nothing was kept. Report the model, or take another format."
+        )
+    latency = device.race(programs[:1], seconds=1.0)[0]
+    size = sum(file.stat().st_size for file in artifact.files)
+    opset = None if artifact.to == "torch-export" else OPSET
+    return Exported(artifact.path, artifact.to, error, size, artifact.int8, opset, agreement, latency)

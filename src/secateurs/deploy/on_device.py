@@ -1,0 +1,66 @@
+"""What `prune` does where the budget names a device: choose, build, measure, and refuse what is slower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from secateurs.allocate import Budget
+from secateurs.criteria import Criterion, score
+from secateurs.deploy.closed_loop import Rig, Timing, by_macs, by_time, guarded, ranked_within
+from secateurs.deploy.device import Device
+from secateurs.errors import BudgetError
+from secateurs.evidence import observe
+from secateurs.graph import Graph
+from secateurs.methods.one_shot import Method
+from secateurs.types import Ints, Keep, Loss
+
+
+def keep_on_device(
+    graph: Graph,
+    model: nn.Module,
+    method: Criterion | Method,
+    budget: Budget,
+    *,
+    data: Iterable[Any] | None,
+    loss: Loss | None,
+    seed: int,
+) -> tuple[Keep, Timing]:
+    """Choose the units to keep within a budget that names a device; what was measured there comes along.
+
+    A criterion's scores are the value of widths in the exact choice. A method that chooses by itself is given MACs,
+    corrected until the measured time fits. Raises BudgetError for a time that is not reached, or a slower network;
+    DeviceError where the device cannot run the model, or the machine is too busy to measure on.
+    """
+    device = budget.device
+    if not isinstance(device, Device):
+        raise BudgetError(f"device={device!r} is not a secateurs.Device, and only that builds and measures networks.")
+    timing: Timing | None = None
+    equal: Callable[[Budget], Keep] | None = None
+    if isinstance(method, Criterion):
+        evidence = observe(graph, model, method, data=data, loss=loss)
+        equal = ranked_within(graph, score(method, graph.groups, evidence))
+        rig = Rig(graph, model, device)
+        if budget.latency is None:
+            keep = equal(budget)
+            # aligned widths are their own rival
+            equal = None if budget.multiple_of == device.grid else equal
+        else:
+            keep, timing = by_time(rig, score(method, graph.groups, evidence), budget)
+    else:
+        rig = Rig(graph, model, device)
+
+        def select(limited: Budget) -> Mapping[str, Ints]:
+            return method.select(graph, model, limited, data=data, loss=loss, seed=seed)
+
+        if budget.latency is None:
+            keep = dict(select(budget))
+        else:
+            keep, timing = by_macs(rig, select, budget)
+    handed, measured = guarded(rig, keep, budget, equal)
+    if timing is not None and handed is keep:
+        measured = replace(timing, dense=measured.dense, pruned=measured.pruned)
+    return handed, measured

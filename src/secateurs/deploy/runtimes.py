@@ -1,0 +1,186 @@
+"""Runtimes: what turns a model and its inputs into a program that runs one forward pass."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.deploy.onnx_form import feeds, to_onnx
+from secateurs.errors import DeviceError
+from secateurs.running.nested import find_tensors, map_tensors
+from secateurs.surgery.tensors import duplicate
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@final
+@dataclass(frozen=True)
+class Setting:
+    """How a program is to run."""
+
+    threads: int
+    dtype: torch.dtype
+    channels_last: bool
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One forward pass, ready to run; `run` returns when the device is done. nodes: time of each, where it is told."""
+
+    run: Callable[[], Any]
+    profile: Callable[[int], dict[str, tuple[str, float]]] | None = None
+
+    def outputs(self) -> list[Tensor]:
+        """Run once; the outputs as tensors."""
+        found = self.run()
+        return find_tensors(map_arrays(found))
+
+
+def map_arrays(value: Any) -> Any:
+    """Turn what a runtime returns into tensors."""
+    if isinstance(value, list | tuple) and not any(isinstance(v, Tensor) for v in value):
+        return [torch.from_numpy(v.copy()) if hasattr(v, "__array__") else v for v in value]
+    return value
+
+
+def prepared(model: nn.Module, call: Call, setting: Setting, device: str) -> tuple[nn.Module, Call]:
+    """A copy of the model, and of its inputs, in eval mode on a device, in a dtype and a memory format."""
+    copy = duplicate(model).to(device, setting.dtype)
+    for module in copy.modules():
+        module.training = False
+    layout = torch.channels_last if setting.channels_last else torch.contiguous_format
+
+    def place(t: Tensor) -> Tensor:
+        moved = t.detach().to(device, setting.dtype) if t.is_floating_point() else t.detach().to(device)
+        return moved.contiguous(memory_format=layout) if moved.dim() == 4 else moved
+
+    if setting.channels_last:
+        copy = copy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return copy, map_tensors(call, place)
+
+
+def _torch(model: nn.Module, call: Call, setting: Setting, *, device: str, compiled: bool) -> Program:
+    copy, (args, kwargs) = prepared(model, call, setting, device)
+    forward: Callable[..., Any] = torch.compile(copy) if compiled else copy
+
+    def run() -> Any:
+        with torch.inference_mode():
+            out = forward(*args, **kwargs)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return out
+
+    return Program(run)
+
+
+def eager(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """PyTorch on the CPU, as it is."""
+    return _torch(model, call, setting, device="cpu", compiled=False)
+
+
+def compiled(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """PyTorch on the CPU through torch.compile."""
+    return _torch(model, call, setting, device="cpu", compiled=True)
+
+
+def cuda(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """PyTorch on an NVIDIA GPU, as it is."""
+    return _torch(model, call, setting, device="cuda", compiled=False)
+
+
+def cuda_compiled(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """PyTorch on an NVIDIA GPU through torch.compile."""
+    return _torch(model, call, setting, device="cuda", compiled=True)
+
+
+def onnxruntime(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """ONNX Runtime on the CPU."""
+    copy, inputs = prepared(model, call, setting, "cpu")
+    return onnx_program(to_onnx(copy, inputs), inputs, setting)
+
+
+def onnx_program(model: Any, call: Call, setting: Setting) -> Program:
+    """Load an ONNX model (a ModelProto, or a path) into ONNX Runtime."""
+    from secateurs.deploy.onnx_run import module_names, named, open_session, profile_nodes
+
+    content, modules = (model, {}) if isinstance(model, str) else (model.SerializeToString(), module_names(model))
+    session = open_session(content, setting.threads)
+    given = feeds([i.name for i in session.get_inputs()], call)
+    return Program(
+        lambda: session.run(None, given),
+        lambda runs: named(profile_nodes(content, setting.threads, given, runs), modules),
+    )
+
+
+def openvino(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """OpenVINO on the CPU."""
+    copy, inputs = prepared(model, call, setting, "cpu")
+    return openvino_program(to_onnx(copy, inputs), inputs, setting)
+
+
+def openvino_program(model: Any, call: Call, setting: Setting) -> Program:
+    """Load an ONNX model (a ModelProto), or an OpenVINO file, into OpenVINO."""
+    import openvino as ov
+
+    core = ov.Core()
+    read = core.read_model(model if isinstance(model, str) else model.SerializeToString())
+    hint = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[setting.dtype]
+    options = {
+        "INFERENCE_NUM_THREADS": setting.threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERF_COUNT": True,
+    }
+    request = core.compile_model(read, "CPU", options).create_infer_request()
+    given = [t.contiguous().numpy() for t in find_tensors(call)]
+
+    def run() -> list[Any]:
+        request.infer(given, share_inputs=True)
+        return [request.get_output_tensor(k).data for k in range(len(request.model_outputs))]
+
+    def nodes(runs: int) -> dict[str, tuple[str, float]]:
+        total: dict[str, tuple[str, float]] = {}
+        for _ in range(runs):
+            run()
+            for node in request.profiling_info:
+                kind, before = total.get(node.node_name, (node.node_type, 0.0))
+                total[node.node_name] = (kind, before + node.real_time.total_seconds() / runs)
+        return {name: found for name, found in total.items() if found[1] > 0}
+
+    return Program(run, nodes)
+
+
+RUNTIMES: Mapping[str, Callable[[nn.Module, Call, Setting], Program]] = {
+    "eager": eager,
+    "compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "cuda": cuda,
+    "cuda-compile": cuda_compiled,
+}
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""Packages that a runtime is made of, beside torch."""
+
+
+def check_there(runtime: str) -> None:
+    """Refuse a runtime that this machine does not have; say what brings it."""
+    missing = [name for name in NEEDS.get(runtime, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        extra = "openvino" if runtime == "openvino" else "export"
+        message = (
+            f"the runtime {runtime!r} needs {', '.join(missing)}, which is not installed. "
+            f"Install it with: python -m pip install 'secateurs[{extra}]'"
+        )
+        raise DeviceError(message)
+    if runtime.startswith("cuda") and not torch.cuda.is_available():
+        message = f"the runtime {runtime!r} needs an NVIDIA GPU, and torch sees none here. Use a runtime of the CPU."
+        raise DeviceError(message)

@@ -1,0 +1,144 @@
+"""Tables of measured segments: a JSON file per device, used again and merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, final
+
+import numpy as np
+from scipy.interpolate import RegularGridInterpolator
+from scipy.optimize import isotonic_regression
+
+from secateurs.deploy.device import Device
+from secateurs.deploy.segments import KERNELS, Placed, Segment
+from secateurs.errors import DeviceError
+from secateurs.store.files import write_files
+from secateurs.types import Floats, Ints
+
+FORMAT = 1
+POINTS = 4
+"""Widths at which each side of a segment is measured: so many equal parts of the whole, on the device's grid."""
+
+RUNS = 15
+"""Runs of which a segment's time is the median."""
+
+
+@final
+@dataclass
+class Table:
+    """Seconds of segments on one device: family -> (channels in, channels out) -> seconds."""
+
+    key: dict[str, Any]
+    seconds: dict[str, dict[tuple[int, int], float]] = field(default_factory=dict[str, dict[tuple[int, int], float]])
+
+    @classmethod
+    def of(cls, device: Device, path: str | Path | None = None) -> Self:
+        """The table at a path, or an empty one. Raises DeviceError if it was measured on another device."""
+        table = cls(device.key)
+        if path is not None and Path(path).is_file():
+            table.merge(cls.load(path))
+        return table
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a table."""
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if found["format"] != FORMAT:
+                raise DeviceError(
+                    f"{path} has format {found['format']}, and this version reads {FORMAT}. Measure anew."
+                )
+            rows = found["seconds"].items()
+            return cls(found["key"], {k: {(int(i), int(o)): float(t) for i, o, t in row} for k, row in rows})
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise DeviceError(f"{path} is no table of measured segments ({cause}). Choose another file.") from cause
+
+    def save(self, path: str | Path) -> None:
+        """Write the table, whole or not at all."""
+        rows = {k: [[i, o, t] for (i, o), t in sorted(row.items())] for k, row in sorted(self.seconds.items())}
+        text = json.dumps({"format": FORMAT, "key": self.key, "seconds": rows}, indent=1)
+        target = Path(path)
+        write_files(target.parent, {target.name: text.encode()}, overwrite=True)
+
+    def merge(self, other: Table) -> None:
+        """Take what another table of the same device has measured; raises DeviceError for one of another device."""
+        differ = [name for name in self.key if self.key[name] != other.key.get(name)]
+        if differ:
+            words = ", ".join(f"{name} {other.key.get(name)!r}, not {self.key[name]!r}" for name in differ)
+            raise DeviceError(f"the table was measured under other conditions: {words}. Times of both do not mix.")
+        for family, row in other.seconds.items():
+            self.seconds.setdefault(family, {}).update(row)
+
+    def measure(self, device: Device, segments: Iterable[Segment]) -> int:
+        """Measure the segments that are not there yet; return how many were measured."""
+        done = 0
+        for segment in segments:
+            row = self.seconds.setdefault(segment.family, {})
+            if (segment.cin, segment.cout) not in row:
+                row[segment.cin, segment.cout] = segment_time(device, segment)
+                done += 1
+        return done
+
+    def function(self, place: Placed, step: int) -> Callable[[Ints, Ints], Floats]:
+        """Seconds as a function of (cin, cout), linear between the measured widths, never falling with a width."""
+        segment, (ins, outs) = place.segment, sides(place, step)
+        row = self.seconds[segment.family]
+        if segment.depthwise:
+            line = _rising(np.array([row[n, n] for n in ins]))
+            return lambda cin, cout: np.interp(cin, ins, line)
+        grid = np.array([[row[i, o] for o in outs] for i in ins])
+        for axis in (0, 1):
+            grid = np.apply_along_axis(_rising, axis, grid)
+        if len(ins) == 1:
+            return lambda cin, cout: np.interp(cout, outs, grid[0])
+        if len(outs) == 1:
+            return lambda cin, cout: np.interp(cin, ins, grid[:, 0])
+        inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=None)
+        return lambda cin, cout: inside(np.stack([cin, cout], axis=-1)).reshape(np.shape(cin))
+
+
+def points(width: int, step: int) -> list[int]:
+    """Widths to measure: equal parts of the whole, rounded up to a multiple.
+
+    >>> points(64, 8), points(3, 8), points(40, 16)
+    ([16, 32, 48, 64], [3], [16, 32, 40])
+    """
+    parts = {min(width, -(-width * k // POINTS // step) * step) for k in range(1, POINTS + 1)}
+    return sorted(part for part in parts if part > 0)
+
+
+def sides(place: Placed, step: int) -> tuple[list[int], list[int]]:
+    """Widths to measure, in and out: the whole alone where no group decides it; multiples of the number of groups."""
+    whole = place.segment
+    step = step if whole.groups == 1 or whole.depthwise else int(np.lcm(step, whole.groups))
+    ins = points(whole.cin, step) if place.inward[:-1].any() else [whole.cin]
+    outs = points(whole.cout, step) if place.outward[:-1].any() else [whole.cout]
+    return ins, outs
+
+
+def needed(placed: Iterable[Placed], step: int) -> list[Segment]:
+    """Every segment to measure for a network, each once."""
+    found: dict[tuple[str, int, int], Segment] = {}
+    for place in placed:
+        whole, (ins, outs) = place.segment, sides(place, step)
+        pairs = [(n, n) for n in ins] if whole.depthwise else [(i, o) for i in ins for o in outs]
+        for i, o in pairs:
+            found.setdefault((whole.family, i, o), whole.at(i, o))
+    return list(found.values())
+
+
+def segment_time(device: Device, segment: Segment) -> float:
+    """Median seconds of a segment's own kernels, where the runtime tells; of the whole program elsewhere."""
+    program = segment.program(device)
+    if program.profile is None:
+        return device.race([program], seconds=0.05)[0].median
+    nodes = program.profile(RUNS)
+    own = [seconds for kind, seconds in nodes.values() if kind.lower() in KERNELS]
+    return sum(own) if own else sum(seconds for _, seconds in nodes.values())
+
+
+def _rising(values: Floats) -> Floats:
+    return np.asarray(isotonic_regression(values).x)

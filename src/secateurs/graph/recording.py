@@ -1,0 +1,122 @@
+"""The first run of a trace: what it is recorded on, and which models cannot be traced by their call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from secateurs.errors import InputError, TraceError
+from secateurs.graph.propagate import tensors
+from secateurs.graph.source import Source, differs_in_training
+from secateurs.running.caches import stored_tensors
+from secateurs.running.nested import as_call, find_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from secateurs.graph.recorder import Tape
+    from secateurs.graph.rules import Table
+    from secateurs.network import Network
+
+
+def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
+    """Run a network on its example, on meta if it can be; where its training forward may differ, run that too.
+
+    Returns where further recordings come from, the recordings, and notes. TraceError if the network does not run, if
+    its output holds no tensor, or if its call does not touch its parameters.
+    """
+    args, kwargs = as_call(example_inputs)
+    if not find_tensors((args, kwargs)):
+        raise InputError(
+            "The example inputs hold no tensor: give a tensor, a tuple of arguments or a dict of keyword arguments."
+        )
+    notes: list[str] = []
+    source, tape, why_real = _first_run(network, args, kwargs, rules)
+    if source.real:
+        notes.append(f"traced on real tensors, because the forward needs values ({type(why_real).__name__})")
+    _check(network, tape)
+    tapes = [tape]
+    if differs_in_training(network):
+        trained = source.tape(network, training=True)
+        if trained.error is None:
+            source = replace(source, passes=(False, True))
+            tapes.append(trained)
+        else:
+            notes.append(f"the training forward was not recorded: {type(trained.error).__name__}: {trained.error}")
+    return source, tapes, notes
+
+
+def _first_run(
+    network: Network, args: tuple[Any, ...], kwargs: dict[str, Any], rules: Table
+) -> tuple[Source, Tape, Exception | None]:
+    """The first attempt that runs, and the error of the last one on meta."""
+    dtypes = {name: tensor.dtype for name, tensor in network.tensors.items()}
+    on_meta: Exception | None = None
+    error: Exception | None = None
+    for real, cold in _attempts(network):
+        source = Source(args, kwargs, real=real, passes=(False,), dtypes=dtypes, rules=rules, cold=cold)
+        tape = source.tape(network)
+        if tape.error is None and (tape.refilled or not cold):
+            return source, tape, on_meta
+        error = tape.error or error
+        on_meta = on_meta if real else error
+    shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
+    raise TraceError(
+        f"The model does not run on the example inputs (shapes {shapes}): "
+        f"{type(error).__name__}: {error}{_inner(network, error)}"
+    ) from error
+
+
+def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:
+    """Whether on real tensors, and whether without what earlier forwards have stored: what to try, one after another.
+
+    A stored tensor may come from weights, and would hide what it comes from; it is left out where the forward then
+    stores another. On meta, a value that is asked for is an error, and real tensors are taken.
+    """
+    stored = bool(stored_tensors(network))
+    for real in (False, True):
+        if stored:
+            yield real, True
+        yield real, False
+
+
+def failed_rules(tapes: Iterable[Tape]) -> list[str]:
+    """A note for every operator whose rule failed, once a source line."""
+    found = {tape.ops[index].where: why for tape in tapes for index, why in tape.broken.items()}
+    return [f"the units at {where} are protected, because {why}" for where, why in found.items()]
+
+
+def same_path(tapes: Iterable[Tape], others: Iterable[Tape]) -> bool:
+    """Whether recordings ran the same operators in the same order."""
+    return all([op.func for op in a.ops] == [op.func for op in b.ops] for a, b in zip(tapes, others, strict=True))
+
+
+def _check(network: Network, tape: Tape) -> None:
+    """Refuse a call that nothing can be learnt from."""
+    used = (id(t) in tape.origins for op in tape.ops for t in tensors((op.args, tuple(op.kwargs.values()))))
+    if network.parameters and not any(used):
+        raise TraceError(
+            f"Calling {type(network.model).__name__} runs no operator on any of its {len(network.parameters)} "
+            f"parameters, so that nothing in it could be pruned.{_inner(network) or ' Pass the network that computes.'}"
+        )
+    if not tape.outputs:
+        raise TraceError(
+            f"The model returns a {tape.returned} that holds no tensor, so that what it computes cannot be followed to "
+            "its end, and channels of its result could be removed. Let forward return tensors (nested as you like); "
+            "convert them (.numpy(), .tolist()) outside of it."
+        )
+
+
+def _inner(network: Network, error: Exception | None = None) -> str:
+    """Name the one child that holds all parameters, where the module around it is not what is meant to be called."""
+    model = network.model
+    called = type(model).__call__ is nn.Module.__call__
+    if error is not None and called and not isinstance(error, NotImplementedError):
+        return ""
+    children = [(name, child) for name, child in model.named_children() if any(True for _ in child.parameters())]
+    if len(children) != 1 or any("." not in name for name in network.parameters):
+        return ""
+    name, child = children[0]
+    return f" It looks like a wrapper: pass the network inside it, its attribute {name!r} (a {type(child).__name__})."

@@ -1,0 +1,209 @@
+"""Widths within a time: the exact choice is exact, its prediction follows what was measured, slower is refused."""
+
+import itertools
+import types
+
+import numpy as np
+import pytest
+import torch
+from tests.contracts.test_device import X, network
+from torch import nn
+
+import secateurs as sct
+from secateurs.deploy import closed_loop, latency
+from secateurs.deploy.latency import Pairwise, choose, log_shares
+from secateurs.deploy.predict import Predictor
+from secateurs.deploy.segments import Segment, find_segments
+from secateurs.deploy.stopwatch import Measurement
+from secateurs.deploy.table import Table, needed
+from secateurs.errors import BudgetError, DeviceError
+
+
+def problem(seed, groups=3, count=3):
+    """Levels, values and a cost in which neighbours meet, all random."""
+    random = np.random.default_rng(seed)
+    levels = [np.sort(random.choice(np.arange(1, 20), count, replace=False)) for _ in range(groups)]
+    values = [np.sort(random.random(count)) for _ in range(groups)]
+    single, pair = random.random(groups), random.random(groups - 1)
+
+    def cost(widths):
+        w = np.asarray(widths, float)
+        return 1.0 + w @ single + (w[..., :-1] * w[..., 1:]) @ pair
+
+    whole = np.array([counts[-1] for counts in levels])
+    return levels, values, cost, whole
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_choice_is_the_best_of_all(seed):
+    """Against every combination: within the limit, and none within it is worth more."""
+    levels, values, cost, whole = problem(seed)
+    limit = 0.5 * float(cost(whole))
+    everything = list(itertools.product(*(range(len(counts)) for counts in levels)))
+    fits = [ks for ks in everything if cost([counts[k] for counts, k in zip(levels, ks, strict=True)]) <= limit]
+    best = max((sum(v[k] for v, k in zip(values, ks, strict=True)) for ks in fits), default=None)
+    found = choose(values, levels, whole, [(cost, limit)])
+
+    assert (found is None) == (best is None)
+    if found is not None:
+        assert cost(found.widths) <= limit * (1 + 1e-6)
+        assert found.value == pytest.approx(best, rel=2e-3)
+        assert found.gap <= 1e-3
+
+
+def test_two_limits_hold_at_once():
+    levels, values, cost, whole = problem(1, groups=4)
+    narrow = lambda widths: np.asarray(widths, float).sum(-1)  # noqa: E731 (a cost in one line)
+    limit, least = 0.7 * float(cost(whole)), 0.6 * whole.sum()
+    found = choose(values, levels, whole, [(cost, limit), (narrow, least)])
+
+    assert cost(found.widths) <= limit * (1 + 1e-6)
+    assert narrow(found.widths) <= least * (1 + 1e-6)
+
+
+def test_a_pairwise_cost_is_exact():
+    levels, _, cost, whole = problem(5, groups=4)
+    written = Pairwise.of(cost, levels, whole)
+    for ks in itertools.product(range(3), repeat=4):
+        rebuilt = written.constant + sum(written.single[g][k] for g, k in enumerate(ks))
+        rebuilt += sum(table[ks[g], ks[h]] for (g, h), table in written.double.items())
+        assert rebuilt == pytest.approx(float(cost([counts[k] for counts, k in zip(levels, ks, strict=True)])))
+
+
+def test_value_never_empties_a_group():
+    """A group's last units are dearer than another's first, whatever their scale."""
+    few = log_shares(np.full(16, 1e-6), np.arange(1, 17))
+    many = log_shares(np.full(16, 1e6), np.arange(1, 17))
+
+    assert np.allclose(few, many)
+    assert np.all(np.diff(few) > 0)
+    assert np.all(np.diff(few, 2) < 0)
+
+
+def test_segments_are_those_of_the_pruned_network():
+    """The widths that the links give are the widths of the layers after pruning."""
+    model = network()
+    graph = sct.trace(model, X)
+    result = sct.prune(model, X, method="l2", budget=sct.Budget(macs=0.4, multiple_of=1))
+    widths = np.array([len(result.plan.keep[group.name]) for group in graph.groups])
+    found = {place.module: place for place in find_segments(graph, model, X)}
+    pruned = {place.module: place for place in find_segments(sct.trace(result.model, X), result.model, X)}
+
+    assert found.keys() == pruned.keys() == {"0", "3", "4", "8"}
+    for name, place in found.items():
+        cin, cout = place.widths(widths)
+        assert (cin, cout) == (pruned[name].segment.cin, pruned[name].segment.cout)
+        assert place.segment.family == pruned[name].segment.family
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_a_segment_runs_alone(runtime):
+    """The one node that stands for a layer puts out what the layer has as outputs."""
+    for segment in (Segment(4, 6, (5, 5), (3, 3), (2, 2), (1, 1), (1, 1)), Segment(4, 6, (2,))):
+        (out,) = segment.program(sct.Device(runtime)).outputs()
+        assert out.shape == segment.module()(segment.example()).shape
+
+
+def test_a_calibrated_sum_predicts_what_it_is_made_of():
+    """Times that are a + b Σ segments + c bytes are found again, with no error on what was left out."""
+    model = network()
+    graph = sct.trace(model, X)
+    placed = find_segments(graph, model, X)
+    table = Table({})
+    for segment in needed(placed, 8):
+        table.seconds.setdefault(segment.family, {})[segment.cin, segment.cout] = 1e-6 * (
+            1 + segment.cin * segment.cout
+        )
+    predictor = Predictor(placed, table, graph.costs, 8)
+    random = np.random.default_rng(0)
+    rows = [graph.widths, *(random.integers(8, graph.widths + 1) for _ in range(8))]
+    true = np.array([1e-4, 2.0, 1e-9])
+    fitted = predictor.fitted(rows, [float(predictor._parts(row) @ true) for row in rows])
+
+    assert fitted.error < 1e-3
+    assert fitted.at(np.stack(rows)) == pytest.approx([float(predictor._parts(row) @ true) for row in rows], rel=1e-3)
+
+
+class FakeRig:
+    """A device on which a network takes its MACs' time, or what `slow` makes of it."""
+
+    def __init__(self, graph, slow=lambda widths: 1.0):
+        self.graph, self.slow = graph, slow
+        self.device = types.SimpleNamespace(name="a fake", grid=sct.Alignment())
+
+    def seconds(self, keep):
+        widths = np.array([len(keep.get(g.name, range(g.units))) for g in self.graph.groups])
+        return 1e-9 * float(self.graph.costs.at(widths)[0]) * self.slow(widths)
+
+    def build(self, keep):
+        return keep
+
+    def measure(self, programs):
+        return tuple(Measurement(s, s, s, 9, 0, "wall", 1e-3, "a fake") for s in map(self.seconds, [{}, *programs]))
+
+
+@pytest.fixture
+def graph():
+    return sct.trace(network(32), X)
+
+
+def scores(graph):
+    return {group.name: torch.arange(1.0, group.units + 1) for group in graph.groups}
+
+
+def test_a_slower_network_is_refused(graph):
+    """Unless one insists."""
+    rig = FakeRig(graph, lambda widths: 3.0 if (widths % 8).any() else 1.0)
+    keep = {g.name: np.arange(g.units - 1) for g in graph.groups}
+    with pytest.raises(BudgetError, match="slower is refused"):
+        closed_loop.guarded(rig, keep, sct.Budget(macs=0.9), None)
+    handed, timing = closed_loop.guarded(rig, keep, sct.Budget(macs=0.9, allow_slower=True), None)
+
+    assert handed is keep
+    assert timing.pruned.median > timing.dense.median
+
+
+def test_aligned_widths_replace_slower_ones(graph):
+    """Of as many MACs, the faster is handed over."""
+    rig = FakeRig(graph, lambda widths: 3.0 if (widths % 8).any() else 1.0)
+    keep = {g.name: np.arange(g.units - 1) for g in graph.groups}
+    handed, timing = closed_loop.guarded(
+        rig, keep, sct.Budget(macs=0.9), closed_loop.ranked_within(graph, scores(graph))
+    )
+
+    assert all(len(kept) % 8 == 0 for kept in handed.values())
+    assert timing.pruned.median < timing.dense.median
+
+
+def test_a_method_of_macs_meets_a_time(graph):
+    """The MACs are corrected by what was measured."""
+    rig = FakeRig(graph, lambda widths: 1.3)
+    dense = sum(one.median for one in rig.measure([]))
+    select = closed_loop.ranked_within(graph, scores(graph))
+    budget = sct.Budget(latency=0.5, device=sct.Device())
+    _, timing = closed_loop.by_macs(rig, select, budget)
+
+    assert timing.pruned.median <= 0.5 * dense * 1.03
+
+
+def test_a_busy_machine_decides_nothing(graph):
+    rig = object.__new__(closed_loop.Rig)
+    noisy = Measurement(1.0, 0.1, 2.0, 9, 0.9, "wall", 0.2, "a fake")
+    rig.device = types.SimpleNamespace(race=lambda programs, seconds: (noisy, noisy))
+    rig._dense, rig._seconds = None, 1.0
+    with pytest.raises(DeviceError, match="too busy"):
+        rig.measure([None])
+
+
+@pytest.mark.slow
+def test_prune_meets_a_time_on_this_machine(monkeypatch, tmp_path):
+    """A network of convolutions is taken to 60 % of its time in PyTorch; the table is kept."""
+    torch.manual_seed(0)
+    layers = [m for c, d in ((3, 64), (64, 64), (64, 128)) for m in (nn.Conv2d(c, d, 3, padding=1), nn.ReLU())]
+    model, x = nn.Sequential(*layers).eval(), torch.zeros(1, 3, 48, 48)
+    device = sct.Device("eager", table=tmp_path / "table.json")
+    result = sct.prune(model, x, method="l2", budget=sct.Budget(latency=0.6, device=device), protect=("4",))
+
+    assert result.timing.pruned.median <= 0.6 * 1.06 * result.timing.dense.median
+    assert Table.of(device, device.table).seconds
+    assert latency.MOST_LEVELS >= 2

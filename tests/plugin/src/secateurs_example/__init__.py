@@ -1,0 +1,1 @@
+"""HRank, CHIP and group lasso for Secateurs."""
