@@ -13,7 +13,7 @@ from torch import nn
 import secateurs as sct
 from secateurs.deploy import Measurement, stopwatch
 from secateurs.deploy.builder import Builder
-from secateurs.deploy.timings import Table
+from secateurs.deploy.segment_table import Table
 from secateurs.errors import BudgetError, DeviceError
 
 
