@@ -50,8 +50,8 @@ class Profile:
         """The slowest layers as text.
 
         >>> print(Profile((LayerTime("conv", "Conv", 0.003), LayerTime("fc", "Gemm", 0.001)), "onnxruntime").table())
-        3.000 ms  75.0 %  Conv  conv
-        1.000 ms  25.0 %  Gemm  fc
+        3.000 ms   75.0 %  Conv  conv
+        1.000 ms   25.0 %  Gemm  fc
         """
         wide = max((len(layer.kind) for layer in self.layers[:rows]), default=0)
         lines = [
