@@ -42,7 +42,7 @@ class Conflict(NamedTuple):
 
     why: str
     turn: int
-    index: int
+    op: int
     units: NDArray[np.int64]
 
 
@@ -62,9 +62,10 @@ def tie(units: Units) -> tuple[list[Bond], Conflict | None]:
     book = _Book(units)
     for left, right, at, what in equalities(units.follows, units.equals):
         if not book.enter(left, right, at, what):
-            op = units.tapes[at[0]].ops[at[1]]
+            turn, index = at
+            op = units.tapes[turn].ops[index]
             both = np.concatenate([units.units(left), units.units(right)])
-            return [], Conflict(f"{what} would have to be two numbers at once, at {op.where}", *at, both)
+            return [], Conflict(f"{what} would have to be two numbers at once, at {op.where}", turn, index, both)
     return book.bonds()
 
 
