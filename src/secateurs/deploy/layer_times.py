@@ -1,4 +1,4 @@
-"""What costs time: the nodes or layers of a network on a device, the slowest first."""
+"""Profile a network on a device: time of each node or layer, the slowest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From labels to units, groups and slices."""
+"""Turn labels that met into units, and units with one footprint into groups and slices."""
 
 from __future__ import annotations
 

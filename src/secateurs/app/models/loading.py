@@ -1,4 +1,4 @@
-"""From a name on the command line to a network: ours, torchvision's, timm's, or a function in the user's own file."""
+"""Build a network by its name on the command line: ours, torchvision's, timm's, or a function in a user's file."""
 
 from __future__ import annotations
 

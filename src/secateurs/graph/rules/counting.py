@@ -1,4 +1,4 @@
-"""What else may count the units of a dimension: a module's integer, or the width of another tensor."""
+"""Numbers in a forward that count a dimension's units: an integer of a module, or another tensor's width."""
 
 from __future__ import annotations
 
