@@ -25,7 +25,7 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
     A module of torch's own keeps widths beside kernel sizes and strides: only multi-head attention,
     where all of them are widths, is looked into.
 
-    >>> net = nn.Module()
+    >>> net = type("Net", (nn.Module,), {})()
     >>> net.width, net.splits = 6, [2, 4]
     >>> whole_numbers(net)
     {'width': 6, 'splits[0]': 2, 'splits[1]': 4}
