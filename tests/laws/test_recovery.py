@@ -83,9 +83,9 @@ class Attentive(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patch = nn.Conv2d(3, 8, 2, stride=2)
-        self.encoder = nn.TransformerEncoderLayer(8, 2, 24, dropout=0.0, activation="gelu", batch_first=True)
-        self.head = nn.Linear(8, 3)
+        self.patch = nn.Conv2d(3, 12, 2, stride=2)
+        self.encoder = nn.TransformerEncoderLayer(12, 3, 20, dropout=0.0, activation="gelu", batch_first=True)
+        self.head = nn.Linear(12, 3)
 
     def forward(self, x):
         return self.head(self.encoder(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
