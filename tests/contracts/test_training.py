@@ -119,7 +119,7 @@ def test_checkpoints_hold_no_code(data, tmp_path):
     fit(tiny(), data, Optimisation(1, 0.1), place=Place(tmp_path, device="cpu"))
 
     assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert ["last.ckpt", "log"] == sorted(path.name for path in tmp_path.iterdir())
+    assert ["last.ckpt", "last.ckpt.sha256", "log"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(data, tmp_path, monkeypatch):
