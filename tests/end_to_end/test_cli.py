@@ -528,7 +528,7 @@ def test_resuming_with_other_flags_is_refused(finished, prune, capsys):
     """A run stays what it was; flags that repeat it are fine."""
     assert prune(finished, "--resume", "--seed", "1") == 2
     assert "has seed 0, and 1 was asked for" in capsys.readouterr().err
-    assert main(["prune", "--out", str(finished), "--resume"]) == 0
+    assert main(["prune", "--out", str(finished), "--resume", "--trust-code"]) == 0
 
 
 def test_debug_shows_the_traceback(prune, tmp_path, capsys):
