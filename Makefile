@@ -10,7 +10,7 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check hooks format zoo fuzz gpu claims attack bench coverage pins clean
+.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims attack bench coverage pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ demo: .venv ## Prune a small network and look at the result (runs/demo)
 	@$(BIN)/secateurs demo --out runs/demo
 
 test: .venv ## Run the laws, contracts and doctests
-	@$(PYTEST) -n $(WORKERS) --dist loadgroup
+	@$(PYTEST) -n $(WORKERS)
 
 check: .venv ## Lint, formatting and types
 	@$(BIN)/ruff check .
@@ -52,10 +52,13 @@ format: .venv ## Format, and repair what the linter can
 	@$(BIN)/ruff format .
 
 zoo: .venv ## Run the laws over many real architectures (minutes)
-	@$(PYTEST) -n $(WORKERS) --dist loadgroup -m "zoo or slow"
+	@$(PYTEST) -n $(WORKERS) -m "zoo or slow"
+
+slow: .venv ## Run the slow tests that need no other data (half an hour)
+	@$(PYTEST) -n $(WORKERS) -m "slow and not zoo and not gpu and not claims"
 
 fuzz: .venv ## Look for counter-examples with fresh random seeds
-	@$(PYTEST) -n $(WORKERS) --hypothesis-profile=fuzz --timeout=0
+	@$(PYTEST) -n $(WORKERS) --hypothesis-profile=fuzz --timeout=0 -m "not zoo and not gpu and not claims"
 
 gpu: .venv ## Run the tests that need a GPU
 	@$(PYTEST) -m gpu

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 import secateurs  # noqa: F401 (before pytest collects prune.py alone, and puts the module in the place of the verb)
 
+collect_ignore = ["plugin"]  # another project: its doctests would import it before it is found
+
 settings.register_profile("laws", derandomize=True, deadline=None)
 settings.register_profile(
     "fuzz",

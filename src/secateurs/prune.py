@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import nn
 
 from secateurs.allocate import Allocator, Budget, Ranked, aligned
+from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
 from secateurs.errors import BudgetError, InputError, RecipeError
 from secateurs.evidence import observe
@@ -166,7 +167,8 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
     else:
         stand_in = Replica(network, around=False).model
-        found = Plan.from_keep(graph, chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed))
+        keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)
+        found = Plan.from_keep(graph, agreed(graph, keep))
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)

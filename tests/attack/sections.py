@@ -118,7 +118,7 @@ def _mutate(place, whole, random):
         weights = corrupted(whole["model.safetensors"], random)
         if random.random() < 0.5:
             state = safetensors.torch.load(whole["model.safetensors"])
-            name = random.choice(sorted(state))
+            name = random.choice(sorted(n for n, t in state.items() if t.dim()))
             good = state[name]
             state[name] = random.choice([good.double(), good.reshape(-1)[:1], good.int(), good * np.nan])
             weights = safetensors.torch.save({n: t.contiguous() for n, t in state.items()})

@@ -48,7 +48,7 @@ def network(sizes, *, pairs=None, singles=None, constant=0, positions=1):
         for g, n in enumerate(sizes)
     )
     signature = {s.tensor: (s.index.size, 3) for group in groups for s in group.slices}
-    return SimpleNamespace(groups=groups, costs=Costs(pairs, singles, constant), signature=signature)
+    return SimpleNamespace(groups=groups, costs=Costs(pairs, singles, constant), signature=signature, ties=())
 
 
 def of(graph, keep):
@@ -496,7 +496,7 @@ def shared(parts, size=None, positions=1):
     )
     count = len(parts)
     costs = Costs(np.zeros((3, count, count), np.int64), np.ones((3, count), np.int64), 0)
-    return SimpleNamespace(groups=groups, costs=costs, signature={"w": (size or int(starts[-1]), 1)})
+    return SimpleNamespace(groups=groups, costs=costs, signature={"w": (size or int(starts[-1]), 1)}, ties=())
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,11 @@ def offline(monkeypatch, tmp_path):
     torch.save(Small().state_dict(), "trained.pth")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem == "deploy" else p for p in PAGES if blocks(p, "python")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_python_blocks_run(page, offline):
     """From top to bottom, in one namespace, with only what a reader would have at hand."""
     names = reader_has()

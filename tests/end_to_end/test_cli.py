@@ -122,6 +122,7 @@ def test_the_saved_model_is_the_one_that_was_reported(finished, own):
     assert {w.name: w.after for w in report.widths}["0"] == model[0].out_channels
 
 
+@SLOW
 def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
     """The files of the dense and of the pruned network have the test accuracy that the run reported."""
     assert main(["export", str(finished), "--out", str(tmp_path / "files")]) == 0

@@ -1,6 +1,5 @@
 """Two processes that share the data prune as one process does with all of it."""
 
-import pytest
 import torch
 import torch.distributed as dist
 from tests.laws.loops import EPOCHS, HALF, LESSONS, METHODS, PER_EPOCH, STEPS, X, session, sgd
@@ -8,8 +7,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateurs as sct
-
-pytestmark = pytest.mark.xdist_group("ddp")
 
 NAMES = ("GReg1", "GReg2", "IncReg", "ASRFP", "GroupFisher", "OrthoReg", "AdaptivePruning", "DepGraph", "Gradual")
 
@@ -72,26 +69,23 @@ def work(rank, folder):
         dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """What two processes found, by rank and method; starting processes costs more than all that they do."""
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def test_two_processes_make_one_plan(tmp_path):
+    """Every rank ends with the same plan and the same network: that of one process, where data do not decide alone.
 
+    One test for all methods: starting processes costs more than all that they do.
+    """
+    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name in NAMES:
+        first, second = (found[name] for found in both)
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_make_one_plan(name, both):
-    """Every rank ends with the same plan and the same network: that of one process, where data do not decide alone."""
-    first, second = (found[name] for found in both)
-
-    assert first["keep"] == second["keep"]
-    torch.testing.assert_close(first["outputs"], second["outputs"])
-    assert any(len(units) < n for units, n in zip(first["keep"].values(), (8, 10, 12), strict=True))
-    if name != "AdaptivePruning":  # its profits are measured on the first process's own few batches
-        alone, outputs = pruned(name)
-        assert dict(alone.plan.keep) == first["keep"]
-        torch.testing.assert_close(first["outputs"], outputs, rtol=1e-6, atol=1e-8)
+        assert first["keep"] == second["keep"], name
+        torch.testing.assert_close(first["outputs"], second["outputs"])
+        assert any(len(units) < n for units, n in zip(first["keep"].values(), (8, 10, 12), strict=True)), name
+        if name != "AdaptivePruning":  # its profits are measured on the first process's own few batches
+            alone, outputs = pruned(name)
+            assert dict(alone.plan.keep) == first["keep"], name
+            torch.testing.assert_close(first["outputs"], outputs, rtol=1e-6, atol=1e-8)
 
 
 def test_a_wrapped_model_is_masked_until_the_end(tmp_path):

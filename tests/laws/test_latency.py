@@ -13,9 +13,9 @@ import secateurs as sct
 from secateurs.deploy import closed_loop, latency
 from secateurs.deploy.latency import Pairwise, choose, log_shares
 from secateurs.deploy.predict import Predictor
+from secateurs.deploy.segment_table import Table, needed
 from secateurs.deploy.segments import Segment, find_segments
 from secateurs.deploy.stopwatch import Measurement
-from secateurs.deploy.timings import Table, needed
 from secateurs.errors import BudgetError, DeviceError
 
 

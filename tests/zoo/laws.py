@@ -33,6 +33,7 @@ TRAINING = "law 1 (a pruned network trains)"
 IDENTITY = "law 2 (keep-all is the identity)"
 COMPOSITION = "law 2 (composition)"
 COST = "law 4 (cost)"
+TIES = "law 5 (ties hold in every plan)"
 PURITY = "law 6 (purity)"
 OBJECTS = "law 7 (parameter identity)"
 PARTITION = "groups and protections are disjoint"
@@ -187,13 +188,41 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def random_keep(groups: list[sct.Group], rng: np.random.Generator) -> Keep:
-    """Between one and all units of each group: often few, often all, else anything."""
+def random_keep(graph: sct.Graph, rng: np.random.Generator, *, exact: bool = False) -> Keep:
+    """Between one and all units of each group (or each exact one): often few, often all, else anything; ties hold."""
     keep = {}
-    for group in groups:
+    groups = {group.name: group for group in graph.groups if group.exact or not exact}
+    for group in groups.values():
         count = int(rng.choice([1, group.units, rng.integers(1, group.units + 1)], p=[0.1, 0.1, 0.8]))
         keep[group.name] = np.sort(rng.choice(group.units, count, replace=False))
+    for tie in graph.ties:
+        units = {name: graph.group(name).units for name in tie.groups}
+        most = min((units[name] - 1) // step for name, step in zip(tie.groups, tie.step, strict=True))
+        lost = tie.lost(int(rng.integers(0, most + 1)) if set(units) <= set(groups) else 0)
+        keep |= {name: np.sort(rng.choice(units[name], units[name] - lost[name], replace=False)) for name in units}
     return keep
+
+
+def check_ties(subject: Subject, rng: np.random.Generator) -> None:
+    """A plan that breaks a tie is refused, by hand; every allocator's plan holds all of them."""
+    graph = subject.graph
+    for tie in graph.ties:
+        name = tie.groups[0]
+        try:
+            sct.Plan.from_keep(graph, {name: range(graph.group(name).units - tie.step[0])})
+        except sct.errors.PlanError:
+            continue
+        raise subject.broken(TIES, f"{tie} was broken, and the plan taken", name)
+    scores = {group.name: torch.from_numpy(rng.random(group.units)) for group in graph.groups}
+    for allocator in (sct.allocate.Ranked(), sct.allocate.Uniform(), sct.allocate.Ranked(per_cost=True)):
+        try:
+            keep = allocator(scores, graph, sct.Budget(params=0.6))
+        except sct.errors.BudgetError:
+            return
+        for tie in graph.ties:
+            steps = {(graph.group(n).units - len(keep[n])) / s for n, s in zip(tie.groups, tie.step, strict=True)}
+            if len(steps) > 1 or not next(iter(steps)).is_integer():
+                raise subject.broken(TIES, f"{allocator} broke {tie}: {steps}")
 
 
 def removed_units(group: sct.Group, keep: Keep) -> np.ndarray:
@@ -273,7 +302,7 @@ def check_removal(subject: Subject, rng: np.random.Generator) -> Removal:
     One network after another, because the largest fill the memory: silent by hand, silent by `sct.mask`, pruned.
     """
     graph = subject.graph
-    keep = random_keep([group for group in graph.groups if group.exact], rng)
+    keep = random_keep(graph, rng, exact=True)
     silent = _everywhere(subject, SILENCE, silenced(subject.build(), graph, keep))
     if not all(map(_finite, itertools.chain(*silent))):
         raise subject.broken(SILENCE, "the silent network is not finite, so the slices do not silence")
@@ -301,7 +330,7 @@ def _everywhere(subject: Subject, law: str, model: nn.Module) -> list[list[Tenso
 
 def check_interface(subject: Subject, rng: np.random.Generator) -> None:
     """Removing units of any groups, exact or not, leaves a network with the same interface and finite outputs."""
-    keep = random_keep(subject.graph.groups, rng)
+    keep = random_keep(subject.graph, rng)
     judge_interface(subject, keep, applied(subject, INTERFACE, keep))
 
 
@@ -318,7 +347,7 @@ def judge_interface(subject: Subject, keep: Keep, pruned: nn.Module) -> None:
 
 def check_training(subject: Subject, rng: np.random.Generator) -> None:
     """A pruned network trains as the whole one does: same outputs in train mode, same parameters reached."""
-    keep = random_keep(subject.graph.groups, rng)
+    keep = random_keep(subject.graph, rng)
     judge_training(subject, keep, applied(subject, TRAINING, keep))
 
 
@@ -357,7 +386,7 @@ def applied(subject: Subject, law: str, keep: Keep) -> nn.Module:
     try:
         return sct.apply(_plan(subject.graph, keep), subject.native()[0]).to(torch.float64)
     except Exception as error:
-        guilty = [name for name in keep if _refuses(subject, {name: keep[name]})]
+        guilty = [name for name in keep if _refuses(subject, _alone(subject.graph, keep, name))]
         fact = f"apply raised {_what(error)} with {_short(keep)}"
         raise subject.broken(law, fact, ", ".join(guilty) or "several together") from error
 
@@ -381,12 +410,17 @@ def _guilty(subject: Subject, keep: Keep, inputs: Any) -> str:
     """The groups that break the law alone."""
     guilty = []
     for name in keep:
-        alone = {name: keep[name]}
+        alone = _alone(subject.graph, keep, name)
         reference = outputs(silenced(subject.build(), subject.graph, alone), inputs)
         pruned = applied(subject, "law 1", alone)
         if distance(_run(subject, "law 1", pruned, inputs), reference) > TOLERANCE:
             guilty.append(name)
     return ", ".join(guilty) or "several together"
+
+
+def _alone(graph: sct.Graph, keep: Keep, name: str) -> Keep:
+    """The part of a choice about one group, and about those that are tied to it."""
+    return {each: keep[each] for each in graph.tied_with(name) if each in keep}
 
 
 def _what(error: Exception) -> str:
@@ -423,7 +457,7 @@ def judge_identity(subject: Subject, after: nn.Module) -> None:
 
 def check_composition(subject: Subject, rng: np.random.Generator) -> None:
     """Pruning a pruned network again gives, bit for bit, the network pruned once by both choices together."""
-    first = random_keep(subject.graph.groups, rng)
+    first = random_keep(subject.graph, rng)
     judge_composition(subject, first, applied(subject, COMPOSITION, first), rng)
 
 
@@ -459,9 +493,12 @@ def _choose_again(subject: Subject, first: Keep, again: sct.Graph, rng: np.rando
     kept = {g.name: set(range(g.units)) - set(removed_units(g, first).tolist()) for g in subject.graph.groups}
     origins = {(g.name, unit): _origins(g, unit, owner, survivors) for g in again.groups for unit in range(g.units)}
     parts = Counter(origin for found in origins.values() for origin in found)
+    tied = {name for graph in (subject.graph, again) for tie in graph.ties for name in tie.groups}
     second = {}
     for group in again.groups:
         chosen = set(rng.choice(group.units, int(rng.integers(1, group.units + 1)), replace=False).tolist())
+        if group.name in tied or any(n in tied for u in range(group.units) for n, _ in origins[group.name, u]):
+            chosen = set(range(group.units))
         for unit in set(range(group.units)) - chosen:
             found = origins[group.name, unit]
             emptied = any(kept[name] <= {i for n, i in found if n == name} for name, _ in found)
@@ -511,7 +548,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 def check_cost(subject: Subject, rng: np.random.Generator) -> None:
     """The cost predicted for a plan is the count of the pruned network: PyTorch's FLOP counter and the parameters."""
     judge_cost(subject, {}, subject.build())
-    keep = random_keep(subject.graph.groups, rng)
+    keep = random_keep(subject.graph, rng)
     judge_cost(subject, keep, applied(subject, COST, keep))
 
 
@@ -619,7 +656,7 @@ def footprints(graph: sct.Graph) -> set[tuple[int, bool, frozenset[tuple[str, in
 
 def check_parameter_identity(subject: Subject, rng: np.random.Generator) -> None:
     """After `apply`, an optimizer made before holds the same parameters, with moments of their shape, and steps."""
-    applied_in_place(subject, random_keep(subject.graph.groups, rng))
+    applied_in_place(subject, random_keep(subject.graph, rng))
 
 
 def applied_in_place(subject: Subject, keep: Keep) -> nn.Module:
@@ -731,9 +768,10 @@ def check_all(subject: Subject, seed: int = 0) -> Removal:
     rng = np.random.default_rng(seed)
     vars(subject)["graph"] = traced_purely(subject)
     check_partition(subject)
+    check_ties(subject, np.random.default_rng(seed))
     seen = check_removal(subject, rng)
     judge_identity(subject, applied(subject, IDENTITY, keep_all(subject.graph)))
-    keep = random_keep(subject.graph.groups, rng)
+    keep = random_keep(subject.graph, rng)
     judge_composition(subject, keep, applied_in_place(subject, keep).to(torch.float64), rng)
     pruned = applied(subject, INTERFACE, keep)
     judge_interface(subject, keep, pruned)

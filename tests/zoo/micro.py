@@ -1844,3 +1844,77 @@ class LossInside(Sandwich):
     def forward(self, x, target):
         logits = super().forward(x).mean((2, 3))
         return F.cross_entropy(logits, target) if self.training else logits
+
+
+# ---- count ties: one width is taken for another ----
+
+
+@micro(
+    Prunable(8, "inner.weight"),
+    Prunable(8, "value.weight"),
+    Prunable(16, "embed.weight"),
+    inputs=rows(5, 6),
+    watch="inner.weight",
+)
+class WidthReadFromTheInput(nn.Module):
+    """An attention in which `C // heads`, C the width of its input, stands for the width of its projections."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.inner, self.value = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.out, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+        self.heads = 2
+
+    def attend(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q = self.inner(x).reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
+        v = self.value(x).reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
+        return self.out(((q @ q.transpose(-1, -2) * 0.1).tanh() @ v).transpose(1, 2).reshape(b, n, c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.attend(x))
+
+
+@micro(Prunable(4, "query.weight"), Prunable(4, "value.weight"), inputs=rows(5, 6), watch="query.weight")
+class OneAttributeForTwoWidths(nn.Module):
+    """`head_dim` counts what the queries and what the values keep in every head."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.value, self.out = nn.Linear(6, 12), nn.Linear(6, 12), nn.Linear(12, 3)
+        self.head_dim, self.all_dim = 4, 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, v = (f(x).view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2) for f in (self.query, self.value))
+        mixed = (q @ q.transpose(-1, -2)).tanh() @ v
+        return self.out(mixed.transpose(1, 2).reshape(*x.shape[:-1], self.all_dim))
+
+
+# ---- integers inside containers, bounds ----
+
+
+@anysize(Prunable(4))
+class SizesInAList(Sandwich):
+    """The sizes of a split are items of a list that a module holds, and of a dict."""
+
+    def parts(self):
+        self.splits, self.sizes = [4, 12], {"deep": (4, 12)}
+        self.one, self.other = nn.Conv2d(4, 4, 1), nn.Conv2d(12, 12, 1)
+
+    def between(self, x):
+        a, b = x.split(self.splits, 1)
+        c, d = torch.cat([self.one(a), self.other(b)], 1).split(self.sizes["deep"], 1)
+        return torch.cat([c, d], 1)
+
+
+@anysize(Prunable(6))
+class BoundInAnAttribute(Sandwich):
+    """The start of a slice is an attribute, which its length is not."""
+
+    def parts(self):
+        self.first = 6
+        self.one = nn.Conv2d(6, 6, 1)
+
+    def between(self, x):
+        return torch.cat([self.one(x[:, : self.first]), x[:, self.first :]], 1)

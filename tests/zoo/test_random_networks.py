@@ -21,6 +21,7 @@ def test_laws_hold_on_networks_from_seeds(first: int):
 
 
 @pytest.mark.timeout(900)  # only a failure takes long: shrinking it
+@pytest.mark.slow
 @settings(
     max_examples=100,
     deadline=None,

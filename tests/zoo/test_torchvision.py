@@ -12,7 +12,11 @@ FEW = [replace(builder, size=32, second=64) for builder in BUILDERS if builder.n
 REST = [builder for builder in BUILDERS if builder.name not in HANDFUL]
 
 
-@pytest.mark.parametrize("builder", FEW, ids=lambda builder: builder.name)
+@pytest.mark.parametrize(
+    "builder",
+    [pytest.param(b, marks=pytest.mark.slow) if b.name in {"densenet121", "googlenet"} else b for b in FEW],
+    ids=lambda builder: builder.name,
+)
 def test_laws_hold_on_a_handful(builder: Builder):
     """Laws 1, 2, 4, 6 and 7 on one network of each family, and what is removed matters."""
     seen = laws.check_all(builder.subject())
@@ -42,7 +46,7 @@ def test_laws_hold_on_every_builder(builder: Builder):
     assert seen.removed
     assert seen.moved > 1e-6
     if builder.name not in GIANTS:
-        keep = laws.random_keep(subject.graph.groups, np.random.default_rng(1))
+        keep = laws.random_keep(subject.graph, np.random.default_rng(1))
         pruned = laws.applied(subject, laws.INTERFACE, keep)
         laws.judge_interface(subject, keep, pruned)
         laws.judge_cost(subject, keep, pruned)

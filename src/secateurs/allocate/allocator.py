@@ -1,4 +1,4 @@
-"""What an allocator is."""
+"""The allocator interface: scores, cost and a budget in, the units that stay out."""
 
 from __future__ import annotations
 

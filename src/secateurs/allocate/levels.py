@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from secateurs.allocate.budget import Budget
-from secateurs.graph.groups import Group
+from secateurs.graph.groups import Group, Tie
 from secateurs.types import Ints
 
 
@@ -31,6 +31,11 @@ class Costed(Protocol):
         ...
 
     @property
+    def ties(self) -> tuple[Tie, ...]:
+        """Groups that lose units in step."""
+        ...
+
+    @property
     def costs(self) -> Costs:
         """Exact cost of any widths."""
         ...
@@ -39,6 +44,34 @@ class Costed(Protocol):
     def signature(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape."""
         ...
+
+
+@dataclass(frozen=True)
+class Tied:
+    """A tie by the numbers of its groups; `partial` where some of them are not there to lose units."""
+
+    groups: tuple[int, ...]
+    step: tuple[int, ...]
+    partial: bool
+
+    @staticmethod
+    def of(tie: Tie, graph: Costed) -> Tied:
+        """Find the groups."""
+        at = {group.name: g for g, group in enumerate(graph.groups)}
+        pairs = [(at[name], n) for name, n in zip(tie.groups, tie.step, strict=True) if name in at]
+        return Tied(tuple(g for g, _ in pairs), tuple(n for _, n in pairs), len(pairs) < len(tie.groups))
+
+    def agree(self, allowed: list[Ints], units: list[int]) -> None:
+        """Leave only those numbers that all groups allow after equally many steps."""
+        turns: Ints | None = None
+        for g, n in zip(self.groups, self.step, strict=True):
+            lost = units[g] - allowed[g]
+            mine = lost[lost % n == 0] // n
+            turns = mine if turns is None else np.intersect1d(turns, mine)
+        if turns is not None:
+            turns = np.sort(turns)[::-1]
+            for g, n in zip(self.groups, self.step, strict=True):
+                allowed[g] = units[g] - turns * n
 
 
 @dataclass(eq=False)
@@ -59,19 +92,26 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
     dimension (a split after a fused projection), each rounds its own part, and the first takes up P. A group that has
     no allowed number stays whole and is part of P for the others.
     Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
+    Tied groups have equally many levels: those that all of them allow after as many steps. Where one is excluded, all
+    stay whole.
 
     floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
     """
     least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
     units = [group.units for group in graph.groups]
+    ties = [Tied.of(tie, graph) for tie in graph.ties]
     excluded = budget.excluded(graph.groups)
     fixed = {g for g, group in enumerate(graph.groups) if group.name in excluded}
     dims = _written(graph)
     while True:
+        for tied in ties:
+            fixed |= set(tied.groups) if fixed & set(tied.groups) or tied.partial else set()
         found = [
             np.array([n], np.int64) if g in fixed else _allowed(g, least[g], budget, dims, units, fixed)
             for g, n in enumerate(units)
         ]
+        for tied in ties:
+            tied.agree(found, units)
         stuck = {g for g, counts in enumerate(found) if not counts.size}
         if not stuck:
             return found

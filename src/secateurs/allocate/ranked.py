@@ -42,24 +42,46 @@ class Ranked:
         ranked = checked({name: self.normalise(torch.from_numpy(s)) for name, s in raw.items()}, graph, allowed)
         orders = {name: removal_order(values) for name, values in ranked.items()}
         savings = _savings(graph, budget, allowed) if self.per_cost else np.ones(len(allowed))
-        keys = {
-            group.name: _step_scores(ranked[group.name][orders[group.name]], counts, saved)
+        steps = {
+            group.name: (_step_scores(ranked[group.name][orders[group.name]], counts), saved)
             for group, counts, saved in zip(graph.groups, allowed, savings.tolist(), strict=True)
             if len(counts) > 1
         }
+        keys = {name: _per_cost(means, saved) for name, (means, saved) in steps.items()}
+        for tie in graph.ties:
+            mine = [(*steps[name], n) for name, n in zip(tie.groups, tie.step, strict=True) if name in steps]
+            keys |= {name: _together(mine) for name in tie.groups if name in steps}
         return kept(graph, orders, meet(graph, budget, keys, allowed))
 
 
-def _step_scores(ascending: Floats, counts: Ints, saved: float) -> Floats:
-    """Mean score of the units that each step removes, per unit of cost; made never to fall where rounding would.
+def _step_scores(ascending: Floats, counts: Ints) -> Floats:
+    """Mean score of the units that each step removes.
 
-    >>> _step_scores(np.array([1.0, 3.0, 4.0, 8.0]), np.array([1, 2, 4]), 2.0).tolist()
-    [1.0, 2.0]
+    >>> _step_scores(np.array([1.0, 3.0, 4.0, 8.0]), np.array([1, 2, 4])).tolist()
+    [2.0, 4.0]
     """
     edges = len(ascending) - counts[::-1]
     starts, ends = edges[:-1], edges[1:]
-    means = np.add.reduceat(ascending[: ends[-1]], starts) / (ends - starts)
+    return np.add.reduceat(ascending[: ends[-1]], starts) / (ends - starts)
+
+
+def _per_cost(means: Floats, saved: float) -> Floats:
+    """Scores per unit of cost; made never to fall where rounding would.
+
+    >>> _per_cost(np.array([2.0, 4.0]), 2.0).tolist()
+    [1.0, 2.0]
+    """
     return np.maximum.accumulate(means / saved if saved > 0 else np.full(len(means), np.inf))
+
+
+def _together(members: list[tuple[Floats, float, int]]) -> Floats:
+    """Scores of steps that tied groups take together: (mean scores, saving of a unit, units a step) of each of them.
+
+    >>> _together([(np.array([1.0, 2.0]), 1.0, 1), (np.array([4.0, 5.0]), 1.0, 2)]).tolist()
+    [3.0, 4.0]
+    """
+    score = sum((means * n for means, _, n in members), np.zeros(len(members[0][0])))
+    return _per_cost(score, sum(saved * n for _, saved, n in members))
 
 
 def _savings(graph: Costed, budget: Budget, allowed: list[Ints]) -> Floats:

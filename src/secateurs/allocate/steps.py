@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed, levels
+from secateurs.allocate.levels import Costed, Tied, levels
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph.groups import Cost, Group
 from secateurs.types import Floats, Ints, Keep
@@ -22,34 +23,48 @@ from secateurs.types import Floats, Ints, Keep
 class Steps:
     """Every step down that the levels of the groups allow: group `group[i]` from `above[i]` units to `below[i]`.
 
-    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest.
+    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups take theirs
+    together: only the first of them (its leader) is listed, and (group, leader, how much more it loses) for the others.
     """
 
     top: Ints
     group: Ints
     above: Ints
     below: Ints
+    followers: tuple[tuple[int, int, Fraction], ...] = ()
 
     @staticmethod
-    def of(allowed: list[Ints]) -> Steps:
+    def of(allowed: list[Ints], ties: Iterable[Tied] = ()) -> Steps:
         """List the steps between the levels of each group.
 
         >>> steps = Steps.of([np.array([1, 2, 4]), np.array([3])])
         >>> steps.group.tolist(), steps.above.tolist(), steps.below.tolist()
         ([0, 0], [4, 2], [2, 1])
+        >>> steps = Steps.of([np.array([1, 2]), np.array([2, 4])], [Tied((0, 1), (1, 2), partial=False)])
+        >>> steps.group.tolist(), steps.widths(np.array([0])).tolist()
+        ([0], [1, 2])
         """
-        group = np.repeat(np.arange(len(allowed)), [len(counts) - 1 for counts in allowed])
-        empty = [np.zeros(0, np.int64)]
-        above = np.concatenate([counts[:0:-1] for counts in allowed] or empty)
-        below = np.concatenate([counts[-2::-1] if len(counts) > 1 else counts[:0] for counts in allowed] or empty)
         top = np.array([counts[-1] for counts in allowed], np.int64)
-        return Steps(top, group.astype(np.int64), above, below)
+        followers = tuple(
+            (g, tied.groups[0], Fraction(n, tied.step[0]))
+            for tied in ties
+            for g, n in zip(tied.groups[1:], tied.step[1:], strict=True)
+        )
+        led = {g for g, _, _ in followers}
+        own = [counts[-1:] if g in led else counts for g, counts in enumerate(allowed)]
+        group = np.repeat(np.arange(len(own)), [len(counts) - 1 for counts in own])
+        empty = [np.zeros(0, np.int64)]
+        above = np.concatenate([counts[:0:-1] for counts in own] or empty)
+        below = np.concatenate([counts[-2::-1] if len(counts) > 1 else counts[:0] for counts in own] or empty)
+        return Steps(top, group.astype(np.int64), above, below, followers)
 
     def widths(self, taken: Ints) -> Ints:
         """Return the units kept per group after some steps (each group's from the top)."""
         lowest = self.top.copy()
         # A group's steps are taken in order, so the last one taken leaves the least.
         np.minimum.at(lowest, self.group[taken], self.below[taken])
+        for g, leader, more in self.followers:
+            lowest[g] = self.top[g] - (self.top[leader] - lowest[leader]) * more.numerator // more.denominator
         return lowest
 
     def order(self, keys: Floats, units: Ints) -> Ints:
@@ -65,7 +80,8 @@ class Steps:
 def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allowed: list[Ints]) -> Ints:
     """Return the units to keep per group: as few steps in key order as meet the budget.
 
-    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal. The result
+    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal (of tied
+    groups, the first's are read). The result
     meets every constraint; without its last step it breaks one; the units kept under a smaller budget are a subset of
     those kept under a larger one. Costs: O(log steps) evaluations.
     """
@@ -75,10 +91,13 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     targets = budget.targets(dense)
     if not _exceeds(graph, whole, targets).any():
         return whole
-    steps = Steps.of(allowed)
+    steps = Steps.of(allowed, [Tied.of(tie, graph) for tie in graph.ties])
     flat = np.zeros(len(steps.group))
     if keys:
-        flat = np.concatenate([keys[group.name] for group in graph.groups if group.name in keys])
+        led = {g for g, _, _ in steps.followers}
+        flat = np.concatenate(
+            [keys[group.name] for g, group in enumerate(graph.groups) if group.name in keys and g not in led]
+        )
     order = steps.order(flat, whole)
     low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
     smallest = steps.widths(order)

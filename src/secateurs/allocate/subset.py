@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.allocate.levels import Costs
-from secateurs.graph import Graph, Group
+from secateurs.graph import Graph, Group, Tie
 from secateurs.types import Ints
 
 
@@ -29,6 +29,11 @@ class Part:
     def signature(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape."""
         return self.whole.signature
+
+    @property
+    def ties(self) -> tuple[Tie, ...]:
+        """Groups that lose units in step; those tied to a group outside the part stay whole."""
+        return self.whole.ties
 
     @property
     def costs(self) -> Costs:

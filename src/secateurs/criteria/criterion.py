@@ -1,4 +1,4 @@
-"""What a criterion is, and scoring all groups with one."""
+"""The criterion interface, and a function that scores all groups with one."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export
-from secateurs.deploy.layer_names import LayerTime, Profile
+from secateurs.deploy.layer_times import LayerTime, Profile
 from secateurs.deploy.loaded import Loaded
 from secateurs.deploy.memory import Activations, activations
 from secateurs.deploy.stopwatch import Measurement, Ratio

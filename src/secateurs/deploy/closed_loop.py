@@ -19,9 +19,9 @@ from secateurs.deploy.device import Device
 from secateurs.deploy.latency import Choice, Function, choose, log_shares, thinned
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.runtimes import Program
+from secateurs.deploy.segment_table import Table, needed
 from secateurs.deploy.segments import find_segments
 from secateurs.deploy.stopwatch import Measurement
-from secateurs.deploy.timings import Table, needed
 from secateurs.errors import BudgetError, DeviceError
 from secateurs.graph import Graph
 from secateurs.surgery import Plan, apply

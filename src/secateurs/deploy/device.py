@@ -20,7 +20,7 @@ from secateurs.errors import DeviceError, SecateursError, near
 from secateurs.running.nested import as_call, map_tensors
 
 if TYPE_CHECKING:
-    from secateurs.deploy.layer_names import Profile
+    from secateurs.deploy.layer_times import Profile
 
 Runtime = Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -126,8 +126,8 @@ class Device:
             return self.race([self._program(model, call) for model in models], seconds=seconds)
 
     def profile(self, model: nn.Module, example_inputs: Any, *, runs: int = 20) -> Profile:
-        """Say what costs time here, layer by layer (see `secateurs.deploy.layer_names.profile`)."""
-        from secateurs.deploy.layer_names import profile
+        """Say what costs time here, layer by layer (see `secateurs.deploy.layer_times.profile`)."""
+        from secateurs.deploy.layer_times import profile
 
         return profile(self, model, example_inputs, runs=runs)
 

@@ -123,7 +123,7 @@ def log_shares(scores: Floats, counts: Ints) -> Floats:
     All groups are worth the same, and what is left of one grows dearer as it shrinks, so that none is emptied because
     it is slow. Scores below zero are raised by the lowest.
 
-    >>> np.exp(log_shares(np.array([1.0, 3.0]), np.array([1, 2]))).tolist()
+    >>> np.exp(log_shares(np.array([1.0, 3.0]), np.array([1, 2]))).round(3).tolist()
     [0.75, 1.0]
     """
     raised = np.sort(scores - min(0.0, float(scores.min())))[::-1]

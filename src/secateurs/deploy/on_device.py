@@ -1,4 +1,4 @@
-"""What `prune` does where the budget names a device: choose, build, measure, and refuse what is slower."""
+"""Prune for a named device: choose widths, build, measure, and refuse a slower network."""
 
 from __future__ import annotations
 

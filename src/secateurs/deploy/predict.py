@@ -9,8 +9,8 @@ from typing import Any, final
 import numpy as np
 from scipy.optimize import nnls
 
+from secateurs.deploy.segment_table import Table
 from secateurs.deploy.segments import Placed
-from secateurs.deploy.timings import Table
 from secateurs.types import Floats, Ints
 
 

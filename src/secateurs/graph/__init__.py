@@ -1,7 +1,7 @@
 """The graph: which channels must be removed together, and what a network costs."""
 
 from secateurs.graph.graph import Graph, prove
-from secateurs.graph.groups import Cost, Group, Protected, Site, Slice
+from secateurs.graph.groups import Cost, Group, Protected, Site, Slice, Tie
 from secateurs.graph.trace import trace
 
-__all__ = ["Cost", "Graph", "Group", "Protected", "Site", "Slice", "prove", "trace"]
+__all__ = ["Cost", "Graph", "Group", "Protected", "Site", "Slice", "Tie", "prove", "trace"]

@@ -1,4 +1,4 @@
-"""What a forward pass costs, as an exact integer function of the surviving widths, from the recording alone."""
+"""Cost of one forward pass (MACs, parameters, bytes) as an exact integer function of the widths of all groups."""
 
 from __future__ import annotations
 

@@ -8,22 +8,23 @@ import numpy as np
 
 from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
+from secateurs.graph.following import follow_values
 from secateurs.graph.grouping import make_groups, make_protected
-from secateurs.graph.groups import Cost
-from secateurs.graph.prove import disprove, follow_values, surviving
+from secateurs.graph.groups import Cost, Tie
+from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
+from secateurs.graph.ties import broken, lost
 from secateurs.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import nn
 
     from secateurs.graph.grouping import Units
     from secateurs.graph.groups import Group, Protected, Site
     from secateurs.graph.source import Source
+    from secateurs.graph.ties import Bond
     from secateurs.types import Picked
 
 
@@ -41,6 +42,7 @@ class Graph:
         self._alive = np.ones(units.group_of.size, dtype=bool) if alive is None else alive
         self.groups: tuple[Group, ...] = make_groups(units, self._alive)
         self._index = {g.name: k for k, g in enumerate(self.groups)}
+        self._ties = tuple(Tie(tuple(units.names[g] for g in b.groups), b.step, b.because) for b in units.bonds)
         self._costs: CostModel | None = facts.costs
         self._ordered: list[NDArray[np.int64]] | None = None
         self._signature: dict[str, tuple[int, ...]] | None = None
@@ -57,6 +59,15 @@ class Graph:
         if self._protected is None:
             self._protected = make_protected(self._units, self._alive)
         return self._protected
+
+    @property
+    def ties(self) -> tuple[Tie, ...]:
+        """Groups that must lose units in step."""
+        return self._ties
+
+    def tied_with(self, name: str) -> tuple[str, ...]:
+        """A group's name, and the names of those that lose units in step with it."""
+        return next((tie.groups for tie in self._ties if name in tie.groups), (self.group(name).name,))
 
     @property
     def refills(self) -> bool:
@@ -169,6 +180,9 @@ class Graph:
                 )
             mask[of] = False
             mask[of[chosen]] = True
+        bond = broken(self._units, self._alive, mask)
+        if bond is not None:
+            raise PlanError(_untied(bond, self._units, self._alive, mask))
         return mask
 
     def _members(self) -> list[NDArray[np.int64]]:
@@ -203,7 +217,7 @@ class Graph:
         if verdict is None:
             return None
         # Labels cannot follow every path that a width of one takes. Numbers can, for exact groups; labels do the rest.
-        exact = {name: kept for name, kept in keep.items() if self.group(name).exact}
+        exact = {n: kept for n, kept in keep.items() if all(self.group(m).exact for m in self.tied_with(n))}
         rest = {name: kept for name, kept in keep.items() if name not in exact}
         holds = not rest or disprove(*facts, self.mask(rest)) is None
         if holds and agrees(*facts, self.mask(exact)) and exact:
@@ -215,18 +229,35 @@ class Graph:
 
         Operators treat a dimension of one as absent; what lines up at two lines up at one.
         """
-        wider = {name: _two(kept, self.group(name).units) for name, kept in keep.items()}
+        wider = self._widened(keep)
         if all(len(wider[name]) == len(kept) for name, kept in keep.items()):
             return False
         return disprove(*facts, self.mask(wider)) is None and runs(*facts, self.mask(keep))
 
+    def _widened(self, keep: Picked) -> dict[str, list[int]]:
+        """The plan with a step put back wherever it keeps one unit."""
+        wider = {name: sorted(int(u) for u in kept) for name, kept in keep.items()}
+        for name, kept in list(wider.items()):
+            if len(kept) == 1 < self.group(name).units:
+                tie = next((t for t in self._ties if name in t.groups), Tie((name,), (1,), ""))
+                for each, count in tie.lost(1).items():
+                    units = self.group(each).units
+                    start = wider[each][0]
+                    missing = [u for k in range(units) if (u := (start + k) % units) not in set(wider[each])]
+                    wider[each] = sorted([*wider[each], *missing[:count]])
+        return wider
 
-def _two(kept: Sequence[int] | NDArray[np.int64], units: int) -> list[int]:
-    """A kept set of one unit with a neighbour, any other as it is."""
-    chosen = sorted(int(u) for u in kept)
-    if len(chosen) == 1 and units > 1:
-        return sorted([chosen[0], (chosen[0] + 1) % units])
-    return chosen
+
+def _untied(bond: Bond, units: Units, alive: NDArray[np.bool_], mask: NDArray[np.bool_]) -> str:
+    """Say which groups would have to lose as much as which."""
+    gone = lost(units, alive, mask)
+    facts = [f"{units.names[g]!r} loses {gone[g]}" for g in bond.groups[:4]]
+    steps = ", ".join(f"{n} of {units.names[g]!r}" for g, n in list(zip(bond.groups, bond.step, strict=True))[:4])
+    return (
+        f"The plan breaks a tie in count: {', '.join(facts)}. The forward takes one's width for another's "
+        f"({bond.because}), so they lose units in step: {steps}{' …' if len(bond.groups) > 4 else ''} at a time. "
+        "Choose as many of each, or let an allocator choose (graph.ties lists all ties)."
+    )
 
 
 class Facts:

@@ -1,4 +1,4 @@
-"""From labels to units, groups and slices."""
+"""Turn labels that met into units, and units with one footprint into groups and slices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from secateurs.graph.groups import Group, Protected, Slice
 from secateurs.graph.label_arrays import Axes, chosen, entry_of
 from secateurs.graph.propagate import tensors
+from secateurs.graph.ties import Bond, Conflict, tie
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from secateurs.graph.labels import Labels
+    from secateurs.graph.labels import Equal, Labels
     from secateurs.graph.propagate import Follow, Propagation
     from secateurs.graph.recorder import Op, Tape
     from secateurs.types import Ints
@@ -49,6 +50,9 @@ class Units:
     labs: dict[int, Any] = field(default_factory=dict)
     unused: list[tuple[str, int, int]] = field(default_factory=list)
     fixed_because: dict[tuple[str, int], Reason] = field(default_factory=dict)
+    equals: list[Equal] = field(default_factory=list)
+    bonds: list[Bond] = field(default_factory=list)
+    conflict: Conflict | None = None
     _units: dict[int, tuple[Labels, Ints]] = field(default_factory=dict)
 
     @cached_property
@@ -120,9 +124,11 @@ def gather(
     units = Units(
         tapes, results, p.params, p.roles, p.choices.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
         np.zeros(0, dtype=np.int64), [], [], why, shapes, choices, p.choices.sites, p.labs, unused, p.fixed_because,
+        p.equals,
     )  # fmt: skip
     _group(units, free)
     _mark_inexact(units, p.inexact_at)
+    units.bonds, units.conflict = tie(units)
     return units
 
 

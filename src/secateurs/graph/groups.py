@@ -78,6 +78,25 @@ class Group:
         return f"Group({self.name!r}, {self.units} units, {len(self.slices)} slices{mark})"
 
 
+@dataclass(frozen=True)
+class Tie:
+    """Groups that lose units in step: in every plan, each has lost its `step` equally often, whichever units go.
+
+    `because` names the operator that takes one's width for another's.
+
+    >>> Tie(("blocks.0.attn.qkv", "patch_embed"), (1, 4), "aten.view").lost(2)
+    {'blocks.0.attn.qkv': 2, 'patch_embed': 8}
+    """
+
+    groups: tuple[str, ...]
+    step: tuple[int, ...]
+    because: str
+
+    def lost(self, steps: int) -> dict[str, int]:
+        """How many units each group has lost after so many steps."""
+        return {name: steps * n for name, n in zip(self.groups, self.step, strict=True)}
+
+
 @dataclass(frozen=True, eq=False)
 class Protected:
     """Entries `index` along `dim` of `tensor` that are never removed, and why."""

@@ -1,4 +1,4 @@
-"""Many axes at once: end to end in one array, so that a few array operations serve a whole network."""
+"""All labelled dimensions of a network concatenated, so that NumPy handles them in one call."""
 
 from __future__ import annotations
 

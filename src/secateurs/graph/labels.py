@@ -65,11 +65,24 @@ class Lab:
 
 @dataclass
 class Follow:
-    """A module attribute that counts survivors: its value is how many of `labels` are kept."""
+    """A module attribute that counts survivors: its value is how many of `labels` are kept.
+
+    `at`: the recording and operator that reads it.
+    """
 
     module: str
     attribute: str
     labels: Labels
+    at: tuple[int, int]
+
+
+@dataclass
+class Equal:
+    """Two axes that keep equally many entries, at whatever positions: the code takes the one's size for the other's."""
+
+    left: Labels
+    right: Labels
+    at: tuple[int, int]
 
 
 class Space:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from secateurs.graph.labels import ANY, FIXED, Follow, Fresh, Lab, Space
+from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,11 +58,12 @@ class Propagation:
         self.left_out: list[tuple[Labels, Op]] = []
         self.inexact_at: list[tuple[Labels, Op]] = []
         self.follows: list[Follow] = []
+        self.equals: list[Equal] = []
         self.roles: dict[tuple[str, int], str] = {}
         self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
         self.tape: Tape
         self.op: Op
-        self.index = 0
+        self.index = self.entered = 0
         self._plain: dict[int, tuple[Labels, bool]] = {}
 
     # --- running ---
@@ -71,7 +72,10 @@ class Propagation:
         """Apply the rule of every operator of a tape, in order."""
         self.tape = tape
         self.turn += 1
+        inside = None
         for self.index, self.op in enumerate(tape.ops):
+            if self.op.module != inside:
+                inside, self.entered = self.op.module, self.index
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
             self._apply_rule(tape)
@@ -241,7 +245,13 @@ class Propagation:
 
     def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
         """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
-        return self.choices.take((self.turn, self.index, kind), (*self.op.key, kind), labels, options)
+        place = (*self.op.key, self.index - self.entered if self.in_attention else 0, kind)
+        return self.choices.take((self.turn, self.index, kind), place, labels, options)
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether this is torch's own multi-head attention: one line of the user's runs all of it."""
+        return self.attribute(self.op.module, "_qkv_same_embed_dim") is not None
 
     def hint(self, k: int = 0) -> Any:
         """Checking: the axes that result `k` of the current operator should have."""
@@ -250,7 +260,11 @@ class Propagation:
 
     def follow(self, attribute: str, labels: Labels) -> None:
         """The current module's attribute counts the survivors of these labels."""
-        self.follows.append(Follow(self.op.module, attribute, labels))
+        self.follows.append(Follow(self.op.module, attribute, labels, (self.turn, self.index)))
+
+    def equal(self, left: Labels, right: Labels) -> None:
+        """These axes keep equally many entries: the code takes the one's size for the other's."""
+        self.equals.append(Equal(left, right, (self.turn, self.index)))
 
     def fail(self, why: str) -> None:
         """Checking found a difference."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from secateurs.graph.following import follow_patches
+from secateurs.graph.integers import number_of
 from secateurs.graph.label_arrays import chosen
 from secateurs.graph.labels import ANY, Choices, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
@@ -32,31 +35,6 @@ class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
         super().__init__(why)
         self.turn = turn
         self.index = index
-
-
-def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> dict[tuple[str, str], Any]:
-    """(module path, attribute) -> value, for attributes that count survivors."""
-    values: dict[tuple[str, str], Any] = {}
-    for f in units.follows:
-        of = units.units(f.labels)
-        count = int(chosen(keep, of).sum())
-        old = getattr(modules[f.module], f.attribute)
-        value = (count,) if isinstance(old, (tuple, list)) else count
-        if values.setdefault((f.module, f.attribute), value) != value:
-            raise Misaligned(
-                f"{f.module}.{f.attribute} would have to be both {values[f.module, f.attribute]} and {value}"
-            )
-    return values
-
-
-def follow_patches(units: Units, view: Network, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
-    """(id of a module, attribute) -> value that the twin needs to run narrower."""
-    values = follow_values(units, view.modules, keep)
-    patches = {(id(view.modules[path]), name): value for (path, name), value in values.items()}
-    for path, module in view.modules.items():
-        if isinstance(module, nn.RMSNorm) and (f"{path}.weight", 0) in kept:
-            patches[id(module), "normalized_shape"] = (len(kept[f"{path}.weight", 0]),)
-    return patches
 
 
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
@@ -104,7 +82,7 @@ def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: 
         params,
         choices=Choices(units.choices, before=units.sites),
         banned={},
-        attributes=view.attribute,
+        attributes=partial(number_of, view),
         turn=turn - 1,
     )
     results = collect_results(p, tape)
@@ -189,10 +167,13 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
     if together < count:
         return Refuted(f"the forward takes another path at {reference.ops[together].where}", turn, together)
     if shrunk.error is not None:
-        last = max(len(shrunk.ops) - 1, 0)
-        at = shrunk.ops[last].where if shrunk.ops else "the start"
+        # An operator may fail before it is dispatched: it is the one that came next when the whole network ran.
+        failed = len(shrunk.ops) - 1 if shrunk.ops and shrunk.ops[-1].out is None else len(shrunk.ops)
+        failed = min(failed, len(reference.ops) - 1)
         return Refuted(
-            f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {at}", turn, min(last, count - 1)
+            f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {reference.ops[failed].where}",
+            turn,
+            failed,
         )
     if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
         return Refuted("the forward runs another number of operators on a narrower network", turn, count - 1)

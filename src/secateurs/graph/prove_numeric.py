@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateurs.graph.prove import follow_patches, surviving
+from secateurs.graph.following import follow_patches
+from secateurs.graph.prove import surviving
 from secateurs.graph.twin import quiet, twin_of
 from secateurs.running.aside import aside
 from secateurs.running.nested import find_tensors, map_tensors

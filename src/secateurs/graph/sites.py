@@ -1,4 +1,4 @@
-"""Where units pass through the inputs and outputs of modules, for hooks and taps."""
+"""Find the module inputs and outputs that a group's units pass through, for hooks and taps."""
 
 from __future__ import annotations
 

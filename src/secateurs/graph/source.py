@@ -1,4 +1,4 @@
-"""Where tapes come from: the example inputs of a trace, and how to run the model on twins of its tensors."""
+"""The example inputs of a trace, and the way to run the model again on other tensors."""
 
 from __future__ import annotations
 

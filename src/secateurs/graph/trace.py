@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,26 +11,27 @@ from torch import nn
 from secateurs.errors import InputError, TraceError, near
 from secateurs.graph.graph import Facts, Graph
 from secateurs.graph.grouping import gather
+from secateurs.graph.integers import number_of
+from secateurs.graph.label_arrays import entry_of
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation, tensors
-from secateurs.graph.prove import collect_results, disprove
+from secateurs.graph.prove import Refuted, collect_results, disprove
 from secateurs.graph.recording import failed_rules, record, same_path
 from secateurs.graph.rules import table
 from secateurs.graph.source import Source
+from secateurs.graph.trials import atoms, only, trials
 from secateurs.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from secateurs.graph.grouping import Units
-    from secateurs.graph.prove import Refuted
     from secateurs.graph.recorder import Tape
     from secateurs.graph.rules import Rules
 
 _ROUNDS = 200
-_BY_SIZE = ("cut", "split", "factory")
-"""Choices whose wrong option can hold by chance, when two widths happen to agree."""
-_SHARES = (0.45, 0.75, 0.6, 0.35, 0.85)
+_PATIENCE = 150
+"""From this round on, what fails is protected, and no further option is tried."""
 
 
 def trace(
@@ -92,19 +94,27 @@ class _Finder:
         self.parameters = frozenset(n for n, t in found.items() if isinstance(t, nn.Parameter))
         self.choices: dict[Any, int] = {}
         self.banned: dict[Any, str] = {}
-        self.lost: dict[tuple[str, int], str] = {}
+        self.lost: dict[tuple[str, int], list[tuple[Any, str]]] = {}
 
     def find(self) -> Units:
+        return self._freed(self._settle())
+
+    def _settle(self) -> Units:
+        """Correct what the trials refute, until they hold."""
         for attempt in range(_ROUNDS):
             units = self._collect()
+            if units.conflict is not None:
+                why, turn, index, _ = units.conflict
+                self._correct(units, Refuted(why, turn, index), None, attempt)
+                continue
             if not units.counts.size:
                 return units
-            verdict = self._try(units)
-            if verdict is None:
+            failed = next(((v, keep) for keep in trials(units) if (v := self._disprove(units, keep)) is not None), None)
+            if failed is None:
                 return units
             if attempt == 0 and self._recorded_anew():
                 continue
-            self._correct(units, verdict, last=attempt >= _ROUNDS - 2)
+            self._correct(units, *failed, attempt)
         raise TraceError(
             "The trial did not settle; please report this model."
         )  # the last correction protects everything
@@ -117,21 +127,37 @@ class _Finder:
         self.tapes = again
         return True
 
-    def _try(self, units: Units) -> Refuted | None:
-        """Uneven plans on the shrunken twin; more of them where a rule had a choice, since one can hold by chance."""
-        alive = np.ones(units.group_of.size, dtype=bool)
-        for seed in range(5 if any(key[-1] in _BY_SIZE for key in units.sites) else 1):
-            verdict = disprove(units, self.source, self.view, alive, _uneven(units, seed))
-            if verdict is not None:
-                return verdict
-        for keep in _lopsided(units):
-            verdict = disprove(units, self.source, self.view, alive, keep)
-            if verdict is not None:
-                return verdict
-        return None
+    def _freed(self, units: Units) -> Units:
+        """Try the further options of every choice that left all of its units protected, and keep what frees more."""
+        for key, site in list(units.sites.items()):
+            if key[-1] not in ("split", "cut") or not site.labels or self._reach(units, site.labels):
+                continue
+            saved = dict(self.choices), dict(self.banned), {k: list(v) for k, v in self.lost.items()}
+            while self.choices.get(key, 0) < site.options - 1:
+                self.choices[key] = self.choices.get(key, 0) + 1
+                there = self._collect()
+                if there.conflict is None and self._reach(there, there.sites[key].labels):
+                    found = self._settle()
+                    if self._reach(found) > self._reach(units):
+                        units = found
+                        break
+                    self.banned, self.lost = dict(saved[1]), {k: list(v) for k, v in saved[2].items()}
+            else:
+                self.choices, self.banned, self.lost = saved
+        return units
+
+    @staticmethod
+    def _reach(units: Units, arrays: Iterable[Any] | None = None) -> int:
+        """How many entries of some axes, or of all parameters, can be removed."""
+        if arrays is None:
+            arrays = [axis for axis in units.params.values() if isinstance(axis, np.ndarray)]
+        return sum(int((entry_of(units.group_of, units.units(axis)) >= 0).sum()) for axis in arrays)
+
+    def _disprove(self, units: Units, keep: Any) -> Refuted | None:
+        return disprove(units, self.source, self.view, np.ones(units.group_of.size, dtype=bool), keep)
 
     def _collect(self) -> Units:
-        p = Propagation({}, choices=Choices(self.choices), banned=self.banned, attributes=self.view.attribute)
+        p = Propagation({}, choices=Choices(self.choices), banned=self.banned, attributes=partial(number_of, self.view))
         results = []
         for tape in self.tapes:
             results.append(collect_results(p, tape))
@@ -139,27 +165,47 @@ class _Finder:
                 if id(output) in p.labs or id(output) in tape.origins:
                     p.guard_all(output, "it is an output of the model", located=False)
         for (name, dim), axis in list(p.params.items()):
-            reason = self.lost.get((name, dim))
-            if reason is None and any(name.startswith(f"{prefix}.") for prefix in self.shielded):
-                reason = "the user protects it"
-            if reason is not None:
-                p.guard(axis, reason, located=False)
+            if isinstance(axis, np.ndarray):
+                for index, reason in self.lost.get((name, dim), ()):
+                    p.guard(axis[index], reason, located=False)
+            if any(name.startswith(f"{prefix}.") for prefix in self.shielded):
+                p.guard(axis, "the user protects it", located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.choices))
 
-    def _correct(self, units: Units, verdict: Refuted, *, last: bool) -> None:
+    def _correct(self, units: Units, verdict: Refuted, keep: Any, attempt: int) -> None:
         """Move the guilty source line on to its next option, or protect what meets there."""
         tape = self.tapes[verdict.turn]
         index = min(verdict.index, len(tape.ops) - 1)
-        while index >= 0 and not last:
+        if attempt < _PATIENCE:
             guilty = self._guilty(units, tape, index)
-            if guilty.size and (
-                self._advance(units, guilty, verdict.turn, index) or self._ban(tape, index, str(verdict))
+            if self._advance(units, guilty, verdict.turn, index) or (
+                guilty.size and self._ban(tape, index, str(verdict))
             ):
                 return
-            index -= 1
+        guilty = np.flatnonzero(units.group_of >= 0)
+        if units.conflict is not None:
+            guilty = np.intersect1d(guilty, units.conflict.units)
+        elif keep is not None and attempt < _ROUNDS - 2:
+            guilty = np.flatnonzero(np.isin(units.group_of, self._narrowed(units, keep)))
+            if attempt < _PATIENCE and self._advance(units, guilty, verdict.turn, index):
+                return
         for key, axis in units.params.items():
             if isinstance(axis, np.ndarray):
-                self.lost[key] = str(verdict)
+                index = np.flatnonzero(np.isin(units.units(axis), guilty))
+                if index.size:
+                    self.lost.setdefault(key, []).append((index, str(verdict)))
+
+    def _narrowed(self, units: Units, keep: Any) -> Any:
+        """Of the groups that a refuted plan cuts, the ones without which it would hold: found by bisection."""
+        parts = [groups for groups in atoms(units) if not keep[np.isin(units.group_of, groups)].all()]
+        low, high = 0, len(parts)  # the first `low` hold, the first `high` do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._disprove(units, only(units, keep, np.concatenate(parts[:middle]))) is None:
+                low = middle
+            else:
+                high = middle
+        return parts[high - 1]
 
     @staticmethod
     def _guilty(units: Units, tape: Tape, index: int) -> Any:
@@ -186,15 +232,33 @@ class _Finder:
             before = [i for t, i in site.at if t == turn and i <= index]
             if not before or (nearest is not None and max(before) <= nearest[0]):
                 continue
-            touches = not site.labels or any(
-                np.isin(units.group_of[of[of >= 0]], groups).any() for of in (units.units(a) for a in site.labels)
+            here = max(before) == index  # its sizes may be those of other units
+            touches = (
+                here
+                or (guilty.size and not site.labels)
+                or any(
+                    np.isin(units.group_of[of[of >= 0]], groups).any() for of in (units.units(a) for a in site.labels)
+                )
             )
             if touches:
                 nearest = (max(before), key)
-        if nearest is None:
+        key = nearest[1] if nearest is not None else self._ahead(units, turn, index)
+        if key is None:
             return False
-        self.choices[nearest[1]] = self.choices.get(nearest[1], 0) + 1
+        self.choices[key] = self.choices.get(key, 0) + 1
         return True
+
+    def _ahead(self, units: Units, turn: int, index: int) -> Any:
+        """The next choice in the module that fails: one that checks its sizes does so before it uses them."""
+        ops = self.tapes[turn].ops
+        later = [
+            (i, key)
+            for key, site in units.sites.items()
+            if self.choices.get(key, 0) < site.options - 1 and site.labels
+            for t, i in site.at
+            if t == turn and i > index and ops[i].module == ops[index].module
+        ]
+        return min(later, key=lambda found: found[0])[1] if later else None
 
     def _ban(self, tape: Tape, index: int, why: str) -> bool:
         key = tape.ops[index].key
@@ -202,36 +266,3 @@ class _Finder:
             return False
         self.banned[key] = why
         return True
-
-
-def _uneven(units: Units, seed: int) -> Any:
-    """A plan that keeps another share of every group than of its neighbours, at random places.
-
-    Every further plan leaves other groups whole: two small pieces of one tensor must not always lose as much.
-    """
-    draw = np.random.default_rng(seed)
-    keep = np.ones(units.group_of.size, dtype=bool)
-    score = draw.random(units.group_of.size)
-    for g, count in enumerate(units.counts.tolist()):
-        if seed and (g % 2 == seed % 2 if seed <= 2 else draw.random() < 0.5):
-            continue
-        of = np.flatnonzero(units.group_of == g)
-        share = _SHARES[(g + seed) % len(_SHARES)] + draw.uniform(-0.04, 0.04)
-        stay = int(np.clip(round(count * share), min(2, count - 1), count - 1))
-        keep[of[np.argsort(score[of])[stay:]]] = False
-    return keep
-
-
-def _lopsided(units: Units) -> Iterator[Any]:
-    """For every place that cuts a dimension: plans that take one unit, then nearly all, from one half of it only."""
-    for key, choice in units.sites.items():
-        if key[-1] != "cut" or not choice.labels:
-            continue
-        for half in np.array_split(units.units(choice.labels[0]), 2):
-            free = np.unique(half[(half >= 0) & (units.group_of[half] >= 0)])
-            _, first = np.unique(units.group_of[free], return_index=True)
-            for gone in (free[:1], np.delete(free, first)):
-                if gone.size:
-                    keep = np.ones(units.group_of.size, dtype=bool)
-                    keep[gone] = False
-                    yield keep

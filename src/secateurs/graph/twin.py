@@ -1,4 +1,4 @@
-"""A twin of a model: its module objects once more, on other tensors, to be run instead of the model."""
+"""Twins: replicas of a model's module objects around other tensors, run in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a one-shot method is, and the part of a network that it works on."""
+"""Interface of one-shot methods, and the subset of a network's groups that one works on."""
 
 from __future__ import annotations
 

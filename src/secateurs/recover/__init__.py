@@ -1,4 +1,4 @@
-"""What follows removal: running statistics, means, variances, least squares against the dense network, distillation."""
+"""Recovery after removal: recalibration, mean folding, variance repair, least-squares reconstruction, distillation."""
 
 from secateurs.recover.distil import Distil, DistilLoss, Match
 from secateurs.recover.folding import FoldMeans

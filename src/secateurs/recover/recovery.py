@@ -14,6 +14,7 @@ from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batch
 from secateurs.running.compare import output_of
 from secateurs.running.nested import find_tensors
+from secateurs.running.process import all_or_nothing
 from secateurs.running.untouched import untouched
 from secateurs.surgery.apply import check_shapes
 from secateurs.surgery.plan import Plan
@@ -46,6 +47,7 @@ class Recovery(Protocol):
         ...
 
 
+@all_or_nothing
 def recover(
     small: nn.Module | Network,
     dense: nn.Module | Network,

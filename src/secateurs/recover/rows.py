@@ -1,4 +1,4 @@
-"""What a layer sees and what it should put out, at a sample of positions of every image."""
+"""Rows of a layer's least-squares problem: its inputs and target outputs at sampled positions of every image."""
 
 from __future__ import annotations
 

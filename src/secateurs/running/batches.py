@@ -1,4 +1,4 @@
-"""What a batch of data is: inputs, targets, its size, and its loss."""
+"""Read what a data loader yields as a batch: inputs, targets, size and loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all threads of a process share, put back as it was: random generators and the switch for fused attention."""
+"""Save and restore process-wide state that running a model changes: random generators, the fused-attention switch."""
 
 from __future__ import annotations
 

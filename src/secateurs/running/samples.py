@@ -1,4 +1,4 @@
-"""Where samples lie in the input of a module that reads units: in which dimension, and in what order.
+"""Find the dimension of a module's input that counts samples, and the order of samples in it.
 
 Guessing dimension 0 would be wrong inside sequence-first transformers, for windows, and for regions of interest. The
 model is run once on its example inputs and once on those and as many different ones, stacked along their first

@@ -1,4 +1,4 @@
-"""What a class of objects is made of, as far as a copy of an instance must know: dictionary, slots, shared state."""
+"""The state of an instance that a copy must have: dictionary, slots, and containers shared by its class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session did and when: a list of frozen events that can be read, logged and saved."""
+"""History of a session: frozen events that can be read, logged and saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes with one plan: sums over ranks where statistics come from different data."""
+"""All-reduce statistics so that every DDP rank removes the same units."""
 
 from __future__ import annotations
 

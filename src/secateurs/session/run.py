@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget, levels
+from secateurs.allocate.agreement import agreed
 from secateurs.allocate.budget import RESOURCES, UNBOUNDED
 from secateurs.errors import PlanError, TraceError
 from secateurs.graph import Cost, Graph, Group, trace
@@ -113,7 +114,7 @@ class Run:
                 "A plan only removes. Save the model's state_dict together with session.history."
             )
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
-        return Plan.from_keep(self.origin, keep)
+        return Plan.from_keep(self.origin, agreed(self.origin, keep))
 
     # --- what happens ---
 
@@ -164,8 +165,8 @@ class Run:
         Returns the kept units by group, in the numbers that they had until now, or None where none was silent. What
         a driver remembers of units follows by `Driver.shrink`, which calls this.
         """
-        keep = {name: np.flatnonzero(alive) for name, alive in self.alive.items()}
-        if all(alive.all() for alive in self.alive.values()):
+        keep = agreed(self.graph, {name: np.flatnonzero(alive) for name, alive in self.alive.items()})
+        if all(len(kept) == len(self.alive[name]) for name, kept in keep.items()):
             return None
         plan = Plan.from_keep(self.graph, {name: units.tolist() for name, units in keep.items()})
         apply(plan, self.model, self.optimizers or None)

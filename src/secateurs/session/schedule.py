@@ -1,4 +1,4 @@
-"""How a rate, a decay or a target moves over a run: pure functions of the position, as printable values.
+"""Schedules: how a rate, a decay or a target moves over a run, as printable values.
 
 A rate schedule maps (t, total) to the share of the final rate, 0 → 1. A decay schedule maps (t, total) to the
 factor that selected weights are multiplied by, 1 → 0. Both are any callable of that shape, so a user's own function

@@ -1,4 +1,4 @@
-"""What a magnitude-driven method works on: coupled filters, im2col columns or single weights, with their removals."""
+"""The units that a method works on (coupled filters, im2col columns, single weights), and how many of each go."""
 
 from __future__ import annotations
 

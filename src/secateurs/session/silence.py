@@ -1,4 +1,4 @@
-"""What is kept at zero while a network trains: removed units that are still there, and entries that are masked."""
+"""Keep removed units and masked entries at zero while a network trains."""
 
 from __future__ import annotations
 

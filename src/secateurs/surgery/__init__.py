@@ -1,4 +1,4 @@
-"""The only place that writes to a model: plans, removal, silence, their comparison, and growth."""
+"""Structural changes of a model: plans, removal, masks, verification and growth."""
 
 from secateurs.surgery.apply import apply
 from secateurs.surgery.grow import grow

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from secateurs.errors import ModelError, PlanError
 from secateurs.graph import Graph, prove
+from secateurs.graph.integers import held, rebuilt
 from secateurs.network import Network, lock_of
 from secateurs.running.caches import stored_tensors
 from secateurs.running.process import all_or_nothing
@@ -153,10 +154,13 @@ def write(
 
 def _write_attributes(transaction: Transaction, model: nn.Module, settings: Mapping[tuple[str, str], object]) -> None:
     modules = dict(model.named_modules(remove_duplicate=False)) if settings else {}
-    for (path, name), value in settings.items():
-        module = modules[path]
-        if getattr(module, name) != value:
-            transaction.assign(module, name, value)
+    places: dict[str, dict[str, object]] = {}
+    for (path, place), value in settings.items():
+        if held(modules[path], place) != value:
+            places.setdefault(path, {})[place] = value
+    for path, found in places.items():
+        for name, value in rebuilt(modules[path], found).items():
+            transaction.assign(modules[path], name, value)
 
 
 def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
@@ -165,7 +169,7 @@ def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
     settings: dict[tuple[str, str], object] = {}
     for place, value in plan.attributes.items():
         path, _, name = place.rpartition(":")
-        if path not in modules or not hasattr(modules[path], name):
+        if path not in modules or held(modules[path], name) is None:
             message = (
                 f"the plan sets {name} of module {path or 'model'!r} to {value}, and the model has no such attribute. "
                 "Its code differs from that of the model the plan was made on. Trace this model and plan again."

@@ -1,4 +1,4 @@
-"""What an optimizer remembers about a parameter loses the same entries as the parameter."""
+"""Slice optimizer state (momentum, Adam moments) together with its parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which attributes a plan may set: whole numbers that count channels, and nothing that makes a module what it is."""
+"""The allow-list of module attributes that a plan may set: whole numbers that count channels."""
 
 from __future__ import annotations
 

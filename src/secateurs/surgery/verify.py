@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import InputError, PlanError
-from secateurs.graph import Graph
+from secateurs.graph import Graph, Group
 from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
 from secateurs.running.nested import as_call
@@ -141,13 +141,20 @@ def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *
     if graph is None:
         return Verification(deviation, deviation, (), tolerance)
     cut = [g for g in graph.groups if len(plan.keep[g.name]) < g.units]
-    exact = {g.name: plan.keep[g.name] for g in cut if g.exact}
+    exact = {g.name: plan.keep[g.name] for g in cut if not _because(graph, g)}
     error = bench.error(Plan.from_keep(graph, exact)) if len(exact) < len(cut) else deviation
-    groups = tuple(
-        GroupError(g.name, bench.error(Plan.from_keep(graph, {g.name: plan.keep[g.name]})), g.exact, g.inexact_because)
-        for g in (cut if per_group else ())
-    )
-    return Verification(error, deviation, groups, tolerance)
+    groups: list[GroupError] = []
+    for g in cut if per_group else ():
+        alone = {name: plan.keep[name] for name in graph.tied_with(g.name)}
+        because = _because(graph, g)
+        groups.append(GroupError(g.name, bench.error(Plan.from_keep(graph, alone)), not because, because))
+    return Verification(error, deviation, tuple(groups), tolerance)
+
+
+def _because(graph: Graph, group: Group) -> tuple[str, ...]:
+    """What makes a group, or one that is tied to it in count, inexact."""
+    found = (why for name in graph.tied_with(group.name) for why in graph.group(name).inexact_because)
+    return tuple(dict.fromkeys(found))
 
 
 def _traced_call(graph: Graph | None) -> Call:

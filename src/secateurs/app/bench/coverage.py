@@ -1,4 +1,4 @@
-"""What the engine finds in every torchvision classification network, as a generated page.
+"""Generate the coverage page: groups, costs and protected tensors of every torchvision classification network.
 
 Run `python -m secateurs.app.bench.coverage docs/coverage.md`. Networks are built on the meta device, so that the
 largest need no memory; inputs are the networks' own sizes.

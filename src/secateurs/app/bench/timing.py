@@ -1,4 +1,4 @@
-"""How long one forward pass takes, measured so that two networks can be compared."""
+"""Measure the latency of one forward pass, interleaved so that two networks can be compared."""
 
 import math
 import platform

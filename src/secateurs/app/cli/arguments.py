@@ -1,4 +1,4 @@
-"""What was asked for: flags laid over a recipe file, and both over a base recipe."""
+"""Parse a command: flags override a recipe file, which overrides a base recipe."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which command was meant, its help, and what an error looks like to somebody who typed one."""
+"""Entry point of the command line: dispatch, top-level help, error messages and exit codes."""
 
 import re
 import sys

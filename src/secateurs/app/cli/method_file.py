@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from secateurs.app.user_code import neighbours_importable
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.registry import Entry
 
@@ -54,13 +55,10 @@ def _module(path: Path, changed: int) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent)
-    sys.path.insert(0, folder)
     sys.modules[name] = module  # dataclasses defined in the file look themselves up here
     try:
-        spec.loader.exec_module(module)
+        with neighbours_importable(path):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as cause:
         raise RecipeError(f"{path} cannot be imported: {type(cause).__name__}: {cause}") from cause
-    finally:
-        sys.path.remove(folder)
     return module

@@ -1,4 +1,4 @@
-"""What to do, as one value: the flags of `secateurs prune` and the keys of a recipe file are its fields."""
+"""The settings of a run as one frozen value; its fields are the flags of `secateurs prune` and the keys of a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

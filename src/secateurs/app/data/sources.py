@@ -1,4 +1,4 @@
-"""From a name on the command line to a data set in three splits."""
+"""Load a data set by its name on the command line, in three splits."""
 
 from __future__ import annotations
 

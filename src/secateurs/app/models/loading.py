@@ -1,4 +1,4 @@
-"""From a name on the command line to a network: ours, torchvision's, timm's, or a function in the user's own file."""
+"""Build a network by its name on the command line: ours, torchvision's, timm's, or a function in a user's file."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from secateurs.app.models.resnet import (
     resnet110,
 )
 from secateurs.app.models.vgg import vgg13, vgg16_bn, vgg19_bn
+from secateurs.app.user_code import neighbours_importable
 from secateurs.errors import InputError, ModelError, RecipeError, near
 
 if TYPE_CHECKING:
@@ -174,14 +175,10 @@ def _importable(path: Path) -> Generator[ModuleType]:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
     sys.modules[spec.name] = module  # dataclasses defined in the file look themselves up here
-    try:
+    with neighbours_importable(path):
         _execute(spec.loader, module, path)
         yield module
-    finally:
-        sys.path.remove(folder)
 
 
 def _execute(loader: Loader, module: ModuleType, path: Path) -> None:

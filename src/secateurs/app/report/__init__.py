@@ -1,4 +1,4 @@
-"""What a run came to: as JSON for programs, as a table for the terminal, as a picture for people."""
+"""Reports of a run: JSON for programs, a table for the terminal, a picture for people."""
 
 from secateurs.app.report.figures import Figures, LayerWidth, Report, Stage, layer_widths
 from secateurs.app.report.picture import draw

@@ -1,4 +1,4 @@
-"""From the splits of a data set to the loaders that Lightning asks for."""
+"""Lightning data module over the three splits of a data set."""
 
 from typing import Any, final
 

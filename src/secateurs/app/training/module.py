@@ -1,4 +1,4 @@
-"""What one training step, one validation step and one test step are."""
+"""Lightning module of an image classifier: training, validation and test steps, optimizer and schedule."""
 
 from dataclasses import dataclass
 from typing import Any, final

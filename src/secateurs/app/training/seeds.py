@@ -1,4 +1,4 @@
-"""Where randomness in training comes from: the seed of the run and the number of the epoch, and nothing else.
+"""Seed training from the seed of the run and the number of the epoch alone.
 
 A run that was killed and resumed then takes exactly the steps of one that was not. Lightning makes a loader's iterator
 at another moment after a resume than without, so that nothing may depend on when the iterator was made either.

@@ -37,6 +37,10 @@ def batch_norm(p: Propagation, op: Op) -> None:
         if tensor is not None:
             axis = p.meet(axis, p.get(tensor).axes[0], role)
     zero = op.args[1] is not None or lab.zero
+    at = 3 if op.func is aten._native_batch_norm_legit.no_stats else 5
+    if len(op.args) > at and op.args[at] is True:  # statistics of the batch: averages over every other dimension
+        for other in (lab.axes[0], *lab.axes[2:]):
+            p.inexact(other)
     declared = p.attribute(op.module, "num_features")
     if isinstance(axis, np.ndarray) and isinstance(declared, int) and axis.size % declared == 0:
         p.follow("num_features", axis[:declared])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, Fresh
+from secateurs.graph.rules.counting import count, readings, whole
 from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def regroup(p: Propagation, axes: Sequence[Any], before: tuple[int, ...], after:
         wide = [i for i in left if before[i] != 1 or isinstance(axes[i], np.ndarray)]
         open_ = list(right) if p.check else [j for j in right if after[j] != 1] or right[:1]
         if len(wide) == len(open_) == 1:
-            result[open_[0]] = axes[wide[0]]
+            axis = result[open_[0]] = axes[wide[0]]
+            if isinstance(axis, np.ndarray) and not p.check:
+                whole(p, axis)
             continue
         marked = [i for i in wide if isinstance(axes[i], (np.ndarray, Fresh))]
         if not marked:
@@ -123,6 +125,8 @@ def _settle_split(p: Propagation, dense: Labels, sizes: list[int], dims: list[in
     if len(sizes) <= 1:
         if dims:
             result[dims[0]] = dense
+            if not p.check:
+                whole(p, dense)
         return
     block = dense.reshape(sizes)
     if p.check:
@@ -142,38 +146,13 @@ def _settle_split(p: Propagation, dense: Labels, sizes: list[int], dims: list[in
 
 def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[int], result: list[Any]) -> None:
     """Choose the one dimension along which units may differ."""
-    options: list[Any] = [*_options(p, block.shape, varying), None]
-    option = p.choose("split", block.ravel(), options)
-    if option is None:
+    way = p.choose("split", block.ravel(), [*readings(p, block, varying), None])
+    if way is None:
         p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")
         return
-    k, attributes = option
-    rows = np.moveaxis(block, k, -1).reshape(-1, block.shape[k])
-    kept = p.merge(rows)
-    for attribute, times in attributes:
-        p.follow(attribute, np.tile(kept, times) if times > 1 else kept)
-    result[dims[k]] = kept
-
-
-def _options(p: Propagation, sizes: tuple[int, ...], varying: list[int]) -> list[tuple[int, list[tuple[str, int]]]]:
-    """Which dimension keeps its units, and which of the module's attributes count them; the likeliest first.
-
-    An attribute may count one dimension (`num_heads`), or its product with others (`num_heads * head_dim`): then it
-    counts every unit as often.
-    """
-    options: list[tuple[int, list[tuple[str, int]]]] = []
-    counting = p.attribute(p.op.module, "")
-    for k in sorted(varying, key=lambda k: (-sizes[k], -k)):
-        options.append((k, []))
-        others = [n for j, n in enumerate(sizes) if j != k and n > 1]
-        times = {int(np.prod(some)) for r in range(1, len(others) + 1) for some in combinations(others, r)}
-        counts = [(name, 1) for name, value in counting.items() if value == sizes[k]]
-        totals = [(name, n) for n in sorted(times) for name, value in counting.items() if value == n * sizes[k]]
-        if counts:
-            options.append((k, counts))
-        if totals:
-            options.append((k, counts + totals))
-    return options
+    kept = p.merge(np.moveaxis(block, way.k, -1).reshape(-1, block.shape[way.k]))
+    count(p, kept, way, block)
+    result[dims[way.k]] = kept
 
 
 @rule(aten.pixel_shuffle.default)

@@ -10,6 +10,7 @@ import torch
 
 from secateurs.graph.labels import Fresh
 from secateurs.graph.propagate import tensors
+from secateurs.graph.rules.counting import widths
 from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
@@ -63,21 +64,52 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
     size = min(sizes)
     even = len(sizes) == 1 and 1 < size < labels.size and labels.size % size == 0
     even = even and all(c[2] == 1 and c[0] % size == 0 for c in cuts)
-    counting = {k: v for k, v in p.attribute(p.op.module, "").items() if v in sizes and v > 1}
-    options = ["free"] + ["tie"] * even + ["tie, attributes follow"] * bool(even and counting)
-    options += ["free, attributes follow"] * bool(counting) + ["fixed"]
+    lengths = _counting(p, labels, cuts)
+    bounds_ = lengths + _counting(p, labels, _runs(cuts, labels.size))
+    options = ["free"] + ["tie"] * even + ["tie, attributes follow"] * bool(even and lengths)
+    options += ["free, attributes follow"] * bool(lengths) + ["free, bounds follow"] * (len(bounds_) > len(lengths))
+    tied = _tied(p, labels, cuts)
+    options += ["free, widths follow"] * bool(tied) + ["tie, widths follow"] * bool(tied and even) + ["fixed"]
+    if p.in_attention and tied:
+        options.insert(0, "free, widths follow")
     option = p.choose("cut", labels, options)
     if option == "fixed":
         p.guard(labels, "its units are cut at fixed positions")
         return False
     if option.startswith("tie"):
         p.merge(labels.reshape(-1, size))
-    if option.endswith("follow"):
-        for start, stop, step in cuts:
-            for name, value in counting.items():
-                if value == len(range(start, stop, step)):
-                    p.follow(name, labels[start:stop:step])
+    for name, piece in {"attributes follow": lengths, "bounds follow": bounds_}.get(option.partition(", ")[2], []):
+        p.follow(name, piece)
+    for piece, width in tied if option.endswith("widths follow") else []:
+        p.equal(piece, width)
     return True
+
+
+def _runs(cuts: list[tuple[int, int, int]], size: int) -> list[tuple[int, int, int]]:
+    """What comes before each bound of the cuts, and the whole: counted from the start, a bound is a length too."""
+    edges = sorted({edge for start, stop, _ in cuts for edge in (start, stop)} | {size})
+    known = {(start, stop) for start, stop, _ in cuts}
+    return [(0, edge, 1) for edge in edges if edge and (0, edge) not in known]
+
+
+def _counting(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[tuple[str, Labels]]:
+    """The module's integers that are as large as a piece, each with the piece that it counts."""
+    found: list[tuple[str, Labels]] = []
+    for name, value in p.attribute(p.op.module, "").items():
+        found += [(name, labels[slice(*c)]) for c in cuts if value == len(range(*c)) > 1]
+    return found
+
+
+def _tied(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[tuple[Labels, Labels]]:
+    """Pieces that are as long as another tensor is wide, or two or three times as long, each with that width."""
+    near = widths(p, labels)
+    found: list[tuple[Labels, Labels]] = []
+    for c in cuts:
+        piece = labels[slice(*c)]
+        times = next((n for n in (1, 2, 3) if piece.size % n == 0 and piece.size // n in near), 0)
+        if times and piece.size // times > 1:
+            found.append((piece, np.tile(near[piece.size // times], times)))
+    return found
 
 
 @rule(

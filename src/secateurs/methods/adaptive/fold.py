@@ -1,4 +1,4 @@
-"""What a removed unit leaves to the others: its consumers' weights, moved to a partner or into a bias."""
+"""Compensate for a removed unit: move its outgoing weights to its most correlated unit, the constant into a bias."""
 
 from __future__ import annotations
 

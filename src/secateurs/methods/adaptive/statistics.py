@@ -1,4 +1,4 @@
-"""Looking at a network in the middle of training: pooled activations, gate gradients, loss, on a few fixed batches."""
+"""Statistics for Adaptive Pruning on a few fixed batches: pooled activations, squared gate gradients, loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a pruned network starts from, for the ablations that papers report: other weights at the same widths."""
+"""Other initial weights at the pruned widths, for the ablations of EPruner's paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How alike the feature maps of a group's units are: a statistic that streams over batches and sites.
+"""Similarity of the feature maps of a group's units: a statistic that streams over batches and sites.
 
     S(i, j) = mean over samples b of  1 / (1 + d_b(i, j)),        d_b(i, j) = || F[b, i] - F[b, j] ||_2
 

@@ -1,4 +1,4 @@
-"""What one forward pass on the example inputs shows of the maps that units are written to."""
+"""ΔM of Group Fisher: the activation elements that one unit writes in a forward pass on the example inputs."""
 
 from __future__ import annotations
 

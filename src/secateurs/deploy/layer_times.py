@@ -1,4 +1,4 @@
-"""What costs time: the nodes or layers of a network on a device, the slowest first."""
+"""Profile a network on a device: time of each node or layer, the slowest first."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Profile:
         """The slowest layers as text.
 
         >>> print(Profile((LayerTime("conv", "Conv", 0.003), LayerTime("fc", "Gemm", 0.001)), "onnxruntime").table())
-        3.000 ms  75.0 %  Conv  conv
-        1.000 ms  25.0 %  Gemm  fc
+        3.000 ms   75.0 %  Conv  conv
+        1.000 ms   25.0 %  Gemm  fc
         """
         wide = max((len(layer.kind) for layer in self.layers[:rows]), default=0)
         lines = [

@@ -1,0 +1,115 @@
+"""Whole numbers that modules hold: as attributes, or as items of the lists, tuples and dicts among them."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from secateurs.network import Network
+
+_PLACE = re.compile(r"(\w+)((?:\[(?:\d+|'[^']*')\])*)")
+_ITEM = re.compile(r"\[(\d+|'[^']*')\]")
+_KEY = re.compile(r"[\w./ -]*")
+_LONGEST = 64
+_DEEPEST = 2
+
+
+def whole_numbers(module: nn.Module) -> dict[str, int]:
+    """Place -> value of every whole number above 1 that a module of the user's holds.
+
+    A module of torch's own keeps widths beside kernel sizes and strides: only multi-head attention,
+    where all of them are widths, is looked into.
+
+    >>> net = type("Net", (nn.Module,), {})()
+    >>> net.width, net.splits = 6, [2, 4]
+    >>> whole_numbers(net)
+    {'width': 6, 'splits[0]': 2, 'splits[1]': 4}
+    """
+    if type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, nn.MultiheadAttention):
+        return {}
+    found: dict[str, int] = {}
+    for name, value in vars(module).items():
+        if type(value) is int:
+            if value > 1:
+                found[name] = value
+        elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
+            found.update(_items(name, value, 1))
+    return found
+
+
+def number_of(network: Network, path: str, name: str) -> Any:
+    """A module's attribute, or None; for the name "", every whole number that it holds, by place."""
+    if name:
+        return network.attribute(path, name)
+    module = network.modules.get(path)
+    return {} if module is None else whole_numbers(module)
+
+
+def _items(place: str, holder: Any, depth: int) -> Iterator[tuple[str, int]]:
+    if len(holder) > _LONGEST:
+        return
+    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        if type(key) is not int and not (isinstance(key, str) and _KEY.fullmatch(key)):
+            continue
+        if type(value) is int and value > 1:
+            yield f"{place}[{key!r}]", value
+        elif isinstance(value, (list, tuple, dict)) and depth < _DEEPEST:
+            yield from _items(f"{place}[{key!r}]", value, depth + 1)
+
+
+def _keys(place: str) -> tuple[str, list[Any]]:
+    """The attribute's name, and the keys that lead into it."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        return place, []
+    return match[1], [ast.literal_eval(key) for key in _ITEM.findall(match[2])]
+
+
+def held(module: nn.Module, place: str) -> Any:
+    """What a module holds at a place, or None.
+
+    >>> net = nn.Module()
+    >>> net.sizes = {"deep": (3, 5)}
+    >>> held(net, "sizes['deep'][1]"), held(net, "sizes['flat']")
+    (5, None)
+    """
+    name, keys = _keys(place)
+    value = getattr(module, name, None)
+    for key in keys:
+        try:
+            value = value[key]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def rebuilt(module: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Attribute -> its new value, where places get new values: containers are copied, never written into.
+
+    >>> net = nn.Module()
+    >>> net.width, net.splits = 6, [2, 4]
+    >>> rebuilt(net, {"width": 5, "splits[1]": 3}), net.splits
+    ({'width': 5, 'splits': [2, 3]}, [2, 4])
+    """
+    found: dict[str, Any] = {}
+    for place, value in values.items():
+        name, keys = _keys(place)
+        found[name] = _replaced(found.get(name, getattr(module, name, None)), keys, value)
+    return found
+
+
+def _replaced(holder: Any, keys: list[Any], value: Any) -> Any:
+    if not keys:
+        return value
+    inner = _replaced(holder[keys[0]], keys[1:], value)
+    if isinstance(holder, tuple):
+        items = [inner if k == keys[0] else item for k, item in enumerate(holder)]
+        return type(holder)(*items) if hasattr(holder, "_fields") else type(holder)(items)
+    changed = copy.copy(holder)
+    changed[keys[0]] = inner
+    return changed
