@@ -83,6 +83,19 @@ class DamageError(StoreError):
     """A file that was saved is cut off, was changed, or is not what its name says; nothing of it was used."""
 
 
+def expect(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
+    """Refuse an argument of another type, by its name, before anything is done.
+
+    >>> expect("plan", None, int, "Pass what secateurs.plan returned.")
+    Traceback (most recent call last):
+    secateurs.errors.InputError: plan=None is a NoneType. Pass what secateurs.plan returned.
+    """
+    if not isinstance(value, kinds):
+        shown = repr(value)
+        message = f"{argument}={shown[:60]}{'…' if len(shown) > 60 else ''} is a {type(value).__name__}. {remedy}"
+        raise InputError(message)
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Say which known names are near an unknown one.
 

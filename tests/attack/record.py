@@ -14,6 +14,7 @@ import secateurs
 PARTS = {
     "a save killed before each call that changes the disk": sections.kills,
     "saved models damaged or hostile, hashes also computed anew (seed 1)": lambda: sections.saved_models(1000, 1),
+    "arguments of the verbs that belong elsewhere, from their signatures": sections.arguments,
     "four threads that save to one folder": lambda: sections.threads(20),
     "cycles of prune, save and load, with level memory": lambda: sections.cycles(1000),
 }

@@ -120,7 +120,7 @@ def _mutate(place, whole, random):
             state = safetensors.torch.load(whole["model.safetensors"])
             name = random.choice(sorted(n for n, t in state.items() if t.dim()))
             good = state[name]
-            state[name] = random.choice([good.double(), good[:1], good.int(), good * np.nan])
+            state[name] = random.choice([good.double(), good.reshape(-1)[:1], good.int(), good * np.nan])
             weights = safetensors.torch.save({n: t.contiguous() for n, t in state.items()})
         body["weights"] = {"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)}
         body.pop("seal")

@@ -25,6 +25,11 @@ def test_kills():
     held(sections.kills(), 14)
 
 
+def test_arguments_that_belong_elsewhere():
+    """Every argument of every verb, each time by something else: one sentence of ours, the model as it was."""
+    held(sections.arguments(), 300)
+
+
 def test_threads():
     held(sections.threads(3), 3)
 

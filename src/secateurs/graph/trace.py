@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
-from secateurs.errors import InputError, TraceError, near
+from secateurs.errors import InputError, TraceError, expect, near
 from secateurs.graph.graph import Facts, Graph
 from secateurs.graph.grouping import gather
 from secateurs.graph.integers import number_of
@@ -23,8 +24,6 @@ from secateurs.graph.trials import atoms, only, trials
 from secateurs.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from secateurs.graph.grouping import Units
     from secateurs.graph.recorder import Tape
     from secateurs.graph.rules import Rules
@@ -69,10 +68,14 @@ def trace(
 
 
 def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
+    expect("protect", protect, Iterable, "Pass a list of module names.")
     if isinstance(protect, str):
         raise InputError(
             f"protect must be a list of module names, not the string {protect!r}: write protect=[{protect!r}]."
         )
+    protect = tuple(protect)
+    for name in protect:
+        expect("protect", name, str, "Pass a list of module names.")
     names = [n for n in view.modules if n]
     for wanted in protect:
         if wanted not in names:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, expect
 from secateurs.recover.recovery import Pair
 from secateurs.running.batches import Batch, read_batch
 from secateurs.running.process import all_or_nothing
@@ -36,6 +36,12 @@ def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = Non
     >>> norm.running_mean.item(), norm.running_var.item(), norm.momentum
     (4.0, 2.0, 0.1)
     """
+    expect("model", model, nn.Module, "Pass the pruned torch.nn.Module.")
+    expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
+    expect("batches", batches, (int, type(None)), "Pass a whole number, or None for all of the data.")
+    if batches is not None and batches < 1:
+        message = f"batches={batches} estimates nothing. Pass 1 or more, or None for all of the data."
+        raise InputError(message)
     device = device_of(model)
     return _recalibrated(model, (read_batch(raw, number, device) for number, raw in enumerate(islice(data, batches))))
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import DamageError, PlanError, StoreError
+from secateurs.errors import DamageError, PlanError, StoreError, expect
 from secateurs.network import Network
 from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
@@ -45,6 +45,8 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
     empty (unless `overwrite`), or the disk is full.
     """
     network = Network.of(model)
+    expect("plan", plan, Plan, "Pass the plan that led to this model; Plan.identity(graph) if nothing was removed.")
+    directory = _path(directory)
     if problem := differences(plan.signature_after(), network.shapes):
         message = (
             f"this model is not what the plan leaves: {problem}. Load replays the plan on a dense model. "
@@ -64,8 +66,8 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
         size=len(weights),
     )
     files = {PLAN: manifest.to_bytes(), WEIGHTS: weights}
-    write_files(Path(directory), files, overwrite=overwrite, named=(WEIGHTS, manifest.sha256))
-    return Path(directory)
+    write_files(directory, files, overwrite=overwrite, named=(WEIGHTS, manifest.sha256))
+    return directory
 
 
 def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
@@ -78,7 +80,8 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights.
     """
     network = Network.of(model)
-    manifest = _manifest(Path(directory))
+    directory = _path(directory)
+    manifest = _manifest(directory)
     model, plan = network.model, manifest.plan
     if problem := differences(plan.signature, network.shapes):
         pruned = not differences(plan.signature_after(), network.shapes)
@@ -90,7 +93,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
         raise StoreError(message)
     _check_values(network)
     _check_states(model, manifest)
-    saved = from_bytes(_weights(Path(directory), manifest), manifest.aliases, manifest.orders)
+    saved = from_bytes(_weights(directory, manifest), manifest.aliases, manifest.orders)
     with torch.inference_mode(mode=False):
         swaps = _swaps(network, manifest, saved)
     _check_finite(network, saved, "are damaged")
@@ -104,7 +107,12 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
 
 def load_plan(directory: str | PathLike[str]) -> Plan:
     """Read the plan of a saved model: what was removed, by name, without its weights."""
-    return _manifest(Path(directory)).plan
+    return _manifest(_path(directory)).plan
+
+
+def _path(directory: str | PathLike[str]) -> Path:
+    expect("directory", directory, (str, PathLike), "Pass the path of the saved model's folder.")
+    return Path(directory)
 
 
 def _manifest(directory: Path) -> Manifest:

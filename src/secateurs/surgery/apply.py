@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateurs.errors import ModelError, PlanError
+from secateurs.errors import ModelError, PlanError, expect
 from secateurs.graph import Graph, prove
 from secateurs.graph.integers import held, rebuilt
 from secateurs.network import Network, lock_of
@@ -84,7 +84,8 @@ def apply(
 
 
 def check_signature(plan: Plan, network: Network) -> None:
-    """Refuse a model whose tensors do not have the names and shapes that the plan was made for."""
+    """Refuse a model whose tensors do not have the names and shapes that the plan was made for, and what is no plan."""
+    expect("plan", plan, Plan, "Pass a plan: what secateurs.plan, Plan.from_keep or secateurs.load_plan gives.")
     check_shapes(plan.signature, network, plan.signature_after)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from secateurs.errors import InputError, PlanError
+from secateurs.errors import InputError, PlanError, expect
 from secateurs.surgery.plan import Indices
 from secateurs.surgery.tensors import select, show
 
@@ -28,6 +28,7 @@ def optimizers_of(optimizer: Optimizer | Iterable[Optimizer] | None) -> tuple[Op
     if optimizer is None:
         return ()
     several = [optimizer] if isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer") else optimizer
+    expect("optimizer", several, Iterable, "Pass a torch.optim.Optimizer, or a list of several.")
     return tuple(_unwrap(one) for one in cast("Iterable[object]", several))
 
 
