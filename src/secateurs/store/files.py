@@ -20,6 +20,9 @@ _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _OWN = re.compile(r"\.(?P<name>.+)\.(?P<mark>[0-9a-f]{16,64})\.new")
 """Names of files that are not in place yet."""
 
+MARK = 16
+"""Digits of the random part of such a name; a hash has 64."""
+
 _ONE_AT_A_TIME = RLock()
 
 Content = bytes | Callable[[BinaryIO], None]
@@ -156,7 +159,7 @@ def _held(directory: Path) -> Generator[None]:
 
 
 def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str] | None) -> None:
-    mark = secrets.token_hex(8)
+    mark = secrets.token_hex(MARK // 2)
     new = {name: pending(directory, name, mark) for name in files}
     waiting = pending(directory, *named) if named else None
     kept = waiting is not None and waiting.exists()  # a kill left it, and the file in place may name it
@@ -176,6 +179,18 @@ def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str]
                 path.unlink(missing_ok=True)
         raise
     _clean(directory, files)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed writers left in a directory and below; call it while nobody writes there.
+
+    What waits under a name made of its hash stays: the file in place may name it.
+    """
+    for top, _, names in os.walk(directory):
+        for name in names:
+            found = _OWN.fullmatch(name)
+            if found and len(found["mark"]) == MARK:
+                Path(top, name).unlink(missing_ok=True)
 
 
 def _clean(directory: Path, files: Mapping[str, Content]) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from secateurs.app.cli.method_file import is_file
 from secateurs.app.cli.recipe import Recipe
 from secateurs.errors import DamageError, InputError, StoreError
-from secateurs.store.files import is_unfinished, read_file, write_files
+from secateurs.store.files import is_unfinished, read_file, sweep, write_files
 from secateurs.store.manifest import seal
 
 RECIPE = "recipe.yaml"
@@ -176,6 +176,8 @@ def held(folder: RunFolder) -> Generator[None]:
     except OSError as cause:
         raise StoreError(f"{folder.path} cannot be made: {cause.strerror}; choose another --out") from cause
     try:
+        for place in (folder.path / STAGES, folder.path / CHECKPOINTS):
+            sweep(place)
         yield
     finally:
         lock.release()
