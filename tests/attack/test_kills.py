@@ -8,6 +8,7 @@ from tests.attack.faults import killed_at
 from tests.laws.networks import Tied, images, made
 
 import secateurs as sct
+from secateurs.store import files
 from secateurs.store.files import is_unfinished
 
 
@@ -69,3 +70,21 @@ def test_a_save_that_is_killed_twice_at_the_same_moment(tmp_path, call):
         killed_at(again, lambda: sct.save(*new, tmp_path / "a", overwrite=True))
         loaded = sct.load(Tied(), tmp_path / "a")
         assert same(loaded, old[0]) if loaded.stem.out_channels == 4 else same(loaded, new[0])
+
+
+def test_what_is_swept_is_never_behind_a_link(tmp_path):
+    """Unfinished files of a run go, also in folders inside; a link to somebody's folder is left, and what it holds."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    (run / "inside").mkdir(parents=True)
+    other.mkdir()
+    name = f".weights.{'0' * files.MARK}.new"
+    for folder in (run, run / "inside", other):
+        (folder / name).touch()
+    (run / "link").symlink_to(other, target_is_directory=True)
+    (tmp_path / "itself").symlink_to(other, target_is_directory=True)
+
+    files.sweep(run)
+    files.sweep(tmp_path / "itself")
+
+    assert [*other.iterdir()] == [other / name]
+    assert sorted(path.name for path in run.rglob("*")) == ["inside", "link"]

@@ -184,8 +184,10 @@ def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str]
 def sweep(directory: Path) -> None:
     """Remove what killed writers left in a directory and below; call it while nobody writes there.
 
-    What waits under a name made of its hash stays: the file in place may name it.
+    What waits under a name made of its hash stays: the file in place may name it. Links are not followed.
     """
+    if directory.is_symlink():
+        return
     for top, _, names in os.walk(directory):
         for name in names:
             found = _OWN.fullmatch(name)
