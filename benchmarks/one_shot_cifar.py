@@ -19,7 +19,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -390,27 +390,45 @@ def opened(out: Path) -> dict[str, Any]:
     return record
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(about: str | None, networks: Sequence[str], out: str) -> argparse.ArgumentParser:
+    """The flags that benchmarks on these checkpoints share."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = os.environ.get("SECATEURS_DATA")
     parser.add_argument("--data", type=Path, default=Path(folder) if folder else None, help="default: $SECATEURS_DATA")
-    parser.add_argument(
-        "--cifar", type=Path, default=None, help="root of torchvision's CIFAR10; default: the data folder"
-    )
-    parser.add_argument("--networks", nargs="+", default=list(ALL), choices=ALL)
-    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("--cifar", type=Path, default=None, help="root of torchvision's CIFAR10; default: --data")
+    parser.add_argument("--networks", nargs="+", default=list(networks), choices=networks)
     parser.add_argument("--report", action="store_true", help="only write table and picture anew")
-    parser.add_argument("--out", type=Path, default=Path("results/one_shot_cifar.json"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    record = opened(args.out)
-    if not args.report:
-        if args.data is None:
-            parser.error("set SECATEURS_DATA, or give --data: the folder that holds checkpoints/")
-        args.cifar = args.cifar or args.data
-        work(record, args.out, args)
-    args.out.with_suffix(".md").write_text(table(record), encoding="utf-8")
-    picture(record, args.out.with_suffix(".png"))
+    parser.add_argument("--out", type=Path, default=Path(out))
+    return parser
+
+
+@dataclass(frozen=True)
+class Written:
+    """A benchmark that keeps its points in a file, and writes a table and a picture of them beside it."""
+
+    opened: Callable[[Path], dict[str, Any]]
+    work: Callable[[dict[str, Any], Path, argparse.Namespace], None]
+    table: Callable[[dict[str, Any]], str]
+    picture: Callable[[dict[str, Any], Path], None]
+
+    def run(self, parser: argparse.ArgumentParser) -> None:
+        """Read the flags, measure what is missing, and write everything down."""
+        args = parser.parse_args()
+        torch.set_num_threads(1)
+        record = self.opened(args.out)
+        if not args.report:
+            if args.data is None:
+                parser.error("set SECATEURS_DATA, or give --data: the folder that holds checkpoints/")
+            args.cifar = args.cifar or args.data
+            self.work(record, args.out, args)
+        args.out.with_suffix(".md").write_text(self.table(record), encoding="utf-8")
+        self.picture(record, args.out.with_suffix(".png"))
+
+
+def main() -> None:
+    parser = parser_of(__doc__, ALL, "results/one_shot_cifar.json")
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    Written(opened, work, table, picture).run(parser)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from one_shot_cifar import CHOOSE, ENTRIES, Bench
+from one_shot_cifar import CHOOSE, ENTRIES, Bench, Written, parser_of
 
 import secateurs as sct
 from secateurs.recover import Recovery
@@ -169,26 +169,11 @@ def opened(out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    folder = os.environ.get("SECATEURS_DATA")
-    parser.add_argument("--data", type=Path, default=Path(folder) if folder else None, help="default: $SECATEURS_DATA")
-    parser.add_argument("--cifar", type=Path, default=None, help="root of torchvision's CIFAR10; default: --data")
-    parser.add_argument("--networks", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser = parser_of(__doc__, tuple(BUDGETS), "results/recovery_cifar.json")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--budgets", nargs="+", type=float, default=None)
     parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS)
-    parser.add_argument("--report", action="store_true", help="only write table and picture anew")
-    parser.add_argument("--out", type=Path, default=Path("results/recovery_cifar.json"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    record = opened(args.out)
-    if not args.report:
-        if args.data is None:
-            parser.error("set SECATEURS_DATA, or give --data: the folder that holds checkpoints/")
-        args.cifar = args.cifar or args.data
-        work(record, args.out, args)
-    args.out.with_suffix(".md").write_text(table(record), encoding="utf-8")
-    picture(record, args.out.with_suffix(".png"))
+    Written(opened, work, table, picture).run(parser)
 
 
 if __name__ == "__main__":

@@ -93,17 +93,6 @@ class Network:
         _refuse_values(self.named)
         return self
 
-    def attribute(self, path: str, name: str) -> Any:
-        """A module's attribute, or None; for the name "", every whole number above 1 that a user's module holds."""
-        module = self.modules.get(path)
-        if module is None:
-            return None if name else {}
-        if name:
-            return getattr(module, name, None)
-        if is_torchs(type(module)):
-            return {}
-        return {k: v for k, v in vars(module).items() if type(v) is int and v > 1}
-
     def _read(self) -> None:
         """Walk over the modules, once, each as often as it has paths: names of tied tensors follow from that."""
         first: dict[int, str] = {}

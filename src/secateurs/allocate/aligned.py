@@ -22,6 +22,6 @@ def aligned(graph: Costed, budget: Budget) -> tuple[Budget, str]:
     if budget.multiple_of is not None or narrow:
         return budget, ""
     rounded = replace(budget, multiple_of=grid)
-    if not reachable(graph, replace(rounded, latency=None, macs=budget.macs or 1.0)):
+    if not reachable(graph, rounded.exact):
         return budget, f"widths are not rounded: {grid} do not reach this budget."
     return rounded, f"widths are {grid}, which runtimes are fast on; multiple_of=1 turns this off."

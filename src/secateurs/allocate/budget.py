@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -90,6 +90,15 @@ class Budget:
             msg = f"exclude={self.exclude!r} is not a tuple of names. Write exclude=({self.exclude!r},) for one."
             raise BudgetError(msg)
         object.__setattr__(self, "exclude", tuple(self.exclude))
+
+    @property
+    def exact(self) -> Budget:
+        """The budget without its latency: what allocators can meet; all of the MACs where it names no share of them.
+
+        >>> Budget(params=0.5).exact.macs
+        1.0
+        """
+        return replace(self, latency=None, macs=self.macs or 1.0)
 
     def targets(self, dense: Cost) -> NDArray[np.int64]:
         """Return the most that may remain of (macs, params, memory); a fraction is rounded down to a whole number.

@@ -106,9 +106,9 @@ def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Kee
     corrected by what was measured. Raises BudgetError if the grid does not reach it, naming what binds.
     """
     graph = rig.graph
-    exact = replace(budget, latency=None, macs=budget.macs or 1.0)
-    allowed = [thinned(counts) for counts in levels(graph, exact)]
-    ranked = checked(scores, graph, levels(graph, exact))
+    steps = levels(graph, budget.exact)
+    allowed = [thinned(counts) for counts in steps]
+    ranked = checked(scores, graph, steps)
     predictor, dense = calibrated(rig, allowed)
     target = target_of(budget.latency or 1.0, dense)
     values = [
@@ -233,7 +233,7 @@ def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budge
 def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
     """The exact costs that the budget limits beside the time."""
     whole = graph.cost()
-    targets = replace(budget, latency=None, macs=budget.macs or 1.0).targets(whole)
+    targets = budget.exact.targets(whole)
     return [
         (partial(_cost, graph.costs, place), float(target))
         for place, (name, target) in enumerate(zip(RESOURCES, targets.tolist(), strict=True))

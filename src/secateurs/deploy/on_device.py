@@ -42,14 +42,15 @@ def keep_on_device(
     equal: Callable[[Budget], Keep] | None = None
     if isinstance(method, Criterion):
         evidence = observe(graph, model, method, data=data, loss=loss)
-        equal = ranked_within(graph, score(method, graph.groups, evidence))
+        scores = score(method, graph.groups, evidence)
+        equal = ranked_within(graph, scores)
         rig = Rig(graph, model, device)
         if budget.latency is None:
             keep = equal(budget)
             # aligned widths are their own rival
             equal = None if budget.multiple_of == device.grid else equal
         else:
-            keep, timing = by_time(rig, score(method, graph.groups, evidence), budget)
+            keep, timing = by_time(rig, scores, budget)
     else:
         rig = Rig(graph, model, device)
 

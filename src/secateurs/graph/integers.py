@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.network import Network
+from secateurs.network import Network, is_torchs
 
 _PLACE = re.compile(r"(\w+)((?:\[(?:\d+|'[^']*')\])*)")
 _ITEM = re.compile(r"\[(\d+|'[^']*')\]")
@@ -30,7 +30,7 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
     >>> whole_numbers(net)
     {'width': 6, 'splits[0]': 2, 'splits[1]': 4}
     """
-    if type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, nn.MultiheadAttention):
+    if is_torchs(type(module)) and not isinstance(module, nn.MultiheadAttention):
         return {}
     found: dict[str, int] = {}
     for name, value in vars(module).items():
@@ -44,9 +44,9 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
 
 def number_of(network: Network, path: str, name: str) -> Any:
     """A module's attribute, or None; for the name "", every whole number that it holds, by place."""
-    if name:
-        return network.attribute(path, name)
     module = network.modules.get(path)
+    if name:
+        return getattr(module, name, None)
     return {} if module is None else whole_numbers(module)
 
 

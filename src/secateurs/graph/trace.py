@@ -80,7 +80,7 @@ def _prefixes(view: Network, protect: Iterable[str]) -> tuple[str, ...]:
     for wanted in protect:
         if wanted not in names:
             raise InputError(f"protect names no module {wanted!r}: {near(wanted, names)}.")
-    return tuple(protect)
+    return protect
 
 
 class _Finder:

@@ -15,7 +15,6 @@ from secateurs.running.batches import Batch, read_batch
 from secateurs.running.compare import output_of
 from secateurs.running.nested import find_tensors
 from secateurs.running.process import all_or_nothing
-from secateurs.running.untouched import untouched
 from secateurs.surgery.apply import check_shapes
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
@@ -195,5 +194,4 @@ def _check_outputs(pair: Pair) -> None:
 
 
 def _outputs(model: nn.Module, batch: Batch) -> list[Tensor]:
-    with untouched(model):
-        return find_tensors(output_of(model, (batch.args, dict(batch.kwargs))))
+    return find_tensors(output_of(model, (batch.args, dict(batch.kwargs))))

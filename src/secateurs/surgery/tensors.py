@@ -1,4 +1,4 @@
-"""Named tensors of a model, and how one of them loses entries."""
+"""Compare tensor signatures, cut tensors in their memory format, and copy whole models."""
 
 from __future__ import annotations
 

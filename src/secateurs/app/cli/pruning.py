@@ -146,8 +146,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         if note:
             console.print(note, highlight=False)
         # What exact costs cannot reach is said before anything is trained.
-        exact = replace(budget, latency=None, macs=budget.macs or 1.0)
-        sct.plan(graph, model, sct.criteria.Magnitude(), exact)
+        sct.plan(graph, model, sct.criteria.Magnitude(), budget.exact)
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
@@ -156,7 +155,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
             )
         session_of(work, model)
     elif not isinstance(method, Criterion):
-        exact = None if budget is None else replace(budget, latency=None, macs=budget.macs or 1.0)
+        exact = None if budget is None else budget.exact
         method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)

@@ -25,7 +25,8 @@ class Recipe:
         default="resnet20",
         metadata=_about(
             "network",
-            "what to prune: resnet20|32|44|56|110, vgg16-bn, torchvision:NAME, timm:NAME, or path.py:FUNCTION, "
+            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
+            "timm:NAME, or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),

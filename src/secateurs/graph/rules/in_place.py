@@ -9,6 +9,7 @@ import torch
 
 from secateurs.graph.labels import ANY, FIXED
 from secateurs.graph.rules.joining import ANYTHING, dense
+from secateurs.graph.rules.reorder import order_of
 from secateurs.graph.rules.slicing import bounds
 
 if TYPE_CHECKING:
@@ -74,13 +75,7 @@ def _moved_back(op: Op, lab: Lab, axes: list[Any]) -> list[Any]:
         return [a for d, a in enumerate(lab.axes) if d != dim]
     if op.func in (aten.alias.default, aten.detach.default):
         return list(lab.axes)
-    if op.func is aten.permute.default:
-        order = [d % n for d in op.args[1]]
-    else:
-        order = list(range(n))
-        a, b = (op.args[1:3] if op.func is aten.transpose.int else (0, 1)) if n > 1 else (0, 0)
-        order[a], order[b] = order[b], order[a]
-    for d, source in enumerate(order):
+    for d, source in enumerate(order_of(op, n)):
         axes[source] = lab.axes[d]
     return axes
 

@@ -27,16 +27,19 @@ aten = torch.ops.aten
 def permute(p: Propagation, op: Op) -> None:
     """Dimensions change places."""
     x = op.args[0]
-    n = x.dim()
-    if op.func is aten.permute.default:
-        order = [d % n for d in op.args[1]]
-    else:
-        order = list(range(n))
-        a, b = (op.args[1:3] if op.func is aten.transpose.int else (0, 1)) if n > 1 else (0, 0)
-        order[a], order[b] = order[b], order[a]
     lab = p.get(x)
-    p.set(op.out, tuple(lab.axes[d] for d in order), zero=lab.zero)
+    p.set(op.out, tuple(lab.axes[d] for d in order_of(op, x.dim())), zero=lab.zero)
     p.alias(op.out, x)
+
+
+def order_of(op: Op, n: int) -> list[int]:
+    """Where each dimension of the result comes from among the `n` of the argument."""
+    if op.func is aten.permute.default:
+        return [d % n for d in op.args[1]]
+    order = list(range(n))
+    a, b = (op.args[1:3] if op.func is aten.transpose.int else (0, 1)) if n > 1 else (0, 0)
+    order[a], order[b] = order[b], order[a]
+    return order
 
 
 @rule(aten.unsqueeze.default)
