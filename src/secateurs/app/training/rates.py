@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from secateurs.errors import InputError
 
-Shape = Literal["one-cycle", "cosine", "multi-step", "constant"]
+Shape = Literal["one-cycle", "cosine", "step", "multi-step", "constant"]
 
 
 @final
@@ -21,14 +21,17 @@ class Rate:
     """The learning rate as a share of its peak, by the share of the run that is done.
 
     shape: "one-cycle" rises from 1/25 by a cosine, then falls by a cosine to 4e-6 (Smith 2018, arXiv:1803.09820, as
-    in torch's OneCycleLR); "cosine" falls from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983); "multi-step"
-    is multiplied by `gamma` at each of the `milestones` (in epochs); "constant" stays.
+    in torch's OneCycleLR); "cosine" falls from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983); "step"
+    is multiplied by `gamma` every `every` epochs, "multi-step" at each of the `milestones` (in epochs); "constant"
+    stays.
     warmup: epochs in which the rate rises, linearly but for one-cycle; None is a fifth of the run for one-cycle, and
     none for the others.
 
     >>> steps = Rate("multi-step", milestones=(1, 3), gamma=0.1)
     >>> [round(steps.factor(step, steps_per_epoch=2, epochs=4), 3) for step in range(8)]
     [1.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    >>> [round(Rate("step", every=2).factor(step, steps_per_epoch=1, epochs=5), 3) for step in range(5)]
+    [1.0, 1.0, 0.1, 0.1, 0.01]
     >>> [Rate("cosine").factor(step, steps_per_epoch=1, epochs=2) for step in (0, 1)]
     [1.0, 0.5]
     """
@@ -37,6 +40,7 @@ class Rate:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     warmup: float | None = None
+    every: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse schedules that say nothing, or cannot be."""
@@ -44,6 +48,11 @@ class Rate:
             raise InputError("a multi-step schedule needs the epochs of its steps, for example --milestones 80 120")
         if self.milestones and self.shape != "multi-step":
             raise InputError(f"milestones {self.milestones} belong to a multi-step schedule, and this is {self.shape}")
+        if (self.shape == "step") != (self.every is not None) or (self.every is not None and self.every < 1):
+            raise InputError(
+                f"every={self.every} and the shape {self.shape!r} do not go together: a step schedule needs the whole "
+                "number of epochs between its steps, for example --step-every 30, and no other schedule has any"
+            )
         if any(a >= b for a, b in zip((0, *self.milestones), self.milestones, strict=False)):
             raise InputError(f"milestones {self.milestones} are epochs: whole numbers above 0, each above the last")
         if not 0 < self.gamma <= 1:
@@ -68,4 +77,6 @@ class Rate:
         if self.shape == "cosine":
             falling = max(1.0, steps_per_epoch * epochs - rising)
             return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rising) / falling)))
+        if self.every is not None:
+            return self.gamma ** (step // (self.every * steps_per_epoch))
         return self.gamma ** sum(step >= at * steps_per_epoch for at in self.milestones)
