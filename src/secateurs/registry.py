@@ -42,6 +42,7 @@ ALIASES: Mapping[str, str] = {
     "depgraph": "dep-graph",
     "orthoreg": "ortho-reg",
     "increg": "inc-reg",
+    "grasp": "gra-sp",
 }
 """Other spellings, as papers and other libraries have them -> the name."""
 
@@ -149,8 +150,7 @@ def make(name: str, *, seed: int = 0) -> Any:
     name, colon, preset = name.partition(":")
     known = entries()
     if name not in known:
-        message = f"no method or criterion is called {name!r}: {near(name, known)}"
-        raise RecipeError(message)
+        raise RecipeError(f"no method or criterion is called {name!r}: {near(name, known)}")
     value = known[name].make(seed)
     if colon and not hasattr(type(value), "preset"):
         message = f"{name!r} has no presets, and {preset!r} was asked for. Leave :{preset} out."

@@ -12,7 +12,7 @@ from torch import nn
 import secateurs.criteria
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
 from secateurs.errors import EvidenceError, InputError
-from secateurs.evidence import Activations, Evidence, GateGradients, Gradients, Weights, observe
+from secateurs.evidence import Activations, Derivatives, Evidence, GateGradients, Gradients, Weights, observe
 from secateurs.graph import trace
 from secateurs.graph.groups import Group, Slice
 
@@ -110,7 +110,8 @@ class TestEveryCriterion:
         """What it needs, `observe` knows."""
 
         assert all(
-            n in (Weights, Gradients) or isinstance(n, Activations | GateGradients) for n in criterion.needs.values()
+            n in (Weights, Gradients) or isinstance(n, Activations | GateGradients | Derivatives)
+            for n in criterion.needs.values()
         )
 
     def test_gives_one_finite_float64_per_unit(self, criterion, graph, net, data):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
+from secateurs.allocate import AsIs, Ranked
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.settings import in_rounds, optimisation
 from secateurs.app.data import Augmentation, load
@@ -17,6 +18,7 @@ from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.criteria import Taylor
 from secateurs.errors import InputError
 from secateurs.methods import SFP, Gradual
+from secateurs.session.schedule import Cubic
 
 ONE = Rate("constant")
 
@@ -226,7 +228,9 @@ def test_each_training_of_a_run_has_its_own_rate():
 
 def test_criteria_go_in_rounds_and_methods_do_not():
     """A method of a paper has rounds of its own, or none."""
-    assert in_rounds(Recipe(rounds=3, round_schedule="cubic"), Taylor()) == Gradual(Taylor(), rounds=3)
+    found = in_rounds(Recipe(rounds=3, round_schedule="cubic", ranking="as-is"), Taylor())
+
+    assert found == Gradual(Taylor(), Ranked(AsIs()), Cubic(), 3, end=1.0, first="cut")
     assert in_rounds(Recipe(), Taylor()) == Taylor()
     with pytest.raises(InputError, match="no criterion"):
         in_rounds(Recipe(rounds=3), SFP())

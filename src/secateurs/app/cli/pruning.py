@@ -19,7 +19,7 @@ from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
-from secateurs.app.cli.settings import augmentation, in_rounds, optimisation
+from secateurs.app.cli.settings import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
@@ -213,7 +213,8 @@ def _check_numbers(recipe: Recipe) -> None:
                 f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"
             )
-    optimisation(recipe, "train"), optimisation(recipe, "prune"), optimisation(recipe, "recover")
+    for part in PARTS:
+        optimisation(recipe, part)
     augmentation(recipe)
     check_precision(recipe.precision, recipe.device)
     if recipe.device == "cuda" and not torch.cuda.is_available():

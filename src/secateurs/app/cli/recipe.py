@@ -10,6 +10,7 @@ from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 
 Amount = float | int | None
+Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
 
 
@@ -71,14 +72,22 @@ class Recipe:
         default=0,
         metadata=_about(
             "method",
-            "prune by a criterion in so many rounds, spread over the first half of --prune-epochs, and train on after "
-            "each; 0: at once",
+            "prune by a criterion in so many rounds: cut, then train for an equal part of --prune-epochs; 0: at once",
             "N",
         ),
     )
     round_schedule: RoundShape = field(
         default="linear",
         metadata=_about("method", "how much of what goes is gone after each round", ""),
+    )
+    ranking: Ranking = field(
+        default="mean",
+        metadata=_about(
+            "method",
+            "how a criterion's scores compare between layers: over each layer's mean, maximum or sum, as they are, "
+            "or not at all, so that all layers lose the same share",
+            "",
+        ),
     )
 
     macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
@@ -179,6 +188,9 @@ class Recipe:
     )
     prune_milestones: tuple[int, ...] = field(
         default=(), metadata=_about("training", "of pruning, where it has others", "LIST")
+    )
+    prune_cycles: int = field(
+        default=1, metadata=_about("training", "times that pruning goes through its schedule: once a round", "N")
     )
     ema: float = field(
         default=0.0,

@@ -1,7 +1,9 @@
 """What a recipe says, as the values that its stages take."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from secateurs.allocate import Allocator, AsIs, ByMax, BySum, Ranked, Uniform
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data import Augmentation
 from secateurs.app.training import Optimisation, Stepping
@@ -12,9 +14,17 @@ from secateurs.methods import Gradual
 from secateurs.session.schedule import Cubic, Exponential, Linear
 
 Part = Literal["train", "prune", "recover"]
+PARTS: tuple[Part, ...] = ("train", "prune", "recover")
 """The trainings of a run: the first one, the one in which a method prunes, and the one after removal."""
 
 SCHEDULES = {"linear": Linear, "cubic": Cubic, "exponential": Exponential}
+ALLOCATORS: Mapping[str, Allocator] = {
+    "mean": Ranked(),
+    "max": Ranked(ByMax()),
+    "sum": Ranked(BySum()),
+    "as-is": Ranked(AsIs()),
+    "uniform": Uniform(),
+}
 
 
 def optimisation(recipe: Recipe, part: Part) -> Optimisation:
@@ -40,7 +50,14 @@ def optimisation(recipe: Recipe, part: Part) -> Optimisation:
         lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        rate=Rate(shape, steps, recipe.gamma, recipe.warmup, recipe.step_every if shape == "step" else None),
+        rate=Rate(
+            shape,
+            steps,
+            recipe.gamma,
+            recipe.warmup,
+            recipe.step_every if shape == "step" else None,
+            recipe.prune_cycles if part == "prune" else 1,
+        ),
         nesterov=recipe.nesterov,
         decay_norms=recipe.decay_norms,
         label_smoothing=recipe.label_smoothing,
@@ -70,8 +87,8 @@ def in_rounds(recipe: Recipe, method: Any) -> Any:
     """The method, or a criterion in the rounds that are asked for.
 
     >>> from secateurs.criteria import Magnitude
-    >>> in_rounds(Recipe(rounds=5), Magnitude()).schedule
-    Linear()
+    >>> in_rounds(Recipe(rounds=5), Magnitude()).steps(100)
+    (1, 20, 40, 60, 80)
     """
     if not recipe.rounds:
         return method
@@ -80,4 +97,5 @@ def in_rounds(recipe: Recipe, method: Any) -> Any:
             f"--rounds {recipe.rounds}: a criterion is measured and cut by in 1 or more rounds, and {recipe.method} is "
             "no criterion, or the number is none; leave --rounds out"
         )
-    return Gradual(method, schedule=SCHEDULES[recipe.round_schedule](), rounds=recipe.rounds)
+    schedule, allocator = SCHEDULES[recipe.round_schedule](), ALLOCATORS[recipe.ranking]
+    return Gradual(method, allocator, schedule, recipe.rounds, end=1.0, first="cut")

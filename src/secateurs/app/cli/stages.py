@@ -15,7 +15,7 @@ import secateurs as sct
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.settings import optimisation, stepping
+from secateurs.app.cli.settings import ALLOCATORS, optimisation, stepping
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
@@ -146,6 +146,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
         data=work.loaders.calibration(recipe.calibration_batches),
         protect=recipe.protect,
         seed=recipe.seed,
+        allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
     )
     return result.model.cpu(), result.plan, {}
 
