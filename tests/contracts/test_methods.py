@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import inspect
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +12,8 @@ from torch import nn
 import secateurs as sct
 from secateurs import methods
 from secateurs.errors import BudgetError, EvidenceError
-from secateurs.evidence import Activations, GateGradients, Gradients, Weights
-from secateurs.methods import CCP, FOAD, EPruner, Method
+from secateurs.evidence import Weights
+from secateurs.methods import CCP, FOAD, EPruner
 from secateurs.methods.one_shot import part_of, producers
 from secateurs.registry import kebab
 
@@ -92,27 +91,6 @@ def test_the_three_papers_are_found():
 
 @every_method
 class TestEveryMethod:
-    def test_is_a_frozen_value_with_a_reference(self, kind):
-        """Settings compare, hash, cannot change, and name their paper."""
-        assert isinstance(kind(), Method)
-        assert kind() == kind()
-        assert hash(kind()) == hash(kind())
-        assert kind.__dataclass_params__.frozen
-        assert any(year in kind.reference for year in ("2019", "2021", "2022", "2024"))
-
-    def test_is_documented(self, kind):
-        """What it is, in what it deviates, with an example that runs."""
-        text = inspect.getdoc(kind)
-
-        assert "(ours)" in text
-        assert ">>>" in text
-
-    def test_needs_only_evidence(self, kind):
-        """What it needs, `observe` knows."""
-        assert all(
-            n in (Weights, Gradients) or isinstance(n, Activations | GateGradients) for n in kind().needs.values()
-        )
-
     @pytest.mark.parametrize("form", [torch.Tensor, None])
     def test_works_by_value_and_by_name(self, kind, net, data, form):
         """`prune` takes the method, or its name on the command line."""
