@@ -15,7 +15,7 @@ import secateurs as sct
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.settings import ALLOCATORS, optimisation, stepping
+from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
