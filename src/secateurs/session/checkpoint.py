@@ -12,7 +12,7 @@ from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Run
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, An
         "signature": {name: list(shape) for name, shape in run.origin.signature.items()},
         "step": run.step,
         "kept": {name: units.tolist() for name, units in run.kept.items()},
+        "shares": {name: shares.tolist() for name, shares in run.shares.items()} if run.grew else {},
         "alive": {name: alive.tolist() for name, alive in run.alive.items()},
         "masks": run.masks,
         "history": run.history.rows(),
@@ -36,7 +37,9 @@ def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[
     """Check that the state belongs here, bring the network to the saved widths, and restore."""
     _check(run, method, state)
     kept = {name: np.asarray(units, dtype=np.int64) for name, units in state["kept"].items()}
-    if any(len(kept[name]) != len(units) for name, units in run.kept.items()):
+    if state["shares"]:
+        run.become(kept, {name: np.asarray(shares) for name, shares in state["shares"].items()})
+    elif any(len(kept[name]) != len(units) for name, units in run.kept.items()):
         place = {name: {int(u): at for at, u in enumerate(units)} for name, units in run.kept.items()}
         for name, units in kept.items():
             run.alive[name] = np.isin(run.kept[name], units)

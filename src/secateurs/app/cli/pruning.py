@@ -14,12 +14,12 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
+from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import finished, measure
 from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
-from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -12,15 +12,14 @@ from rich.console import Console
 from torch import nn
 
 import secateurs as sct
+from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
-from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
 
 Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
@@ -159,14 +158,12 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
             "Give --epochs 0."
         )
-    # A plan only removes, and a run folder is a plan for the dense network.
-    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
     steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
     try:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method,
+            method=work.method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,

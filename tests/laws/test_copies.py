@@ -1,0 +1,189 @@
+"""Plans that insert units: what they compute, how they compose, and how they are saved."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.laws.networks import Coupled, Tied, images, made
+
+import secateurs as sct
+from secateurs.errors import InputError, PlanError, StoreError
+from secateurs.running.compare import relative_error
+from secateurs.surgery.copies import insert, plan_with_copies, unit_shares
+from secateurs.surgery.plan import Plan
+
+BOTH = pytest.mark.parametrize("kind", [Tied, Coupled], ids=lambda kind: kind.__name__)
+
+
+def outputs(model):
+    with torch.no_grad():
+        return copy.deepcopy(model).eval()(images(3).double())
+
+
+def traced(kind):
+    model = made(kind).double().eval()
+    return model, sct.trace(model, images().double())
+
+
+def chosen(data, graph, least=1):
+    """Any units of any groups, some of them gone and some copied."""
+    return {
+        g.name: sorted(data.draw(st.lists(st.integers(0, g.units - 1), min_size=least, max_size=g.units + 3), label=g.name))
+        for g in graph.groups
+        if data.draw(st.booleans(), label=f"change {g.name}")
+    }
+
+
+@BOTH
+@settings(max_examples=6)
+@given(data=st.data())
+def test_a_plan_with_copies_is_its_masked_twin(kind, data):
+    """Removed units silent, copies read as one: float64 outputs agree (1e-9), and shapes are those it says."""
+    model, graph = traced(kind)
+    plan = plan_with_copies(graph, chosen(data, graph))
+    twin = outputs(sct.mask(plan, model))
+    changed = sct.apply(plan, copy.deepcopy(model))
+
+    assert relative_error(outputs(changed), twin) < 1e-9
+    assert {name: tuple(t.shape) for name, t in changed.state_dict().items()} == {
+        name: shape for name, shape in plan.signature_after().items() if name in changed.state_dict()
+    }
+    assert sct.verify(plan, model, images().double()).passed
+    assert sct.trace(changed, images().double()).cost() == graph.cost(plan)
+
+
+@BOTH
+@settings(max_examples=6)
+@given(data=st.data())
+def test_plans_compose(kind, data):
+    """Growth, removal and growth again in a row are one plan, with one value of every weight."""
+    model, graph = traced(kind)
+    first = plan_with_copies(graph, chosen(data, graph, least=2))  # a group of one unit is none when traced anew
+    step = sct.apply(first, copy.deepcopy(model))
+    left = sct.trace(step, images().double())
+    second = plan_with_copies(left, chosen(data, left))
+    both = first.then(second)
+    at_once, in_turn = sct.apply(both, copy.deepcopy(model)), sct.apply(second, step)
+
+    for (name, a), b in zip(at_once.state_dict().items(), in_turn.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0, msg=name)
+    assert Plan.from_json(both.to_json()) == both
+
+
+@BOTH
+def test_growth_is_a_plan_with_copies(kind):
+    """`grow` and the plan give the same weights, bit for bit; what only loses units is the plan that it always was."""
+    model, graph = traced(kind)
+    group = graph.groups[0]
+    grown = sct.grow(graph, copy.deepcopy(model), {group.name: [1, 1, 2]})
+    plan = plan_with_copies(graph, {group.name: sorted((*range(group.units), 1, 1, 2))})
+    applied = sct.apply(plan, copy.deepcopy(model))
+
+    for a, b in zip(grown.state_dict().values(), applied.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    fewer = {g.name: range(1, g.units) for g in graph.groups[:2]}
+    assert plan_with_copies(graph, fewer) == Plan.from_keep(graph, fewer)
+
+
+@BOTH
+@settings(max_examples=5)
+@given(data=st.data())
+def test_shares_are_known_unit_by_unit(kind, data):
+    """Read off the tensors, they are those that insertion in steps gives."""
+    _, graph = traced(kind)
+    group = graph.groups[0]
+    kept, shares = np.arange(group.units), [1.0] * group.units
+    for _ in range(2):
+        parents = data.draw(st.lists(st.integers(0, len(kept) - 1), min_size=1, max_size=3))
+        kept, shares = insert(kept, shares, parents)
+    plan = plan_with_copies(graph, {group.name: kept.tolist()}, {group.name: shares})
+
+    assert unit_shares(graph, plan, group.name) == tuple(shares)
+    assert plan.copies == {group.name: len(kept) - group.units}
+
+
+@BOTH
+def test_what_was_saved_is_loaded_bit_for_bit(kind, tmp_path):
+    """Onto a freshly built dense model; the state dict sliced by the plan is the same."""
+    model, graph = traced(kind)
+    plan = plan_with_copies(graph, {g.name: [0, 1, 1, *range(2, g.units - 1)] for g in graph.groups})
+    changed = sct.apply(plan, copy.deepcopy(model))
+    sct.save(changed, plan, tmp_path / "saved")
+    loaded = sct.load(made(kind).double(), tmp_path / "saved")
+
+    assert sct.load_plan(tmp_path / "saved") == plan
+    for (name, a), b in zip(changed.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, plan.slice(model.state_dict())[name])
+    assert torch.equal(outputs(changed), outputs(loaded.eval()))
+
+
+DAMAGE = {
+    "share above one": lambda d: set_first(d["shares"], 1.5),
+    "share of nothing": lambda d: set_first(d["shares"], 0.0),
+    "share of not a number": lambda d: set_first(d["shares"], float("nan")),
+    "too few shares": lambda d: next(iter(next(iter(d["shares"].values())).values())).pop(),
+    "shares of what is not cut": lambda d: d["shares"].update({"nobody": {"0": [0.5]}}),
+    "a dimension of a thousand times": lambda d: d["tensors"].update(
+        {next(iter(d["tensors"])): {"0": ",".join(["0-1"] * 40_000)}}
+    ),
+    "units that fall": lambda d: next(iter(d["groups"].values())).update(keep="1,0"),
+    "copies in the older format": lambda d: d.update(format=1),
+    "a format to come": lambda d: d.update(format=3),
+}
+
+
+def set_first(shares, value):
+    dims = next(iter(shares.values()))
+    next(iter(dims.values()))[0] = value
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_plans_are_refused(damage):
+    """By a PlanError, before anything is built from them."""
+    _, graph = traced(Coupled)
+    plan = plan_with_copies(graph, {graph.groups[0].name: [0, 0, 1, 2]})
+    document = json.loads(plan.to_json())
+    damage(document)
+
+    with pytest.raises(PlanError):
+        Plan.from_json(json.dumps(document))
+
+
+def test_units_that_cannot_be_are_refused():
+    """Out of order, out of range, none; shares for other units; groups that cannot grow."""
+    _, graph = traced(Coupled)
+    name, units = graph.groups[0].name, graph.groups[0].units
+    for wrong in ([1, 0], [units], [-1], []):
+        with pytest.raises(InputError, match="ascend"):
+            plan_with_copies(graph, {name: wrong})
+    for wrong in ([0.5], [0.5, 2.0], [0.5, 0.0]):
+        with pytest.raises(InputError, match="shares"):
+            plan_with_copies(graph, {name: [0, 0]}, {name: wrong})
+    norm = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.LayerNorm(6), torch.nn.Linear(6, 2))
+    with pytest.raises(InputError, match="cannot grow"):
+        plan_with_copies(sct.trace(norm, torch.zeros(1, 4)), {"0": [0, 0]})
+
+
+def test_a_hostile_folder_is_refused(tmp_path):
+    """Shapes that the weights do not have, behind an honest seal."""
+    from secateurs.store.manifest import seal
+
+    model, graph = traced(Coupled)
+    plan = plan_with_copies(graph, {graph.groups[0].name: [0, 0, 1, 2]})
+    sct.save(sct.apply(plan, copy.deepcopy(model)), plan, tmp_path / "saved")
+    file = tmp_path / "saved" / "plan.json"
+    body = json.loads(file.read_text())
+    body["plan"] = json.loads(plan_with_copies(graph, {graph.groups[0].name: [0, 0, 0, 1, 2]}).to_json())
+    del body["seal"]
+    file.write_text(json.dumps({**body, "seal": seal(body)}))
+    fresh = made(Coupled).double()
+    before = copy.deepcopy(fresh.state_dict())
+
+    with pytest.raises(StoreError):
+        sct.load(fresh, tmp_path / "saved")
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), fresh.state_dict().values(), strict=True))
