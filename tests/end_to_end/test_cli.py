@@ -139,7 +139,7 @@ def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--to", "onnx"], "name the folder"),
+        (["--to", "onnx"], "name the folder of a finished run first: secateurs export RUN"),
         (["nowhere"], "no finished run"),
         (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
         (["RUN", "--to", "tensorrt"], "--to takes"),
@@ -554,7 +554,9 @@ def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
     ("text", "words"),
     [
         ("maccs: 0.5", "unknown key 'maccs'; did you mean 'macs'"),
-        ("macs: half", "macs of the recipe .* takes a number"),
+        ("macs: half", "macs of the recipe .* takes a share such as 0.5 or 50%"),
+        ("epochs: many", "epochs of the recipe .* takes a whole number, not 'many'"),
+        ("decay_norms: 3", "decay_norms of the recipe .* takes true or false"),
         ("method: {p: 1}", "has no name"),
         ("method: {name: magnitude, power: 1}", "has no option 'power'"),
         ("[1, 2", "is not YAML"),
@@ -570,7 +572,16 @@ def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "--help"]]
+    "command",
+    [
+        [],
+        ["--help"],
+        ["prune", "--help"],
+        ["demo", "--help"],
+        ["export", "--help"],
+        ["inspect", "--help"],
+        ["compare", "--help"],
+    ],
 )
 def test_help(command, capsys):
     """Every command explains itself on standard output."""
