@@ -1,5 +1,6 @@
 """The command line, from flags to a run folder: what it writes, how it resumes, and what it refuses."""
 
+import hashlib
 import json
 import os
 import re
@@ -134,6 +135,27 @@ def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
     assert figures["pruned"]["accuracy"] == pytest.approx(report.after.accuracy, abs=1e-6)
     assert figures["pruned"]["bytes"] < figures["dense"]["bytes"]
     assert max(row["error"] for row in figures.values()) < 1e-4
+
+
+def test_two_runs_are_compared(finished, tmp_path, capsys):
+    """The other run's figures stand beside; the difference is theirs; as JSON, too; what is no run is refused."""
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    report = read(other / "report.json")
+    report["after"]["macs"] *= 2
+    content = json.dumps(report).encode()
+    (other / "report.json").write_bytes(content)
+    RunFolder(other).finish("measured", {"report": hashlib.sha256(content).hexdigest()})
+
+    assert main(["compare", str(finished), str(other)]) == 0
+    assert re.search(r"MACs .*\+100\.0 %", capsys.readouterr().out)
+    assert main(["compare", "--json", str(finished), str(other)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures[str(other)]["after"]["macs"] == 2 * figures[str(finished)]["after"]["macs"]
+    assert main(["compare", str(finished), str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert main(["compare", str(finished)]) == 2
+    assert "secateurs compare RUN RUN" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_what_is_no_amount_is_refused(text):
         ),
         (["--method=l2", "--method.roles=[out]"], {"p": 2, "roles": ["out"]}),
         (["--method", "foad"], {"neighbors": registry.make("foad").neighbors}),
-        (["--method", "ortho-reg", "--method.ticket.patience", "3"], {}),
+        (["--method", "inc-reg", "--method.punish.u", "0.5"], {"unit": "filter"}),
         (["--method", "greg1", "--method.remove", "{conv1: 0.5}"], {"remove": {"conv1": 0.5}}),
     ],
 )
@@ -105,7 +105,8 @@ def test_a_flag_wins_over_a_file_also_inside_a_method(tmp_path):
         (["--method"], "--method"),
         (["--epochs"], "--epochs takes a whole number: expected one argument"),
         (["--mcas", "0.5"], "did you mean '--macs'"),
-        (["--decay-norms", "true"], "'true' belongs to no flag"),
+        (["--decay-norms", "few"], "--decay-norms takes true or false, not 'few'"),
+        (["--resume", "true"], "'true' belongs to no flag"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(flags, words):

@@ -45,7 +45,7 @@ TRAINS = ("cli", "train", "report")
 COMMANDS = {
     "demo": Command(f"{APP}.demo:demo", "train, prune and recover a small network in about two minutes", TRAINS),
     "prune": Command(f"{APP}.pruning:prune", "prune your network on your data, and recover its accuracy", TRAINS),
-    "compare": Command(f"{APP}.compare:compare", "show two finished runs side by side"),
+    "compare": Command(f"{APP}.comparison:compare", "show two finished runs side by side"),
     "export": Command(
         f"{APP}.exporting:export",
         "write the network of a run as ONNX, OpenVINO or torch.export, compared, evaluated and measured",

@@ -13,7 +13,7 @@ def remedy(missing: ImportError, extras: Sequence[str]) -> str:
     name = (missing.name or str(missing)).partition(".")[0]
     wanted = _key(DISTRIBUTIONS.get(name, name))
     brought = packages_by_extra()
-    bringing = [extra for extra, packages in brought.items() if wanted in packages]
+    bringing = sorted((e for e, packages in brought.items() if wanted in packages), key=lambda e: len(brought[e]))
     if not bringing:
         return f"the package {name} is missing ({missing}); python -m pip install {wanted}"
     first = next((extra for extra in extras if extra in bringing), bringing[0])

@@ -39,7 +39,7 @@ def setting(
     meaning: str, shown: str = "", *, default: Any = MISSING, group: str = "flags", read: Read | None = None
 ) -> Any:
     """Make a field of a command's dataclass; without a default it is an argument that has to be given."""
-    return field(default=default, metadata=about(group, meaning, shown, read=read))
+    return field(default=default, metadata={**about(group, meaning, shown, read=read), "switch": default is False})
 
 
 @final
@@ -107,8 +107,10 @@ def _add_flag(group: Any, f: Field[Any], hint: Any, default: Any) -> None:
         group.add_argument(f.name, type=f.metadata["read"] or hint, **given)
         return
     flag = "--method.name" if f.name == "method" else f"--{f.name.replace('_', '-')}"
-    if hint is bool and default is False and not f.metadata["shown"]:
+    if f.metadata.get("switch"):
         group.add_argument(flag, action="store_true", **given)
+    elif hint is bool:
+        group.add_argument(flag, type=bool, nargs="?", const=True, default=default, **given)
     elif hint == tuple[str, ...]:
         group.add_argument(flag, nargs="+", type=str, default=list(default or ()), **given)
     else:

@@ -1,10 +1,10 @@
 """The settings of a method as flags and as keys of a recipe: those of its fields that can be written down."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass, replace
 from enum import Enum
-from inspect import getdoc
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -114,19 +114,30 @@ def _written(value: Any) -> Any:
 def meanings_of(kind: type) -> dict[str, str]:
     r"""What each field of a class means, as its documentation says.
 
-    That is the part that begins with its name and a colon, or else the first sentence that has it in backticks.
+    That is the part that begins with its name and a colon, or else the first sentence that has it in backticks. Where
+    it says nothing: what is said by the class that it extends, or by another of its module, whose options it shares.
 
     >>> from secateurs.methods import GReg1
     >>> meanings_of(GReg1)["scope"]
     '"uncoupled" keeps the paper\'s layers, groups with one producer'
     """
-    text = " ".join((getdoc(kind) or "").partition(">>>")[0].split())
+    relatives = [c for c in vars(sys.modules[kind.__module__]).values() if isinstance(c, type) and is_dataclass(c)]
+    own = {f.name for f in fields(kind)} if is_dataclass(kind) else set[str]()
+    found: dict[str, str] = {}
+    for one in (*relatives, *reversed(kind.__mro__)):
+        found |= _meanings(one)
+    return {name: meaning for name, meaning in found.items() if name in own}
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What the documentation of one class says of its fields."""
+    text = " ".join((vars(kind).get("__doc__") or "").partition(">>>")[0].split())
     names = [f.name for f in fields(kind)] if is_dataclass(kind) else []
     start = rf"(?<![\w.`])({'|'.join(map(re.escape, names))})(?:: | = )" if names else r"(?!)"
     places = list(re.finditer(start, text))
     ends = [*(place.start() for place in places[1:]), len(text)]
     sentences = re.split(r"(?<=[.;:])\s+", text)
-    found = {n: s.strip(" .;:") for n in names for s in reversed(sentences) if f"`{n}`" in s}
+    found = {n: s.strip(" .;:,") for n in names for s in reversed(sentences) if f"`{n}`" in s}
     return found | {f[1]: _first_sentence(text[f.end() : end]) for f, end in zip(places, ends, strict=False)}
 
 
