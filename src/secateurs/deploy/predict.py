@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -39,21 +40,25 @@ class Predictor:
         kept = np.arange(len(times))
         missed = [abs(parts[k] @ _fit(parts[kept != k], times[kept != k]) / times[k] - 1) for k in kept]
         a, b, c = _fit(parts, times).tolist()
-        return Predictor(self.placed, self.table, self.costs, self.step, (a, b, c), float(np.mean(missed)))
+        return replace(self, weights=(a, b, c), error=float(np.mean(missed)))
 
     def slowest(self, widths: Ints, most: int = 3) -> list[str]:
         """Modules whose segments take the most time at these widths, the slowest first."""
         took = {
-            place.module: float(self.table.function(place, self.step)(*(w[None] for w in place.widths(widths)))[0])
-            for place in self.placed
+            place.module: float(seconds(*(w[None] for w in place.widths(widths)))[0])
+            for place, seconds in zip(self.placed, self._functions, strict=True)
         }
         return sorted(took, key=lambda name: -took[name])[:most]
+
+    @cached_property
+    def _functions(self) -> list[Callable[[Ints, Ints], Floats]]:
+        return [self.table.function(place, self.step) for place in self.placed]
 
     def _parts(self, widths: Ints) -> Floats:
         """[1, Σ segments, bytes written] for each row of widths."""
         total = np.zeros(widths.shape[:-1])
-        for place in self.placed:
-            total = total + self.table.function(place, self.step)(*place.widths(widths))
+        for place, seconds in zip(self.placed, self._functions, strict=True):
+            total = total + seconds(*place.widths(widths))
         written = self.costs.at(widths)[..., 2].astype(np.float64)
         return np.stack([np.ones_like(total), total, written], axis=-1)
 
