@@ -1,5 +1,6 @@
 """Widths within a time: the exact choice is exact, its prediction follows what was measured, slower is refused."""
 
+import dataclasses
 import itertools
 import types
 
@@ -10,14 +11,14 @@ from tests.contracts.test_device import X, network
 from torch import nn
 
 import secateurs as sct
-from secateurs.deploy import closed_loop, latency
+from secateurs.deploy import closed_loop
 from secateurs.deploy.calibrate import drawn
 from secateurs.deploy.latency import Pairwise, choose, elasticities, log_shares
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.rig import Rig
 from secateurs.deploy.segment_table import Table, needed
 from secateurs.deploy.segments import Segment, find_segments
-from secateurs.deploy.stopwatch import Measurement
+from secateurs.deploy.stopwatch import Measurement, Ratio
 from secateurs.errors import BudgetError, DeviceError
 
 
@@ -152,14 +153,32 @@ def test_a_calibrated_sum_predicts_what_it_is_made_of():
         table.seconds.setdefault(segment.family, {})[segment.cin, segment.cout] = 1e-6 * (
             1 + segment.cin * segment.cout
         )
-    predictor = Predictor(placed, table, graph.costs, 8)
     random = np.random.default_rng(0)
-    rows = [graph.widths, *(random.integers(8, graph.widths + 1) for _ in range(8))]
-    true = np.array([1e-4, 2.0, 1e-9])
-    fitted = predictor.fitted(rows, [float(predictor._parts(row) @ true) for row in rows])
+    rows = np.stack([graph.widths, *(random.integers(8, graph.widths + 1) for _ in range(9))])
+    unfitted = Predictor(placed, table, graph.costs, 8, rows, np.ones(len(rows)))
+    true = unfitted._parts(rows) @ np.array([1e-4, 2.0, 2.0, 2.0, 1e-9])
+    fitted = dataclasses.replace(unfitted, ratios=true / true[0])
 
     assert fitted.error < 1e-3
-    assert fitted.at(np.stack(rows)) == pytest.approx([float(predictor._parts(row) @ true) for row in rows], rel=1e-3)
+    assert fitted.at(rows) == pytest.approx(true / true[0], rel=1e-3)
+
+
+def test_a_prediction_learns_what_was_measured():
+    """Where depthwise layers are slower than alone, their factor grows with the networks that are measured."""
+    model = network()
+    graph = sct.trace(model, X)
+    placed = find_segments(graph, model, X)
+    table = Table({})
+    for segment in needed(placed, 8):
+        table.seconds.setdefault(segment.family, {})[segment.cin, segment.cout] = 1e-6 * segment.cin
+    random = np.random.default_rng(0)
+    rows = np.stack([graph.widths, *(random.integers(8, graph.widths + 1) for _ in range(9))])
+    before = Predictor(placed, table, graph.costs, 8, rows, np.ones(len(rows)))
+    true = before._parts(rows) @ np.array([1e-5, 1.0, 1.0, 4.0, 0.0])
+    after = dataclasses.replace(before, ratios=true / true[0])
+
+    assert after.at(rows) == pytest.approx(true / true[0], rel=0.03)
+    assert len(after.also(rows[1], 0.5).ratios) == 11
 
 
 class FakeRig:
@@ -177,7 +196,9 @@ class FakeRig:
         return keep
 
     def measure(self, programs):
-        return tuple(Measurement(s, s, s, 9, 0, "wall", 1e-3, "a fake") for s in map(self.seconds, [{}, *programs]))
+        dense, *rest = map(self.seconds, [{}, *programs])
+        first = Measurement(dense, dense, dense, 9, 0, "wall", 1e-3, "a fake")
+        return (first, *(dataclasses.replace(first, median=s, ratio=Ratio(s / dense, 1e-3)) for s in rest))
 
 
 @pytest.fixture
@@ -234,7 +255,10 @@ class FakePredictor:
 
     def at(self, widths):
         widths = np.asarray(widths)
-        return 1e-9 * self.rig.graph.costs.at(widths)[..., 0] * self.rig.slow(widths)
+        return 1e-9 * self.rig.graph.costs.at(widths)[..., 0] * self.rig.slow(widths) / self.rig.seconds({})
+
+    def also(self, widths, ratio):
+        return self
 
     def slowest(self, widths):
         return ["3", "4"]
@@ -289,4 +313,3 @@ def test_prune_meets_a_time_on_this_machine(monkeypatch, tmp_path):
 
     assert result.timing.pruned.median <= 0.6 * 1.06 * result.timing.dense.median
     assert Table.of(device, device.table).seconds
-    assert latency.MOST_LEVELS >= 2

@@ -8,12 +8,12 @@ import numpy as np
 
 from secateurs.allocate.levels import Tied
 from secateurs.deploy.predict import Predictor
-from secateurs.deploy.rig import Rig
+from secateurs.deploy.rig import Rig, Timing
 from secateurs.deploy.segment_table import Table, needed
 from secateurs.deploy.segments import find_segments
 from secateurs.types import Ints, Keep
 
-NETWORKS = 8
+NETWORKS = 10
 """Random networks that the prediction is fitted to."""
 
 
@@ -29,18 +29,17 @@ def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
     if table.measure(device, needed(placed, step)) and device.table is not None:
         table.save(device.table)
     rows = [graph.widths, *drawn(allowed, graph.widths, [Tied.of(tie, graph).groups for tie in graph.ties])]
-    programs = [rig.build(_first(rig, row)) for row in rows[1:]]
-    found = rig.measure(programs, decide=False)
-    predictor = Predictor(placed, table, graph.costs, step)
-    return predictor.fitted(rows, [one.median for one in found]), found[0].median
+    dense, *found = rig.measure([rig.build(_first(rig, row)) for row in rows[1:]], decide=False)
+    ratios = np.array([1.0, *(Timing(dense, one).ratio for one in found)])
+    return Predictor(placed, table, graph.costs, step, np.stack(rows), ratios), dense.median
 
 
 def drawn(allowed: Sequence[Ints], whole: Ints, ties: Sequence[Sequence[int]], seed: int = 0) -> list[Ints]:
-    """Random widths, from a quarter to nearly the whole of every group; tied groups have the same level."""
+    """Random widths, every group apart, around a quarter to nearly the whole; tied groups have the same level."""
     random = np.random.default_rng(seed)
     rows: list[Ints] = []
     for share in np.linspace(0.25, 0.95, NETWORKS):
-        wanted = share * random.uniform(0.7, 1.3, len(allowed)) * whole
+        wanted = share * random.uniform(0.4, 1.6, len(allowed)) * whole
         level = [int(np.abs(counts - w).argmin()) for counts, w in zip(allowed, wanted, strict=True)]
         for tied in ties:
             for follower in tied[1:]:

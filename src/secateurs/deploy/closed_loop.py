@@ -15,7 +15,7 @@ from secateurs.allocate.budget import RESOURCES
 from secateurs.allocate.levels import Costs, Tied
 from secateurs.allocate.steps import checked, kept, removal_order
 from secateurs.deploy.calibrate import calibrated
-from secateurs.deploy.latency import Function, choose, elasticities, log_shares, thinned
+from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.rig import Rig, Timing
 from secateurs.errors import BudgetError
@@ -37,7 +37,10 @@ Select = Callable[[Budget], Mapping[str, Ints]]
 @final
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A network that is thought to take the time; value: of its widths, by the criterion."""
+    """A network that is thought to take the time.
+
+    value: of its widths, by the criterion. predicted: its time over the dense network's.
+    """
 
     keep: Keep
     value: float = 0.0
@@ -67,22 +70,22 @@ def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Kee
     Segments are measured (once: the table is kept where the device says) and their sum is calibrated on random
     networks. First the network that rounds widths and looks at MACs alone is taken to the time. Then widths of the most
     value are chosen exactly, within the time and at no fewer MACs than that network has. Each is built and measured at
-    most three times, the aim corrected by what was measured. Raises BudgetError if the grid does not reach the time,
-    naming what binds.
+    most three times; what was measured corrects the prediction and the aim. Raises BudgetError if the grid does not
+    reach the time, naming what binds.
     """
     graph = rig.graph
     steps = levels(graph, budget.exact)
-    allowed = [thinned(counts) for counts in steps]
+    allowed = [thinned(counts, most_levels(len(steps))) for counts in steps]
     ranked = checked(scores, graph, steps)
-    predictor, dense = calibrated(rig, allowed)
     weights = elasticities(partial(_cost, graph.costs, 0), graph.widths)
     values = [
         weight * log_shares(ranked[group.name], counts) if group.name in ranked else np.zeros(len(counts))
         for group, counts, weight in zip(graph.groups, allowed, weights.tolist(), strict=True)
     ]
-    aim = target_of(budget.latency or 1.0, dense)
-    plain = partial(_by_macs_alone, rig, scores, budget, predictor)
-    rivals, aim = corrected(rig, budget, plain, aim, predictor.error)
+    predictor, dense = calibrated(rig, allowed)
+    belief = Belief(graph, predictor)
+    plain = partial(_by_macs_alone, rig, scores, budget, belief)
+    rivals, aim = corrected(rig, budget, plain, target_of(budget.latency or 1.0, dense) / dense, belief.learn)
     rival = _within(rivals)
     limits = _resources(graph, budget)
     if rival is not None:
@@ -90,26 +93,45 @@ def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Kee
     orders = {name: removal_order(values) for name, values in ranked.items()}
     ties = [Tied.of(tie, graph).groups for tie in graph.ties]
 
-    def exact(seconds: float) -> Proposal | None:
-        choice = choose(values, allowed, graph.widths, [(predictor.at, seconds), *limits], ties)
+    def exact(share: float) -> Proposal | None:
+        choice = choose(values, allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
         if choice is None:
             return None
-        predicted = float(predictor.at(choice.widths))
+        predicted = float(belief.predictor.at(choice.widths))
         return Proposal(kept(graph, orders, choice.widths), choice.value, predicted, choice.gap)
 
-    found, _ = corrected(rig, budget, exact, aim, predictor.error)
+    found, _ = corrected(rig, budget, exact, aim, belief.learn)
     best = _within(found, 0 if rival is None else rival.macs) or rival
     if best is None:
-        raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found]))
-    return best.proposal.keep, best.timing
+        raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
+    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error)
+
+
+@final
+class Belief:
+    """The prediction, as it stands after what was measured."""
+
+    def __init__(self, graph: Graph, predictor: Predictor) -> None:
+        """Begin with a calibrated prediction."""
+        self.graph, self.predictor = graph, predictor
+
+    def learn(self, tried: Tried, aim: float) -> float:
+        """Fit to one more network; the aim at which a network that errs as this one does meets the target."""
+        widths, ratio = _counts(self.graph, tried.proposal.keep), tried.timing.ratio
+        self.predictor = self.predictor.also(widths, ratio)
+        return float(self.predictor.at(widths)) / tried.over
 
 
 def corrected(
-    rig: Rig, budget: Budget, propose: Callable[[float], Proposal | None], aim: float, error: float | None = None
+    rig: Rig,
+    budget: Budget,
+    propose: Callable[[float], Proposal | None],
+    aim: float,
+    learn: Callable[[Tried, float], float],
 ) -> tuple[list[Tried], float]:
-    """Build and measure what is proposed for an aim, at most three times, and scale the aim by what was measured.
+    """Build and measure what is proposed for an aim, at most three times, each time with the aim that was learnt.
 
-    Returns what was tried, and the aim that the last correction came to.
+    Returns what was tried, and the aim that the last measurement came to.
     """
     tried: list[Tried] = []
     for _ in range(ROUNDS):
@@ -117,10 +139,12 @@ def corrected(
         if proposal is None:
             break
         before, after = rig.measure([rig.build(proposal.keep)])
-        over = after.median / target_of(budget.latency or 1.0, before.median)
-        timing = Timing(before, after, proposal.predicted, error, proposal.gap)
-        tried.append(Tried(proposal, timing, over, int(_cost(rig.graph.costs, 0, _counts(rig.graph, proposal.keep)))))
-        aim /= over
+        predicted = None if proposal.predicted is None else proposal.predicted * before.median
+        timing = Timing(before, after, predicted, gap=proposal.gap)
+        over = timing.ratio * before.median / target_of(budget.latency or 1.0, before.median)
+        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, proposal.keep)))
+        tried.append(Tried(proposal, timing, over, macs))
+        aim = learn(tried[-1], aim)
         if abs(over - 1) <= CLOSE:
             break
     return tried, aim
@@ -134,9 +158,12 @@ def by_macs(rig: Rig, select: Select, budget: Budget) -> tuple[Keep, Timing]:
     def propose(aim: float) -> Proposal:
         return Proposal(dict(select(replace(budget, latency=None, macs=min(1.0, max(0.02, aim))))))
 
-    tried, share = corrected(rig, budget, propose, share)
+    def learn(tried: Tried, aim: float) -> float:
+        return aim / tried.over
+
+    tried, share = corrected(rig, budget, propose, share, learn)
     if not any(abs(one.over - 1) <= NEAR for one in tried):
-        tried += corrected(rig, budget, propose, share)[0]
+        tried += corrected(rig, budget, propose, share, learn)[0]
     within = [one for one in tried if one.over <= 1 + NEAR]
     if not within:
         raise BudgetError(
@@ -159,10 +186,11 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
         candidates.append(equal(replace(budget, latency=None, macs=max(macs, 2), multiple_of=rig.device.grid)))
     dense, *found = rig.measure([rig.build(one) for one in candidates])
     chosen = 0
-    if len(found) > 1 and not budget.allow_slower and found[1].median < found[0].median * (1 - 2 * found[0].error):
+    ratios = [Timing(dense, one).ratio for one in found]
+    if len(found) > 1 and not budget.allow_slower and ratios[1] < ratios[0] * (1 - 2 * found[0].doubt):
         chosen = 1
     pruned = found[chosen]
-    if pruned.median > dense.median * (1 + 2 * pruned.error) and not budget.allow_slower:
+    if ratios[chosen] > 1 + 2 * pruned.doubt and not budget.allow_slower:
         raise BudgetError(
             f"the pruned network takes {1e3 * pruned.median:.2f} ms and the dense one {1e3 * dense.median:.2f} ms "
             f"({rig.device.name}). A smaller network that is slower is refused. Leave multiple_of out, so that widths "
@@ -177,9 +205,9 @@ def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budge
 
 
 def _by_macs_alone(
-    rig: Rig, scores: Mapping[str, Tensor], budget: Budget, predictor: Predictor, seconds: float
+    rig: Rig, scores: Mapping[str, Tensor], budget: Budget, belief: Belief, share: float
 ) -> Proposal | None:
-    """The largest network of aligned widths, chosen by MACs, that is predicted to take so many seconds."""
+    """The largest network of aligned widths, chosen by MACs, that is predicted to take such a share of the time."""
     graph = rig.graph
     aligned = replace(budget, multiple_of=budget.multiple_of or rig.device.grid).exact
     allowed = levels(graph, aligned)
@@ -190,8 +218,8 @@ def _by_macs_alone(
         middle = (low + high) // 2
         keep = select(replace(aligned, macs=max(middle, 2)))
         counts = _counts(graph, keep)
-        predicted = float(predictor.at(counts))
-        if predicted <= seconds:
+        predicted = float(belief.predictor.at(counts))
+        if predicted <= share:
             best, low = Proposal(keep, predicted=predicted), middle + max(1, whole // 2000)
         else:
             high = min(middle - 1, int(_cost(graph.costs, 0, counts)) - 1)
@@ -205,15 +233,18 @@ def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
     return max(near or within, key=lambda one: (one.proposal.value, one.macs), default=None)
 
 
-def _out_of_reach(budget: Budget, predictor: Predictor, allowed: Sequence[Ints], tried: Sequence[Tried]) -> str:
+def _out_of_reach(
+    budget: Budget, predictor: Predictor, allowed: Sequence[Ints], tried: Sequence[Tried], dense: float
+) -> str:
     """What can be reached, and what binds."""
     lowest = np.array([counts[0] for counts in allowed], np.int64)
     nearest = min((one.over for one in tried), default=None)
     measured = f"; of {len(tried)} measured networks the fastest took {nearest:.0%} of the target" if nearest else ""
+    least, binding = 1e3 * dense * float(predictor.at(lowest)), ", ".join(predictor.slowest(lowest))
     return (
         f"latency={budget.latency} is not reached: the smallest widths ({budget.multiple_of or 'any'}) are predicted "
-        f"to take {1e3 * float(predictor.at(lowest)):.2f} ms, most of it in {', '.join(predictor.slowest(lowest))}"
-        f"{measured}. Ask for more time, or loosen the floors and multiples."
+        f"to take {least:.2f} ms, most of it in {binding}{measured}. "
+        "Ask for more time, or loosen the floors and multiples."
     )
 
 

@@ -16,8 +16,8 @@ from secateurs.types import Floats, Ints
 Function = Callable[[Ints], Floats]
 """A cost of widths: [..., G] -> [...]."""
 
-MOST_LEVELS = 8
-"""Widths of a group that the program chooses between."""
+LEVELS = (8, 32, 240)
+"""Widths of a group that the program chooses between: the least, the most, and those of all groups together."""
 
 SECONDS = 60.0
 """Time after which the best choice so far is taken; its gap is told."""
@@ -125,15 +125,25 @@ def elasticities(cost: Function, whole: Ints) -> Floats:
     return np.maximum((full - cost(without)) * whole / np.maximum(full, 1e-30), 1e-3)
 
 
-def thinned(counts: Ints) -> Ints:
-    """At most `MOST_LEVELS` of the levels, evenly, with the first and the last.
+def most_levels(groups: int) -> int:
+    """So many widths of each group are chosen between: fewer in a network of many groups.
 
-    >>> thinned(np.arange(8, 136, 8)).tolist()
+    >>> most_levels(5), most_levels(24), most_levels(200)
+    (32, 10, 8)
+    """
+    least, most, all_groups = LEVELS
+    return max(least, min(most, all_groups // max(groups, 1)))
+
+
+def thinned(counts: Ints, most: int) -> Ints:
+    """At most so many of the levels, evenly, with the first and the last.
+
+    >>> thinned(np.arange(8, 136, 8), 8).tolist()
     [8, 24, 40, 56, 80, 96, 112, 128]
     """
-    if len(counts) <= MOST_LEVELS:
+    if len(counts) <= most:
         return counts
-    return counts[np.unique(np.linspace(0, len(counts) - 1, MOST_LEVELS).round().astype(np.int64))]
+    return counts[np.unique(np.linspace(0, len(counts) - 1, most).round().astype(np.int64))]
 
 
 def log_shares(scores: Floats, counts: Ints) -> Floats:

@@ -11,7 +11,7 @@ from torch import nn
 from secateurs.deploy.builder import Builder
 from secateurs.deploy.device import Device
 from secateurs.deploy.runtimes import Program
-from secateurs.deploy.stopwatch import Measurement
+from secateurs.deploy.stopwatch import LONGER, Measurement
 from secateurs.errors import DeviceError
 from secateurs.graph import Graph
 from secateurs.surgery import Plan, apply
@@ -37,7 +37,7 @@ class Timing:
     @property
     def ratio(self) -> float:
         """The pruned network's time over the dense one's."""
-        return self.pruned.median / self.dense.median
+        return self.pruned.median / self.dense.median if self.pruned.ratio is None else self.pruned.ratio.value
 
     def __str__(self) -> str:
         words = f"latency: {1e3 * self.dense.median:.2f} -> {1e3 * self.pruned.median:.2f} ms ({self.ratio:.1%})"
@@ -70,11 +70,11 @@ class Rig:
         """
         seconds = self._seconds * (1 + len(programs)) / 2
         found = self.device.race([self._dense, *programs], seconds=seconds)
-        if decide and not all(one.steady for one in found):
-            worst = max(found, key=lambda one: one.error)
+        if decide and not all(one.steady for one in found[len(found) > 1 :]):
+            worst = max(found, key=lambda one: one.doubt)
             raise DeviceError(
-                f"the machine is too busy to measure on: after {4 * seconds:.0f} s one median is known to within "
-                f"{worst.error:.0%} only, and nothing is decided on noise. Other work disturbed "
+                f"the machine is too busy to measure on: after {LONGER * seconds:.0f} s one time is known to within "
+                f"{worst.doubt:.0%} only, and nothing is decided on noise. Other work disturbed "
                 f"{worst.disturbed:.0%} of the samples. Stop it, or measure later."
             )
         return found
