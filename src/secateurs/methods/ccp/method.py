@@ -55,8 +55,8 @@ class CCP:
     solver: "relax" rounds the relaxed problem, as the paper does (from memory); "polish" then swaps single channels.
     damping: what is added to the diagonal of S, as a part of its mean: without it, removals look free where there are
     fewer samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers
-    on intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z adds
-    over their layers; scope="uncoupled" leaves them whole, as the paper does.
+    on intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z
+    adds over their layers; scope="uncoupled" leaves them whole, as the paper does.
 
     scope: "coupled", or "uncoupled" for groups with one producer only. batches: batches of data that are read; None
     for all.
