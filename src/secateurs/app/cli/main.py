@@ -55,6 +55,9 @@ def _told(arguments: list[str], *, debug: bool) -> int:
     except ImportError as error:
         remedy = "python -m pip install 'secateurs[all]'"
         return _fail(f"a package of the command line is missing ({error}); {remedy}", REFUSED, debug=debug)
+    except SystemExit as error:
+        what = f"code that the command ran called sys.exit({error.code!r}); {KEPT}"
+        return _fail(what, FAILED, debug=debug)
     except MemoryError as error:
         return _fail(f"memory is short ({error}); take a smaller batch or network; {KEPT}", FAILED, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, who typed a command gets a sentence)
