@@ -32,7 +32,9 @@ def traced(kind):
 def chosen(data, graph, least=1):
     """Any units of any groups, some of them gone and some copied."""
     return {
-        g.name: sorted(data.draw(st.lists(st.integers(0, g.units - 1), min_size=least, max_size=g.units + 3), label=g.name))
+        g.name: sorted(
+            data.draw(st.lists(st.integers(0, g.units - 1), min_size=least, max_size=g.units + 3), label=g.name)
+        )
         for g in graph.groups
         if data.draw(st.booleans(), label=f"change {g.name}")
     }
