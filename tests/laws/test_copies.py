@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.laws.loops import LESSONS, METHODS, pupil, session
 from tests.laws.networks import Coupled, Tied, images, made
 
 import secateurs as sct
@@ -121,7 +122,41 @@ def test_what_was_saved_is_loaded_bit_for_bit(kind, tmp_path):
     for (name, a), b in zip(changed.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, plan.slice(model.state_dict())[name])
-    assert torch.equal(outputs(changed), outputs(loaded.eval()))
+    assert relative_error(outputs(changed), outputs(loaded.eval())) == 0
+
+
+def test_a_session_that_inserts_gives_a_plan(tmp_path):
+    """Removals and insertions in turn: the plan leads from the first network to the last, is saved, and verifies."""
+    dense = pupil().double()
+    held = session(copy.deepcopy(dense), METHODS["AdaptivePruning"])
+    run = held._run
+    x = LESSONS[0][0].double()
+    run.grow({"first": [1, 1, 4]}, "by hand")
+    run.remove({"first": [0, 2]}, "by hand")
+    run.compact()
+    run.grow({"first": [0], "down": [3]}, "by hand")
+    run.remove({"stem": [5]}, "by hand")
+    run.compact()
+    plan = run.plan
+
+    assert sct.verify(plan, dense, x).passed
+    torch.testing.assert_close(sct.apply(plan, copy.deepcopy(dense)).eval()(x), run.model.eval()(x), rtol=1e-9, atol=0)
+    assert plan.copies == {"first": 3, "down": 1}
+    sct.save(run.model, plan, tmp_path / "saved")
+    assert torch.equal(sct.load(pupil().double(), tmp_path / "saved").eval()(x), run.model(x))
+
+
+def test_a_session_that_inserted_goes_on_in_a_fresh_network():
+    """From its state alone: widths, where units come from, their shares."""
+    first, second = (session(pupil(), METHODS["AdaptivePruning"]) for _ in range(2))
+    first._run.grow({"first": [1, 1, 4]}, "by hand")
+    first._run.remove({"first": [0], "down": [2]}, "by hand")
+    first._run.compact()
+    second.load_state_dict(first.state_dict())
+
+    assert second._run.plan == first._run.plan
+    shapes = [{name: t.shape for name, t in one.model.state_dict().items()} for one in (first, second)]
+    assert shapes[0] == shapes[1]
 
 
 DAMAGE = {
