@@ -6,8 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.laws.loops import LESSONS, METHODS, pupil, session
 from tests.laws.networks import Coupled, Tied, images, made
 
@@ -30,24 +28,21 @@ def traced(kind):
     return model, sct.trace(model, images().double())
 
 
-def chosen(data, graph, least=1):
-    """Any units of any groups, some of them gone and some copied."""
+def chosen(rng, graph, least=1):
+    """Any units of some groups, some of them gone and some copied."""
     return {
-        g.name: sorted(
-            data.draw(st.lists(st.integers(0, g.units - 1), min_size=least, max_size=g.units + 3), label=g.name)
-        )
+        g.name: sorted(rng.integers(0, g.units, rng.integers(least, g.units + 3)).tolist())
         for g in graph.groups
-        if data.draw(st.booleans(), label=f"change {g.name}")
+        if rng.random() < 0.7
     }
 
 
 @BOTH
-@settings(max_examples=6)
-@given(data=st.data())
-def test_a_plan_with_copies_is_its_masked_twin(kind, data):
+@pytest.mark.parametrize("seed", range(3))
+def test_a_plan_with_copies_is_its_masked_twin(kind, seed):
     """Removed units silent, copies read as one: float64 outputs agree (1e-9), and shapes are those it says."""
     model, graph = traced(kind)
-    plan = plan_with_copies(graph, chosen(data, graph))
+    plan = plan_with_copies(graph, chosen(np.random.default_rng(seed), graph))
     twin = outputs(sct.mask(plan, model))
     changed = sct.apply(plan, copy.deepcopy(model))
 
@@ -60,15 +55,18 @@ def test_a_plan_with_copies_is_its_masked_twin(kind, data):
 
 
 @BOTH
-@settings(max_examples=6)
-@given(data=st.data())
-def test_plans_compose(kind, data):
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_compose(kind, seed):
     """Growth, removal and growth again in a row are one plan, with one value of every weight."""
     model, graph = traced(kind)
-    first = plan_with_copies(graph, chosen(data, graph, least=2))  # a group of one unit is none when traced anew
-    step = sct.apply(first, copy.deepcopy(model))
-    left = sct.trace(step, images().double())
-    second = plan_with_copies(left, chosen(data, left))
+    rng = np.random.default_rng(seed)
+    while True:  # a new trace sees no group of one unit, nor one whose width happens to be that of something else
+        first = plan_with_copies(graph, chosen(rng, graph, least=2))
+        step = sct.apply(first, copy.deepcopy(model))
+        left = sct.trace(step, images().double())
+        if {g.name: g.units for g in left.groups} == {name: len(units) for name, units in first.keep.items()}:
+            break
+    second = plan_with_copies(left, chosen(rng, left))
     both = first.then(second)
     at_once, in_turn = sct.apply(both, copy.deepcopy(model)), sct.apply(second, step)
 
@@ -93,15 +91,13 @@ def test_growth_is_a_plan_with_copies(kind):
 
 
 @BOTH
-@settings(max_examples=5)
-@given(data=st.data())
-def test_shares_are_known_unit_by_unit(kind, data):
+def test_shares_are_known_unit_by_unit(kind):
     """Read off the tensors, they are those that insertion in steps gives."""
     _, graph = traced(kind)
     group = graph.groups[0]
     kept, shares = np.arange(group.units), [1.0] * group.units
     for _ in range(2):
-        parents = data.draw(st.lists(st.integers(0, len(kept) - 1), min_size=1, max_size=3))
+        parents = np.random.default_rng(len(kept)).integers(0, len(kept), 3).tolist()
         kept, shares = insert(kept, shares, parents)
     plan = plan_with_copies(graph, {group.name: kept.tolist()}, {group.name: shares})
 
