@@ -155,6 +155,23 @@ def test_a_session_that_inserted_goes_on_in_a_fresh_network():
     assert shapes[0] == shapes[1]
 
 
+@BOTH
+def test_a_copy_may_outlive_what_it_was_copied_from(kind):
+    """With its share alone, as a value and from JSON."""
+    model, graph = traced(kind)
+    name = graph.groups[0].name
+    grown = plan_with_copies(graph, {name: [0, 0, *range(1, graph.groups[0].units)]})
+    step = sct.apply(grown, copy.deepcopy(model))
+    left = sct.trace(step, images().double())
+    plan = grown.then(Plan.from_keep(left, {name: range(1, left.group(name).units)}))
+
+    assert plan.copies == {}
+    assert unit_shares(graph, plan, name)[:2] == (0.6, 1.0)
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert sct.verify(again, model, images().double(), graph=graph).passed
+
+
 DAMAGE = {
     "share above one": lambda d: set_first(d["shares"], 1.5),
     "share of nothing": lambda d: set_first(d["shares"], 0.0),

@@ -34,10 +34,9 @@ def plan_with_copies(graph: Graph, sources: Mapping[str, Sequence[int]], shares:
     whole = Plan.identity(graph)
     keep = {**whole.keep, **{name: _checked(graph.group(name), units) for name, units in sources.items()}}
     unique = {name: tuple(sorted(set(units))) for name, units in keep.items()}
-    plan = Plan.from_keep(graph, unique)
-    if unique == keep:
+    plan, given = Plan.from_keep(graph, unique), shares or {}
+    if unique == keep and all(share == 1.0 for found in given.values() for share in found):
         return plan
-    given = shares or {}
     own = {name: _shares(name, units, given.get(name)) for name, units in keep.items()}
     axes: dict[str, dict[int, Axis]] = {}
     for group in graph.groups:

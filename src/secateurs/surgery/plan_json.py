@@ -41,8 +41,9 @@ class Parts(TypedDict):
 
 def write_plan(plan: Plan) -> str:
     """Write a plan as a JSON document; `read_plan` gives back an equal one."""
+    copying = bool(plan.copies or plan.shares)  # of a unit and its copy, one may be left, with its share
     document: dict[str, Any] = {
-        "format": COPYING if plan.copies else FORMAT,
+        "format": COPYING if copying else FORMAT,
         "groups": {n: {"units": plan.units[n], "keep": to_runs(keep)} for n, keep in plan.keep.items()},
         "tensors": {n: {str(d): to_runs(i) for d, i in dims.items()} for n, dims in plan.tensors.items()},
         "aliases": dict(plan.aliases),
@@ -50,7 +51,7 @@ def write_plan(plan: Plan) -> str:
         "signature": dict(plan.signature),
         "directions": dict(plan.directions),
     }
-    if plan.copies:
+    if copying:
         document["shares"] = {n: {str(d): list(s) for d, s in dims.items()} for n, dims in plan.shares.items()}
     return json.dumps(document, indent=1)
 
