@@ -199,7 +199,8 @@ class Run:
 
     def become(self, kept: Mapping[str, Ints], shares: Mapping[str, Floats]) -> None:
         """Bring the network that the session began with to the widths of a run that inserted units."""
-        plan = plan_with_copies(self.origin, kept, {name: found.tolist() for name, found in shares.items()})
+        sources = {name: units.tolist() for name, units in kept.items()}
+        plan = plan_with_copies(self.origin, sources, {name: found.tolist() for name, found in shares.items()})
         for model in (self.model, *self.followers):
             apply(plan, model, (self.optimizers or None) if model is self.model else None, proof=False)
         self.kept, self.shares = dict(kept), dict(shares)

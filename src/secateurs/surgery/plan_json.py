@@ -166,11 +166,11 @@ def _whole(value: object) -> int:
 
 
 def _fractions(values: object) -> tuple[float, ...]:
-    found = values if isinstance(values, list) else [None]
-    if len(found) > MOST_INDICES or not all(type(value) in (int, float) and 0 < value <= 1 for value in found):
+    found = cast("list[Any]", values) if isinstance(values, list) else []
+    if not 0 < len(found) <= MOST_INDICES or not all(type(n) in (int, float) and 0 < n <= 1 for n in found):
         message = f"{str(values)[:40]} are no shares from 0 to 1"
         raise ValueError(message)
-    return tuple(float(value) for value in found)
+    return tuple(float(n) for n in found)
 
 
 def _check(parts: Parts) -> None:

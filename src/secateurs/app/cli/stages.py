@@ -159,6 +159,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             "Give --epochs 0."
         )
     steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
+    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
     try:
         return sct.Session(
             model,
@@ -167,7 +168,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
-            data=work.loaders.calibration(recipe.calibration_batches),
+            data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
             protect=recipe.protect,
             seed=recipe.seed,
         )
