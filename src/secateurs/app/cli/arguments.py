@@ -130,7 +130,7 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
     >>> compose(Recipe(), {"method": "l2"}).options
     {'p': 2, 'roles': None}
     """
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
     if plain.get("weights") is not None:
         plain = {**FROM_WEIGHTS, **plain}
     name = plain.get("method", base.method)
