@@ -65,17 +65,15 @@ class Session:
         strict: bool = False,
     ) -> None:
         asked = named_method(method, seed)
-        clock = Clock(steps_per_epoch, epochs)
-        budget = check_budget(budget)
         check_seed(seed)
         check_data(data, loss)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
+            budget=check_budget(budget),
+            clock=Clock(steps_per_epoch, epochs),
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
-            budget=budget,
-            clock=clock,
             example=example_inputs,
             data=data,
             loss=loss,
