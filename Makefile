@@ -25,9 +25,10 @@ GROUPS_docs     := docs
 # On Linux, as measured; PyTorch's package there brings CUDA, 4 GB of it. Elsewhere it is a tenth.
 SIZE_demo       := 5 GB
 SIZE_test       := 6.5 GB with all tiers
-SIZE_docs       := 0.2 GB
+SIZE_docs       := 0.3 GB
 
-# What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels, 0.9 GB.
+# What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
+# 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
 UNUSED_demo     := triton
 
 .venv: .venv/test.ready ## Set up the environment for tests and development (done by itself when needed)
@@ -51,7 +52,7 @@ UNUSED_demo     := triton
 	@echo ".venv is ready."
 
 demo: .venv/demo.ready ## Prune a small network and look at the result (runs/demo)
-	@$(BIN)/secateurs demo --out runs/demo
+	@TORCH_LOGS=-torch.utils.flop_counter $(BIN)/secateurs demo --out runs/demo
 
 test: .venv/test.ready ## Run the laws, contracts and doctests
 	@$(PYTEST) -n $(WORKERS)
