@@ -198,7 +198,7 @@ def test_a_method_in_a_file_is_named_by_its_path(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(FILE)
     (tmp_path / "beside.py").write_text("SCALE = 2.0")
-    recipe = compose(Recipe(), {"method": "mine.py:Backwards", "macs": 0.5}, ["--method.times", "3"])
+    recipe = compose(Recipe(), {"method": "mine.py:Backwards", "macs": 0.5}, {"times": 3})
 
     assert recipe.options == {"times": 3.0}
     result = sct.prune(made(Tied), images(), method=chosen_method(recipe), budget=HALF)
@@ -232,6 +232,18 @@ def test_every_criterion_keeps_the_public_contract(name):
 
 @pytest.mark.parametrize("name", registry.names("one-shot"))
 def test_every_one_shot_method_keeps_the_public_contract(name):
+    check_method(registry.make(name))
+
+
+TRAINING = sorted({entry.name for entry in registry.entries().values()} & set(registry.names("training")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("greg1", "group-fisher") else pytest.param(name, marks=pytest.mark.slow) for name in TRAINING],
+)
+def test_every_training_method_keeps_the_public_contract(name):
+    """Meets its budget in a session, and a session restored half way ends with the same bits."""
     check_method(registry.make(name))
 
 

@@ -136,7 +136,7 @@ def test_a_retinanet_learns_shapes_while_it_is_pruned():
 @pytest.mark.parametrize(
     ("kind", "macs"),
     [
-        ("FCOS", 0.7),
+        pytest.param("FCOS", 0.7, marks=pytest.mark.slow),
         pytest.param("RetinaNet", 0.7, marks=pytest.mark.slow),
         pytest.param("FasterRCNN", 0.9, marks=pytest.mark.slow),
     ],
@@ -149,6 +149,7 @@ def test_every_detector_is_pruned(kind, macs):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_the_pyramid_goes_where_nothing_else_may():
     """Its inner channels are coupled over all levels; with all other outputs excluded they are what is left."""
     rest = ("backbone.body", "backbone.fpn.layer_blocks", "head")
@@ -160,6 +161,7 @@ def test_the_pyramid_goes_where_nothing_else_may():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_region_heads_are_left_alone_with_a_reason():
     """Rows of the box head are regions, not images: it is not scored, and the history of the refusal says why."""
     _, session, *_ = pruned("FasterRCNN", 4, sct.Budget(macs=0.9))
