@@ -14,7 +14,7 @@ from torch import Tensor
 from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from secateurs.graph.labels import Choices, Labels
     from secateurs.graph.recorder import Op, Tape
@@ -35,14 +35,15 @@ class Propagation:
         banned: Mapping[Any, str],
         attributes: Callable[[str, str], Any],
         hints: Callable[[int], tuple[Any, ...]] | None = None,
+        whole: Sequence[Op] = (),
         turn: int = -1,
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
         `choices`: what takes the options; `banned`: operator key -> reason for which its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
-        `hints` makes this a check: operator -> the axes that its results should have; `turn`: the number of the
-        recording before the first one run here.
+        `hints` makes this a check: operator -> the axes that its results should have, `whole`: the operators as the
+        whole network ran them; `turn`: the number of the recording before the first one run here.
         """
         self.params = params
         self.choices = choices
@@ -50,6 +51,7 @@ class Propagation:
         self.attribute = attributes
         self.check = hints is not None
         self.hints = hints
+        self.whole = whole
         self.turn = turn
         self.space = Space()
         self.labs: dict[int, Lab] = {}
@@ -257,6 +259,10 @@ class Propagation:
         """Checking: the axes that result `k` of the current operator should have."""
         assert self.hints is not None  # noqa: S101 (only asked while checking)
         return self.hints(self.index)[k]
+
+    def original(self, op: Op) -> Op:
+        """Checking: the current operator as the whole network ran it; collecting, the operator itself."""
+        return self.whole[self.index] if self.check else op
 
     def follow(self, attribute: str, labels: Labels) -> None:
         """The current module's attribute counts the survivors of these labels."""

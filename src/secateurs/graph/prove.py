@@ -150,6 +150,7 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
         banned={},
         attributes=lambda _path, _name: {},
         hints=hints,
+        whole=reference.ops,
         turn=turn - 1,
     )
 
