@@ -166,6 +166,7 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
     assert any("penalty" in event for event in record["events"])
 
 
+@pytest.mark.slow
 def test_pruning_that_was_interrupted_goes_on(prune, tmp_path, monkeypatch):
     """Stopped in the second epoch of pruning, resumed: the bits of the run that was not stopped."""
     step, count = Classifier.training_step, iter(range(1, 10_000))
@@ -197,6 +198,7 @@ def test_too_few_epochs_to_prune_in_are_refused(prune, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_single_weights_stay_zero_in_the_run_folder(own, tmp_path, capsys):
     """Saved and loaded by the same store; the report says that zeros do not run faster; fine-tuning is refused."""
     flags = ["prune", "--model", f"{own}:net", "--out", str(tmp_path / "out"), *FAST, "--params", "0.5"]
@@ -265,6 +267,7 @@ def test_weights_from_a_file_are_pruned_without_training(prune, own, finished, t
     assert not (tmp_path / "out" / "checkpoints" / "training").exists()
 
 
+@pytest.mark.slow
 def test_a_recovery_of_no_epochs_is_the_recalibrated_network(prune, tmp_path):
     """Nothing is fine-tuned, everything else is done."""
     assert prune(tmp_path / "out", "--epochs", "0", "--train-epochs", "1") == 0
@@ -359,6 +362,7 @@ def test_methods_by_name(finished, own, method, tmp_path):
     assert record["after"]["macs"] <= 0.6 * record["before"]["macs"]
 
 
+@pytest.mark.slow
 def test_a_method_of_a_paper_decides_how_much_goes(finished, own, tmp_path, capsys):
     """Without a budget FOAD removes what it finds superfluous, and the title names no budget."""
     dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
@@ -500,6 +504,7 @@ def test_a_full_disk_is_noticed_before_any_work(prune, tmp_path, monkeypatch, ca
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told_and_the_run_resumes(prune, finished, tmp_path, monkeypatch, capsys):
     """One sentence, exit code 1; what was finished is kept."""
 
@@ -670,6 +675,7 @@ def test_published_resnet20_is_pruned(data_root, tmp_path):
     assert report.before.accuracy == pytest.approx(0.9173, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_the_command_is_installed():
     """`secateurs` on the path is this `main`."""
     script = shutil.which("secateurs", path=os.path.dirname(sys.executable))  # noqa: PTH120
@@ -744,6 +750,7 @@ def test_nothing_is_written_through_a_link(finished, prune, tmp_path, capsys, pl
     assert before == [path.stat().st_mtime_ns for path in (mine, *mine.rglob("*"))]
 
 
+@pytest.mark.slow
 def test_files_of_the_run_itself_replace_links(finished, prune, tmp_path):
     """The report is put in the place of a planted link, not into what it points to."""
     run, mine = copied(finished, tmp_path, "measured"), tmp_path / "mine"
