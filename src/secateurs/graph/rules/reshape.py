@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, Fresh
-from secateurs.graph.rules.counting import count, readings, whole
+from secateurs.graph.rules.counting import count, has_units, readings, whole
+from secateurs.graph.rules.joining import ANYTHING
 from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
@@ -154,6 +155,10 @@ def _settle_split(p: Propagation, dense: Labels, sizes: list[int], dims: list[in
 
 def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[int], result: list[Any]) -> None:
     """Choose the one dimension along which units may differ."""
+    if not has_units(block):
+        if (block == ANYTHING).all():
+            result[:] = [ANY if d in dims else axis for d, axis in enumerate(result)]
+        return
     way = p.choose("split", block.ravel(), [*readings(p, block, varying), None])
     if way is None:
         p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")
