@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import tee
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from secateurs.allocate import Allocator, Budget, Ranked, aligned
 from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
-from secateurs.errors import BudgetError, InputError, RecipeError
+from secateurs.errors import BudgetError, InputError, RecipeError, check_seed, expect
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
@@ -26,7 +27,7 @@ from secateurs.surgery.tensors import duplicate
 from secateurs.types import Loss
 
 if TYPE_CHECKING:
-    from secateurs.deploy.closed_loop import Timing
+    from secateurs.deploy.rig import Timing
     from secateurs.methods.one_shot import Method
 
 
@@ -95,9 +96,11 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     >>> len(chosen.keep["0"])
     3
     """
+    expect("graph", graph, Graph, "Pass what secateurs.trace gave.")
     network = Network.of(model)
     check_shapes(graph.signature, network)
     _check_budget(budget)
+    check_seed(seed)
     chosen = value_of(criterion, seed=seed)
     if not isinstance(chosen, Criterion):
         message = (
@@ -122,6 +125,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     protect: Iterable[str] = (),
     seed: int = 0,
     recover: Recovery | Iterable[Recovery] | None = None,
+    allocator: Allocator | None = None,
 ) -> Result:
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
@@ -131,6 +135,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     so. Where it names a `device`, the time there is measured (`result.timing`): `latency` is met within 3 %, and a
     network that is slower than the dense one is refused.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
+    allocator: how a criterion's scores become widths, as in `plan`; methods have their own.
     protect names modules whose channels stay. seed is for methods that draw at random.
     recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
 
@@ -151,9 +156,11 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     activation bytes: 56 -> 32 (57.1%)
     """
     network = Network.of(model).with_values
+    check_seed(seed)
     chosen = _one_shot(method, seed)
+    _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
-    data = _read_twice(data) if steps else data
+    data, again = _read_twice(data) if steps else (data, None)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -164,7 +171,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
         found = Plan.from_keep(graph, keep)
     elif isinstance(chosen, Criterion):
-        found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
+        found = plan(graph, network, chosen, _check_budget(given), allocator=allocator, data=data, loss=loss)
     else:
         stand_in = Replica(network, around=False).model
         keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)
@@ -173,7 +180,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
     if steps:
-        pruned = recovered(pruned, network.model, data or (), plan=found, steps=steps)
+        pruned = recovered(pruned, network.model, again or (), plan=found, steps=steps)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 
@@ -204,12 +211,23 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     raise RecipeError(message)
 
 
-def _read_twice(data: Iterable[Any] | None) -> Iterable[Any]:
-    """Data that can be read once to choose and once to recover."""
+def _check_allocator(allocator: Allocator | None, method: object, budget: Budget | None) -> None:
+    """Refuse an allocator where nothing asks it."""
+    if allocator is not None and (not isinstance(method, Criterion) or (budget and budget.device)):
+        message = (
+            f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
+            "budget has a way of its own. Leave it out."
+        )
+        raise RecipeError(message)
+
+
+def _read_twice(data: Iterable[Any] | None) -> tuple[Iterable[Any], Iterable[Any]]:
+    """The data to choose by, and the same again to recover by: an iterator can be read only once."""
     if data is None:
         message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
         raise InputError(message)
-    return list(data) if isinstance(data, Iterator) else data
+    first, second = tee(data) if isinstance(data, Iterator) else (data, data)
+    return first, second
 
 
 def _check_budget(budget: object) -> Budget:
