@@ -89,12 +89,11 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        streams = open_streams(graph, costly, _chosen(graph, groups))
         check_loss(loss)
         work = Pass(
             Replica(network, around=False).model,
             weights,
-            streams,
+            open_streams(graph, costly, _chosen(graph, groups)),
             needs=tuple(costly),
             loss=loss or cross_entropy,
         )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, final
 
 from secateurs.app.cli.amounts import Amount, amount, duration
@@ -25,15 +24,24 @@ class Recipe:
         metadata=_about(
             "network",
             "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, or path.py:FUNCTION, "
+            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),
     )
-    weights: Path | None = field(
+    weights: str | None = field(
         default=None,
         metadata=_about(
-            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
         ),
     )
     protect: tuple[str, ...] = field(
@@ -137,10 +145,16 @@ class Recipe:
     )
 
     train_epochs: int = field(
-        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+        default=100,
+        metadata=_about(
+            "training",
+            "epochs of the first training, where there are no weights (100) or a new classifier is to be trained (20)",
+            "N",
+        ),
     )
     train_lr: float = field(
-        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+        default=0.1,
+        metadata=_about("training", "peak learning rate of the first training (from given weights 0.01)", "RATE"),
     )
     prune_epochs: int = field(
         default=40,
@@ -252,7 +266,6 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        keys["weights"] = str(self.weights) if self.weights else None
         keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}

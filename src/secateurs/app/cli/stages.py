@@ -13,7 +13,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.pretrained import classes_of, initialise
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
@@ -44,7 +44,7 @@ class Work:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
         splits = self.loaders.splits
-        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=classes_of(self.recipe, splits)).eval()
 
     def place(self, name: str) -> Place:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
@@ -93,9 +93,7 @@ def train(work: Work) -> nn.Module:
         work.say("trained", record, "done before")
         return work.again(model, TRAINED)
     start, record = time.monotonic(), {}
-    if recipe.weights:
-        load_weights(model, recipe.weights)
-    else:
+    if initialise(model, recipe, work.loaders.splits):
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
         settings = optimisation(recipe, "train")
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
