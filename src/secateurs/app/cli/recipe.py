@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.training.logs import Logger
 from secateurs.app.training.module import Optimisation
 from secateurs.app.training.rates import Rate, Shape
 
@@ -142,6 +143,10 @@ class Recipe:
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
     def optimisation(self, epochs: int, lr: float) -> Optimisation:
         """The settings of one of the run's trainings; Optimisation and Rate refuse what cannot train."""

@@ -133,18 +133,13 @@ def _layers(report: Report) -> list[Bar]:
     if len(before) > SLOWEST or after:
         rows.append((f"{len(before) - len(shown)} others", "", _sum(before[SLOWEST:]), sum(after.values())))
     longest = max((max(was, now or 0.0) for _, _, was, now in rows), default=1.0) or 1.0
-    return [
+    found: list[Bar] = []
+    for name, kind, was, now in rows:
+        parts = 100 * was / longest, 100 * (now or 0.0) / longest
         # a runtime's node is shown by the module that it stands in
-        Bar(
-            name.partition(" (")[0],
-            100 * was / longest,
-            100 * (now or 0.0) / longest,
-            _time(was),
-            "–" if now is None else _time(now),
-            kind,
-        )
-        for name, kind, was, now in rows
-    ]
+        module = name.partition(" (")[0]
+        found.append(Bar(module, *parts, _time(was), "–" if now is None else _time(now), kind))
+    return found
 
 
 def _sum(layers: Sequence[LayerTime]) -> float:

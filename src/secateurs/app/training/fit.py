@@ -9,12 +9,12 @@ from typing import Any, final
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
+from secateurs.app.training.logs import make_logger
 from secateurs.app.training.module import Classifier, Optimisation
 from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.app.training.quiet import quietly
@@ -33,7 +33,7 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn.
+    lines go when no bar is drawn. logger: what each epoch's figures are written by.
     """
 
     folder: Path
@@ -41,6 +41,7 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
+    logger: str = "csv"
 
 
 @final
@@ -156,7 +157,7 @@ def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer
         accelerator=_accelerator(place.device),
         devices=1,
         deterministic=_deterministic(place.device),
-        logger=CSVLogger(place.folder, name="log"),
+        logger=make_logger(place.logger, place.folder, place.folder.name),
         callbacks=[*callbacks, *shown, every_epoch],
         plugins=[WholeFiles()],
         enable_progress_bar=place.bar,
