@@ -125,7 +125,7 @@ def to_time(device: sct.Device, model: nn.Module, x: Tensor) -> list[dict[str, A
         "macs": result.cost_after.macs / whole,
         **told(timing.pruned),
         "predicted_ms": timing.predicted and 1e3 * timing.predicted,
-        "predicted_over_measured": timing.predicted and timing.predicted / timing.pruned.median,
+        "predicted_over_measured": timing.predicted and timing.predicted / timing.dense.median / timing.ratio,
         "calibration_error": timing.calibration_error,
         "gap": timing.gap,
         "macs_of_the_macs_plan_as_fast": timing.plain_macs and timing.plain_macs / whole,

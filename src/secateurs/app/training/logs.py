@@ -12,7 +12,7 @@ from secateurs.errors import InputError
 
 Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
-PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow", "mlflow_skinny"), "wandb": ("wandb",)}
+PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",), "wandb": ("wandb",)}
 """Packages of which a logger needs one."""
 
 PROJECT = "secateurs"
@@ -32,15 +32,16 @@ def check_logger(name: str) -> None:
 def make_logger(name: str, folder: Path, stage: str) -> LightningLogger:
     """The logger of one stage of a run.
 
-    csv and tensorboard write into `folder`/log. mlflow writes where MLFLOW_TRACKING_URI says, or into `folder`/log;
+    csv and tensorboard write into `folder`/log. mlflow writes where MLFLOW_TRACKING_URI says, or into `folder`/log/mlflow.db;
     wandb as its own environment variables say (WANDB_MODE=offline keeps it on this machine).
     """
     run = f"{folder.parent.parent.name}-{stage}"
     if name == "tensorboard":
         return TensorBoardLogger(folder, name="log")
     if name == "mlflow":
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        return MLFlowLogger(PROJECT, run_name=run, tracking_uri=uri, save_dir=str(folder / "log"))
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'log' / 'mlflow.db').absolute()}"
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        return MLFlowLogger(PROJECT, run_name=run, tracking_uri=uri)
     if name == "wandb":
         (folder / "log").mkdir(parents=True, exist_ok=True)
         more: dict[str, Any] = {"settings": {"silent": True}}
