@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateurs.errors import InputError, PlanError, near
+from secateurs.errors import InputError, PlanError, expect, near
 from secateurs.graph import Graph, Group
+from secateurs.notebook import html_table
 from secateurs.surgery.plan_json import read_plan, write_plan
 from secateurs.surgery.tensors import select, show
 
@@ -52,6 +53,21 @@ class Plan:
     directions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     graph: Graph | None = field(default=None, compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        """One line: how many units stay."""
+        changed = sum(len(self.keep[name]) < units for name, units in self.units.items())
+        kept, units = sum(map(len, self.keep.values())), sum(self.units.values())
+        return f"Plan(keeps {kept} of {units} units; {changed} of {len(self.units)} groups lose some)"
+
+    def _repr_html_(self) -> str:
+        """The groups that lose units, as a table, for notebooks."""
+        rows = [
+            (name, units, len(self.keep[name]), f"{len(self.keep[name]) / max(units, 1):.0%}")
+            for name, units in self.units.items()
+            if len(self.keep[name]) < units
+        ]
+        return html_table(repr(self), ("group", "units", "kept", ""), rows)
+
     @staticmethod
     def from_keep(graph: Graph, keep: Mapping[str, Units]) -> Plan:
         """Choose by hand: group name -> kept units (indices in any order, or a boolean mask); other groups keep all.
@@ -59,6 +75,7 @@ class Plan:
         InputError names an unknown group (with near matches), a unit out of range, one named twice, an empty choice.
         """
         known = {group.name for group in graph.groups}
+        expect("keep", keep, Mapping, "Pass a dict of group name -> kept units.")
         for name in keep:
             if name not in known:
                 message = f"no group {name!r} in this graph: {near(name, known)}"

@@ -9,7 +9,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import device_name
-from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import TRAINED, Work, stages
 from secateurs.app.report import (
     Figures,
@@ -23,12 +23,12 @@ from secateurs.app.report import (
     page,
     timed,
 )
-from secateurs.app.training import evaluate
+from secateurs.app.training import score
 from secateurs.deploy import Measurement
-from secateurs.errors import DamageError, StoreError
+from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
 
-REPORT, PICTURE, PAGE = "report.json", "report.png", "report.html"
+PICTURE, PAGE = "report.png", "report.html"
 
 SECONDS, RUNS = 4.0, 10
 """Time to compare two networks in on one device, and forward passes that a profile is made of."""
@@ -43,15 +43,19 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     devices = _devices(work)
     times = [device.compare([dense, recovered], (example,), seconds=SECONDS) for device in devices]
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
+    scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
     before, after = (
         Figures(
-            accuracy=evaluate(model, work.loaders.test_dataloader(), device=work.recipe.device),
+            accuracy=found.accuracy,
+            top5=found.top5,
             **record[key],
             peak_memory=sct.deploy.activations(model.cpu(), (example,)).peak,
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
-        for model, key, file, time in zip((dense, recovered), ("before", "after"), files, times[0], strict=True)
+        for model, found, key, file, time in zip(
+            (dense, recovered), scores, ("before", "after"), files, times[0], strict=True
+        )
     )
     report = Report(
         title=title(work),
@@ -96,9 +100,7 @@ def _settings(work: Work) -> Settings:
     return Settings(
         method={"name": recipe.method, **recipe.options},
         budget={} if work.budget is None else {name: getattr(recipe, name) for name in named},
-        widths=f"widths are multiples of {rounded}"
-        if isinstance(rounded, int)
-        else rounded and f"widths are {rounded}",
+        widths=rounded,
         epochs={"train": recipe.train_epochs, "prune": recipe.prune_epochs, "fine_tune": recipe.epochs},
         device=device_name(work.device()),
         threads=torch.get_num_threads(),
@@ -106,17 +108,6 @@ def _settings(work: Work) -> Settings:
         recipe=recipe.as_keys(),
         versions={"secateurs": sct.__version__, "torch": torch.__version__, "python": platform.python_version()},
     )
-
-
-def finished(folder: RunFolder) -> Report | None:
-    """The report of a run that is finished, as it was written; None where it is not finished."""
-    content = folder.report(REPORT)
-    if content is None:
-        return None
-    try:
-        return Report.from_json(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise DamageError(f"{folder.path / REPORT} is no report ({cause!r}); put the original back") from cause
 
 
 def title(work: Work) -> str:
@@ -133,11 +124,14 @@ def budget_words(budget: sct.Budget) -> str:
     '50 % of the MACs and 100,000 parameters'
     """
     parts: list[str] = []
-    for value, name in ((budget.macs, "MACs"), (budget.params, "parameters"), (budget.memory, "bytes of activations")):
+    given = (budget.macs, budget.params, budget.memory, budget.filters)
+    for value, name in zip(given, ("MACs", "parameters", "bytes of activations", "filters"), strict=True):
         if isinstance(value, int):
             parts.append(f"{value:,} {name}")
         elif value is not None:
             parts.append(f"{100 * value:g} % of the {name}")
+    if budget.shares:
+        parts.append(f"the filters of {', '.join(f'{name} {share:g}' for name, share in budget.shares)}")
     if budget.latency is not None:
         parts.append(f"{100 * budget.latency:g} % of the time" if budget.latency <= 1 else f"{budget.latency:g} ms")
     return " and ".join(parts)

@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
         return
     if root is None:
         raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")
-    if not root.is_dir():
+    if not _is_folder(root):
         raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
 
 
@@ -48,6 +48,13 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     if kind == "imagefolder":
         return imagefolder(root, size=image_size)
     return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)
+
+
+def _is_folder(root: Path) -> bool:
+    try:
+        return root.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _split(name: str) -> tuple[str, Path | None]:

@@ -16,9 +16,10 @@ from secateurs.app.report.figures import (
 )
 from secateurs.app.report.page import page
 from secateurs.app.report.picture import draw
-from secateurs.app.report.summary import table
+from secateurs.app.report.summary import ROWS, table
 
 __all__ = [
+    "ROWS",
     "Figures",
     "Kept",
     "LayerTimes",

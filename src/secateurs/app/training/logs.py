@@ -1,14 +1,16 @@
 """Loggers: where each epoch's figures go, through Lightning's own."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any, Literal
-
-from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers import Logger as LightningLogger
+from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger as LightningLogger
 
 Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
@@ -32,9 +34,11 @@ def check_logger(name: str) -> None:
 def make_logger(name: str, folder: Path, stage: str) -> LightningLogger:
     """The logger of one stage of a run.
 
-    csv and tensorboard write into `folder`/log. mlflow writes where MLFLOW_TRACKING_URI says, or into `folder`/log/mlflow.db;
+    csv and tensorboard write into `folder`/log. mlflow writes where MLFLOW_TRACKING_URI says, or into a database there;
     wandb as its own environment variables say (WANDB_MODE=offline keeps it on this machine).
     """
+    from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
     run = f"{folder.parent.parent.name}-{stage}"
     if name == "tensorboard":
         return TensorBoardLogger(folder, name="log")
