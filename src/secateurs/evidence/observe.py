@@ -89,13 +89,12 @@ def observe(
             )
             raise EvidenceError(msg)
         streams = open_streams(graph, costly, _chosen(graph, groups))
-        check_loss(loss)
         work = Pass(
             Replica(network, around=False).model,
             weights,
             streams,
             wants_gradients=Gradients in costly,
-            loss=loss or cross_entropy,
+            loss=check_loss(loss) or cross_entropy,
         )
         found |= work.over(read_batches(data, device_of(network.model), batches), costly)
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))

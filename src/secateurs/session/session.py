@@ -11,9 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, ScheduleError, SessionError, check_seed
+from secateurs.errors import InputError, ScheduleError, SessionError
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.running.batches import check_loss
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
@@ -66,8 +67,6 @@ class Session:
         asked = named_method(method, seed)
         clock = Clock(steps_per_epoch, epochs)
         budget = check_budget(budget)
-        check_seed(seed)
-        check_data(data, loss)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
@@ -76,8 +75,8 @@ class Session:
             budget=budget,
             clock=clock,
             example=example_inputs,
-            data=data,
-            loss=loss,
+            data=check_data(data),
+            loss=check_loss(loss),
             shrinks=not parallel if shrink is None else shrink,
             seed=seed,
         )

@@ -1,8 +1,8 @@
 """The figures of a run, before and after, and how they are written to JSON and read back."""
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self, final
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar, final
 
 from torch import nn
 
@@ -66,18 +66,32 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote; a TypeError, KeyError or the like says that it is something else."""
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
         return cls(
-            title=found["title"],
-            before=Figures(**found["before"]),
-            after=Figures(**found["after"]),
-            widths=tuple(LayerWidth(**width) for width in found["widths"]),
-            stages=tuple(Stage(**stage) for stage in found["stages"]),
-            conditions=found["conditions"],
+            title=str(found["title"]),
+            before=_typed(Figures, found["before"]),
+            after=_typed(Figures, found["after"]),
+            widths=tuple(_typed(LayerWidth, width) for width in found["widths"]),
+            stages=tuple(_typed(Stage, stage) for stage in found["stages"]),
+            conditions={str(name): str(words) for name, words in found["conditions"].items()},
         )
+
+
+T = TypeVar("T", Figures, LayerWidth, Stage)
+
+
+def _typed(kind: type[T], found: dict[str, Any]) -> T:
+    """A record with every field of its type; TypeError for anything else, also for numbers that are none."""
+    value = kind(**found)
+    for f in fields(value):
+        held = getattr(value, f.name)
+        number = isinstance(held, (int, float)) and not isinstance(held, bool) and -1e30 < held < 1e30
+        if not (isinstance(held, str) if f.type is str else number):
+            raise TypeError(f"{f.name} is {str(held)[:40]!r}")
+    return value
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:
