@@ -5,15 +5,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.cli.amounts import Amount, amount, duration
+from secateurs.app.cli.flags import about as _about
 from secateurs.app.training.module import Optimisation
 from secateurs.app.training.rates import Rate, Shape
-
-Amount = float | int | None
-
-
-def _about(group: str, meaning: str, shown: str = "") -> dict[str, str]:
-    """Say in which part of the help a field stands, what it means, and what stands for its value."""
-    return {"group": group, "help": meaning, "shown": shown}
 
 
 @final
@@ -61,24 +56,37 @@ class Recipe:
         default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
     )
 
-    method: str = field(default="magnitude", metadata=_about("method", "how units are chosen", "NAME"))
+    method: str = field(
+        default="magnitude",
+        metadata=_about("method", "how units are chosen: a name of the list below, or path.py:CLASS", "NAME"),
+    )
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
 
-    macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
-    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
-    memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
+    macs: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X", read=amount)
+    )
+    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X", read=amount))
+    memory: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the activation memory", "X", read=amount)
+    )
     latency: float | None = field(
         default=None,
         metadata=_about(
             "budget",
-            "what remains of the time of one image on --runtime, as a fraction or, above 1, in milliseconds",
+            "what remains of the time of one image on --runtime: a share, or milliseconds such as 10ms",
             "X",
+            read=duration,
         ),
     )
     runtime: Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"] | None = field(
         default=None,
-        metadata=_about("budget", "where latency is measured; a network slower there than the dense one is refused"),
+        metadata=_about(
+            "budget",
+            "where latency is measured: eager, compile, onnxruntime, openvino, cuda or cuda-compile; "
+            "a network slower there than the dense one is refused",
+            "NAME",
+        ),
     )
     min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
     min_keep_fraction: float = field(
@@ -174,7 +182,7 @@ GROUPS = {
     "network": "network",
     "data": "data",
     "method": "method",
-    "budget": "budget (what remains; a fraction such as 0.5, or a whole number such as 20000000; give at least one)",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
     "training": "training and recovery",
     "machine": "machine",
 }

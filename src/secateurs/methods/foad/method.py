@@ -31,7 +31,7 @@ class FOAD:
     order, every living channel is kept and absorbs those of its `neighbors` nearest that are not kept and reach
     `threshold`; see `absorb`, also for `duplicates` (a tolerance; None is the published code).
 
-    order says which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
+    order: which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
     the first is never removed. "energy" (ours): from the largest mean |F|^2 down, so that of two that are alike the
     stronger stays, whatever their places.
 
@@ -42,7 +42,9 @@ class FOAD:
     all modules that read the units; scope="uncoupled" leaves units made by several operators whole, as the paper does.
 
     Pass training images, never test images: the published script reads its 128 images from the test set. `batches`
-    reads at most so many. min_keep: floor for the unbudgeted form; a budget brings its own.
+    reads at most so many. neighbors: channels that a kept one may absorb. threshold: least similarity for that.
+    duplicates: 1 − the similarity from which two channels are the same; None asks for none. scope: "coupled", or
+    "uncoupled" for units that one operator writes. min_keep: floor for the unbudgeted form; a budget brings its own.
 
     >>> import torch
     >>> from secateurs.graph import trace
