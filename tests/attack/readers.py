@@ -1,18 +1,22 @@
 """Every reader of a file that somebody else may have written: bytes in; nothing, or one error of ours, out."""
 
+import hashlib
 import json
 import tempfile
 from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from tests.laws.networks import Tied, images, made
 
 import secateurs as sct
 from secateurs.app.cli.arguments import compose, read_file
-from secateurs.app.cli.measure import REPORT, finished
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import REPORT, finished
 from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.report import table as report_table
 from secateurs.deploy.segment_table import Table
 from secateurs.errors import SecateursError
 from secateurs.store import weights
@@ -62,12 +66,10 @@ def record(content):
 
 
 def report(content):
-    import hashlib
-
     put(REPORT, content)
     record = {"report": hashlib.sha256(content).hexdigest()}
     put("stages/measured.json", json.dumps({**record, "seal": seal(record)}).encode())
-    finished(RunFolder(PLACE))
+    Console(file=StringIO()).print(report_table(finished(RunFolder(PLACE))))
 
 
 def table(content):

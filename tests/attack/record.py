@@ -46,29 +46,32 @@ PARTS = {
 }
 
 
+HEAD = """\
+# The attack
+
+Written by `make attack`.
+
+| part | tried | held | CPU seconds |
+|---|---|---|---|
+"""
+
+
 def main(path):
-    """Run every part and write the table."""
-    lines = [
-        "# The attack",
-        "",
-        "Written by `make attack`.",
-        "",
-        "| part | tried | held | CPU seconds |",
-        "|---|---|---|---|",
-    ]
-    wrong = []
-    for name, part in PARTS.items():
+    """Run every part, and write the table again after each."""
+    versions = f"secateurs {secateurs.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    foot = f"{versions}, {platform.system()}, {time.strftime('%Y-%m-%d', time.gmtime())}."
+    rows, wrong = "", []
+    for number, (name, part) in enumerate(PARTS.items(), 1):
         start = sum(os.times()[:4])
         tried, failed = part()
         counts = f"{tried:,} | {tried - len(failed):,}" if tried else "skipped: atheris is not installed | "
-        lines.append(f"| {name} | {counts} | {sum(os.times()[:4]) - start:.0f} |")
+        rows += f"| {name} | {counts} | {sum(os.times()[:4]) - start:.0f} |\n"
         wrong += [f"- {name}: {one}" for one in failed]
-        sys.stdout.write(f"{lines[-1]}\n")
-        sys.stdout.flush()
-    versions = f"secateurs {secateurs.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    lines += ["", *(["What did not hold:", "", *wrong] if wrong else ["Everything held."]), ""]
-    lines += [f"{versions}, {platform.system()}, {time.strftime('%Y-%m-%d', time.gmtime())}.", ""]
-    Path(path).write_text("\n".join(lines), encoding="utf-8")
+        held = (
+            "Everything held." if number == len(PARTS) else f"Everything held; {len(PARTS) - number} parts did not run."
+        )
+        said = "\n".join(["What did not hold:", "", *wrong]) if wrong else held
+        Path(path).write_text(f"{HEAD}{rows}\n{said}\n\n{foot}\n", encoding="utf-8")
     return bool(wrong)
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.training.module import Optimisation
 from secateurs.app.training.rates import Rate, Shape
+from secateurs.errors import RecipeError
 
 
 @final
@@ -150,6 +151,12 @@ class Recipe:
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+
+    def __post_init__(self) -> None:
+        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        for f in fields(self):
+            if getattr(self, f.name) is None and type(None) not in get_args(f.type):
+                raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def optimisation(self, epochs: int, lr: float) -> Optimisation:
         """The settings of one of the run's trainings; Optimisation and Rate refuse what cannot train."""
