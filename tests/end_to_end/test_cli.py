@@ -189,6 +189,22 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_criterion_prunes_in_rounds_to_a_share_of_the_filters(own, tmp_path):
+    """With the settings of a paper's run; half of the filters are left, in as many cuts as rounds."""
+    out = tmp_path / "out"
+    flags = ["--method", "taylor", "--rounds", "3", "--prune-epochs", "2", "--filters", "0.5", "--multiple-of", "1"]
+    flags += ["--prune-lr", "0.01", "--schedule", "step", "--step-every", "1", "--ema", "0.9", "--mixup", "0.2"]
+    flags += ["--randaugment", "1", "--accumulate", "2", "--channels-last", "true", "--label-smoothing", "0.1"]
+    assert main(["prune", "--model", f"{own}:net", "--out", str(out), *FAST, *flags]) == 0
+    record = read(out / "stages" / "pruned.json")
+    report = Report.from_json((out / "report.json").read_text())
+
+    assert sum(kept for _, kept in record["groups"].values()) == 16
+    assert sum("round" in event for event in record["events"]) == 3
+    assert report.after.accuracy <= report.after.top5 <= 1
+
+
+@pytest.mark.slow
 def test_pruning_that_was_interrupted_goes_on(prune, tmp_path, monkeypatch):
     """Stopped in the second epoch of pruning, resumed: the bits of the run that was not stopped."""
     step, count = Classifier.training_step, iter(range(1, 10_000))

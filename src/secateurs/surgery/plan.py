@@ -12,6 +12,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError, PlanError, expect, near
 from secateurs.graph import Graph, Group
+from secateurs.notebook import html_table
 from secateurs.surgery.plan_json import read_plan, write_plan
 from secateurs.surgery.tensors import select, show
 
@@ -51,6 +52,21 @@ class Plan:
     signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     directions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     graph: Graph | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """One line: how many units stay."""
+        changed = sum(len(self.keep[name]) < units for name, units in self.units.items())
+        kept, units = sum(map(len, self.keep.values())), sum(self.units.values())
+        return f"Plan(keeps {kept} of {units} units; {changed} of {len(self.units)} groups lose some)"
+
+    def _repr_html_(self) -> str:
+        """The groups that lose units, as a table, for notebooks."""
+        rows = [
+            (name, units, len(self.keep[name]), f"{len(self.keep[name]) / max(units, 1):.0%}")
+            for name, units in self.units.items()
+            if len(self.keep[name]) < units
+        ]
+        return html_table(repr(self), ("group", "units", "kept", ""), rows)
 
     @staticmethod
     def from_keep(graph: Graph, keep: Mapping[str, Units]) -> Plan:

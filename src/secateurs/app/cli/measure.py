@@ -12,7 +12,7 @@ from secateurs.app.bench.timing import Latency, device_name, latency
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import TRAINED, Work, stages
 from secateurs.app.report import Figures, Report, draw, layer_widths
-from secateurs.app.training import evaluate
+from secateurs.app.training import score
 from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
 
@@ -27,14 +27,16 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     device = work.device()
     times = latency([dense.to(device), recovered.to(device)], (work.loaders.example(),), seconds=4)
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
+    scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
     before, after = (
         Figures(
-            accuracy=evaluate(model, work.loaders.test_dataloader(), device=work.recipe.device),
+            accuracy=found.accuracy,
+            top5=found.top5,
             **record[key],
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
-        for model, key, file, time in zip((dense, recovered), ("before", "after"), files, times, strict=True)
+        for found, key, file, time in zip(scores, ("before", "after"), files, times, strict=True)
     )
     report = Report(
         title=title(work),
@@ -64,11 +66,14 @@ def budget_words(budget: sct.Budget) -> str:
     '50 % of the MACs and 100,000 parameters'
     """
     parts: list[str] = []
-    for value, name in ((budget.macs, "MACs"), (budget.params, "parameters"), (budget.memory, "bytes of activations")):
+    given = (budget.macs, budget.params, budget.memory, budget.filters)
+    for value, name in zip(given, ("MACs", "parameters", "bytes of activations", "filters"), strict=True):
         if isinstance(value, int):
             parts.append(f"{value:,} {name}")
         elif value is not None:
             parts.append(f"{100 * value:g} % of the {name}")
+    if budget.shares:
+        parts.append(f"the filters of {', '.join(f'{name} {share:g}' for name, share in budget.shares)}")
     if budget.latency is not None:
         parts.append(f"{100 * budget.latency:g} % of the time" if budget.latency <= 1 else f"{budget.latency:g} ms")
     return " and ".join(parts)

@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import nn
 
 import secateurs as sct
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
+from secateurs.app.cli.pretrained import classes_of, initialise
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
@@ -44,7 +45,7 @@ class Work:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
         splits = self.loaders.splits
-        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=classes_of(self.recipe, splits)).eval()
 
     def place(self, name: str) -> Place:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
@@ -93,11 +94,9 @@ def train(work: Work) -> nn.Module:
         work.say("trained", record, "done before")
         return work.again(model, TRAINED)
     start, record = time.monotonic(), {}
-    if recipe.weights:
-        load_weights(model, recipe.weights)
-    else:
+    if initialise(model, recipe, work.loaders.splits):
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
-        settings = recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+        settings = optimisation(recipe, "train")
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
         record = {"epoch": fitted.best.epoch, "history": [asdict(epoch) for epoch in fitted.history]}
     graph = sct.trace(model, work.loaders.example())
@@ -145,6 +144,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
         data=work.loaders.calibration(recipe.calibration_batches),
         protect=recipe.protect,
         seed=recipe.seed,
+        allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
     )
     return result.model.cpu(), result.plan, {}
 
@@ -159,7 +159,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
         )
     # A plan only removes, and a run folder is a plan for the dense network.
     method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
-    steps = len(work.loaders.shuffled(0))
+    steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
     try:
         return sct.Session(
             model,
@@ -182,7 +182,7 @@ def cut_while_training(work: Work, dense: nn.Module) -> Cut:
     """Prune while the network trains."""
     recipe, model = work.recipe, copy.deepcopy(dense)
     work.tell(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
-    settings = recipe.optimisation(recipe.prune_epochs, recipe.lr)
+    settings = optimisation(recipe, "prune")
     session = session_of(work, model)
     history = fit_session(session, work.loaders, settings, place=work.place("pruning"), resume=True)
     events = [str(event) for event in session.history]
@@ -210,7 +210,7 @@ def recover(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Module:
     start, history = time.monotonic(), []
     if recipe.epochs:
         work.tell(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
-        settings = recipe.optimisation(recipe.epochs, recipe.lr)
+        settings = optimisation(recipe, "recover")
         teacher = sct.Distil(weight=recipe.distil).loss(dense) if recipe.distil else None
         fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True, teacher=teacher)
         history = [asdict(epoch) for epoch in fitted.history]
