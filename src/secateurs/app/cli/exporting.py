@@ -18,7 +18,7 @@ from secateurs.app.cli.arguments import compose, read_file
 from secateurs.app.cli.flags import new_parser, parse_flags
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.stages import TRAINED
+from secateurs.app.cli.work import TRAINED
 from secateurs.app.training import Loaders, evaluate
 from secateurs.deploy import Exported, Loaded
 from secateurs.errors import InputError

@@ -10,7 +10,8 @@ from torch import nn
 import secateurs as sct
 from secateurs.app.bench.timing import Latency, device_name, latency
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.stages import TRAINED, Work, stages
+from secateurs.app.cli.stages import stages
+from secateurs.app.cli.work import LAST, TRAINED, Work
 from secateurs.app.report import Figures, Report, draw, layer_widths
 from secateurs.app.training import evaluate
 from secateurs.errors import DamageError, StoreError
@@ -29,13 +30,14 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
     before, after = (
         Figures(
-            accuracy=evaluate(model, work.loaders.test_dataloader(), device=work.recipe.device),
+            accuracy=_test(work, model),
             **record[key],
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
         for model, key, file, time in zip((dense, recovered), ("before", "after"), files, times, strict=True)
     )
+    last = work.folder.path / LAST
     report = Report(
         title=title(work),
         before=before,
@@ -43,11 +45,17 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         widths=layer_widths(dense, recovered),
         stages=stages(work),
         conditions=_conditions(work, times, record),
+        last=_test(work, work.again(last)[0]) if last.is_dir() else after.accuracy,
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
+
+
+def _test(work: Work, model: nn.Module) -> float:
+    """The accuracy on the test split."""
+    return evaluate(model, work.loaders.test_dataloader(), device=work.recipe.device)
 
 
 def finished(folder: RunFolder) -> Report | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,14 +14,19 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
+from secateurs.app.cli.controls import check_control, in_place_of
+from secateurs.app.cli.cutting import session_of
 from secateurs.app.cli.measure import finished, measure
 from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
-from secateurs.app.cli.stages import Work, cut, recover, session_of, train
+from secateurs.app.cli.stages import cut, recover, train
+from secateurs.app.cli.work import Work
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
+from secateurs.app.training.fit import on_gpu
+from secateurs.app.training.machines import early_rank, once, rank
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
 from secateurs.prune import round_widths
@@ -34,9 +39,12 @@ class WorkError(SecateursError):
 
 def prune(invocation: Invocation, console: Console) -> None:
     """Do a run, or the rest of it, and print its table."""
-    folder = check_folder(invocation.out, resume=invocation.resume)
+    started_by_another = early_rank() > 0
+    folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)
-    report = finished(folder) or _worked(recipe, folder, console)
+    recipe.machines().launch("gpu" if on_gpu(recipe.device) else "cpu")
+    console = console if rank() == 0 else Console(quiet=True)
+    report = once(lambda: finished(folder)) or _worked(recipe, folder, console)
     console.print(table(report))
     place = escape(str(folder.path))
     console.print(f"[bold]{place}[/] holds the model, its plan and recipe, report.json and report.png.", emoji=False)
@@ -50,9 +58,9 @@ def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:
         torch.set_num_threads(recipe.threads)
     try:
         work = prepare(recipe, folder, console)
-        with held(folder):
-            folder.put_recipe(recipe)
-            _same_data(folder, work.loaders.splits.fingerprint)
+        with held(folder) if rank() == 0 else nullcontext():
+            once(lambda: folder.put_recipe(recipe))
+            once(lambda: _same_data(folder, work.loaders.splits.fingerprint))
             return _report(work)
     finally:
         torch.set_num_threads(before)
@@ -62,8 +70,8 @@ def _report(work: Work) -> Report:
     """Every stage, or what is left of it."""
     with told_as_failure():
         dense = train(work)
-        recovered = recover(work, cut(work, dense), dense)
-        return measure(work, dense, recovered)
+        recovered = recover(work, *cut(work, dense), dense)
+        return once(lambda: measure(work, dense, recovered))
 
 
 def _same_data(folder: RunFolder, found: Mapping[str, str]) -> None:
@@ -123,15 +131,17 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     """Refuse whatever cannot work, before any work."""
     models.check_name(recipe.model)
     data.check_name(recipe.data)
-    method = chosen_method(recipe)
-    budget = budget_of(recipe, method)
+    check_control(recipe)
+    replaced = chosen_method(recipe)
+    method, budget = in_place_of(recipe, replaced, budget_of(recipe, replaced))
     loaders = Loaders(
-        data.load(recipe.data, image_size=recipe.image_size),
+        data.load(recipe.data, image_size=recipe.image_size).first(recipe.images),
         batch_size=recipe.batch_size,
         workers=recipe.workers,
         seed=recipe.seed,
+        machines=recipe.machines(),
     )
-    work = Work(recipe, method, budget, loaders, folder, console)
+    work = Work(recipe, method, replaced, budget, loaders, folder, console)
     model = work.fresh()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
@@ -192,7 +202,8 @@ def _check_numbers(recipe: Recipe) -> None:
         "threads": 0,
         "seed": 0,
     }
-    least["train_epochs"] = 0 if recipe.weights else 1
+    # A method that prunes while the network trains may do so from the first step on.
+    least["train_epochs"] = 0 if recipe.weights or isinstance(chosen_method(recipe), TrainingMethod) else 1
     most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
     for name, bound in least.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)

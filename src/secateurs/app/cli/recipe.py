@@ -5,10 +5,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.training.machines import Machines, Strategy
 from secateurs.app.training.module import Optimisation
 from secateurs.app.training.rates import Rate, Shape
 
 Amount = float | int | None
+Control = Literal["none", "random", "l2", "scratch", "dense"]
+"""What stands beside a method; see `controls`."""
 
 
 def _about(group: str, meaning: str, shown: str = "") -> dict[str, str]:
@@ -50,7 +53,14 @@ class Recipe:
     image_size: int = field(
         default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
     )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch", "N"))
+    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
+    prune_batch_size: int | None = field(
+        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
+    )
+    images: int | None = field(
+        default=None,
+        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
+    )
     calibration_batches: int = field(
         default=64,
         metadata=_about(
@@ -64,6 +74,18 @@ class Recipe:
     method: str = field(default="magnitude", metadata=_about("method", "how units are chosen", "NAME"))
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
+    control: Control = field(
+        default="none",
+        metadata=_about(
+            "method",
+            "instead of the method, trained as long: units drawn at random, or of the smallest L2 norm, the same small "
+            "network from scratch, or the dense network trained on",
+            "",
+        ),
+    )
+    like: Path | None = field(
+        default=None, metadata=_about("method", "a finished run, for a control as large as its network", "FOLDER")
+    )
 
     macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
     params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
@@ -137,10 +159,18 @@ class Recipe:
     )
     label_smoothing: float = field(default=0.0, metadata=_about("training", "share spread over all classes", "X"))
 
+    label: str = field(
+        default="", metadata=_about("machine", "what the leaderboard files the run under, say a paper's row", "NAME")
+    )
     seed: int = field(
         default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
+    devices: int = field(default=1, metadata=_about("machine", "devices of each machine that train together", "N"))
+    num_nodes: int = field(default=1, metadata=_about("machine", "machines that train together", "N"))
+    strategy: Strategy = field(
+        default="auto", metadata=_about("machine", "how several devices train together; auto: ddp where they do", "")
+    )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
 
     def optimisation(self, epochs: int, lr: float) -> Optimisation:
@@ -156,6 +186,10 @@ class Recipe:
             label_smoothing=self.label_smoothing,
         )
 
+    def machines(self) -> Machines:
+        """The devices that train; Machines refuses what cannot train together."""
+        return Machines(self.devices, self.num_nodes, self.strategy)
+
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
 
@@ -163,7 +197,7 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        keys["weights"] = str(self.weights) if self.weights else None
+        keys |= {name: str(value) for name, value in keys.items() if isinstance(value, Path)}
         keys["protect"], keys["milestones"] = list(self.protect), list(self.milestones)
         if self.options:
             keys["method"] = {"name": self.method, **self.options}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.utils.data import Subset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,17 @@ class Splits:
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+
+    def first(self, images: int | None) -> Splits:
+        """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""
+        if images is None:
+            return self
+
+        def few(part: Dataset[Any]) -> Dataset[Any]:
+            return Subset(part, range(min(images, len(part))))  # pyright: ignore[reportArgumentType]
+
+        parts = ("train", "calibration", "validation", "test")
+        return replace(self, **{name: few(getattr(self, name)) for name in parts})
 
 
 def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> tuple[Index, ...]:

@@ -59,6 +59,8 @@ class Report:
     widths: tuple[LayerWidth, ...]
     stages: tuple[Stage, ...]
     conditions: dict[str, str] = field(default_factory=dict)
+    last: float | None = None
+    """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""
@@ -77,6 +79,7 @@ class Report:
             widths=tuple(LayerWidth(**width) for width in found["widths"]),
             stages=tuple(Stage(**stage) for stage in found["stages"]),
             conditions=found["conditions"],
+            last=found.get("last"),
         )
 
 

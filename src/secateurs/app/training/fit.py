@@ -1,7 +1,7 @@
 """Train, and measure what was trained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, final
@@ -10,11 +10,12 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
+from secateurs.app.training.machines import Machines, rank
 from secateurs.app.training.module import Classifier, Optimisation
 from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.app.training.quiet import quietly
@@ -33,7 +34,7 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn.
+    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`.
     """
 
     folder: Path
@@ -41,15 +42,20 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
+    machines: Machines = Machines()  # noqa: RUF009 (frozen)
 
 
 @final
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs."""
+    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs.
+
+    last: the weights after the last epoch.
+    """
 
     best: Epoch
     history: tuple[Epoch, ...]
+    last: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
 
 
 def fit(
@@ -75,9 +81,10 @@ def fit(
             f"no epoch of {optimisation.epochs} had a finite loss (the first were {losses}): the training diverged "
             f"at learning rate {optimisation.lr}; lower it"
         )
+    last = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(progress.weights)
     model.eval()
-    return Fitted(progress.best, progress.history)
+    return Fitted(progress.best, progress.history, last)
 
 
 def fit_session(
@@ -123,7 +130,8 @@ def _run(
     with quietly():
         started = Event()
         told = LambdaCallback(on_train_start=lambda *_: started.set())
-        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed), told], epochs=module.optimisation.epochs)
+        every = [*callbacks, SeedEachEpoch(place.seed, rank()), told]
+        trainer = _trainer(place, every, epochs=module.optimisation.epochs)
         checkpoint = str(last) if resume and last.is_file() else None
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -154,7 +162,7 @@ def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer
     return Trainer(
         max_epochs=epochs,
         accelerator=_accelerator(place.device),
-        devices=1,
+        **place.machines.trainer(),
         deterministic=_deterministic(place.device),
         logger=CSVLogger(place.folder, name="log"),
         callbacks=[*callbacks, *shown, every_epoch],
@@ -164,6 +172,11 @@ def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
+
+
+def on_gpu(device: str) -> bool:
+    """Whether a device of ours means a GPU here."""
+    return _accelerator(device) == "gpu"
 
 
 def _accelerator(device: str) -> str:
