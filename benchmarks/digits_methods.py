@@ -21,6 +21,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateurs as sct
+from secateurs import registry
 from secateurs.app.data import Splits, load
 from secateurs.app.models import resnet20
-from secateurs.methods.adaptive import AdaptivePruning
-from secateurs.methods.greg import GReg1, GReg2
-from secateurs.methods.group_fisher import GroupFisher
-from secateurs.methods.increg import IncReg
-from secateurs.methods.orthoreg import OrthoReg
-from secateurs.methods.soft import ASFP, ASRFP, SFP, SRFP
+from secateurs.methods.soft import ASFP, SFP
 
 BATCH, RATE = 64, 0.05
 HALF = sct.Budget(macs=0.5)
+SMALL: dict[str, dict[str, int]] = {"AdaptivePruning": {"batches": 4, "probe_samples": 16}}
 METHODS = {
-    type(m).__name__: m
-    for m in (
-        OrthoReg(), IncReg(), GReg1(), GReg2(), SFP(), ASFP(), SRFP(), ASRFP(), GroupFisher(),
-        AdaptivePruning(batches=4, probe_samples=16),
-    )
-}  # fmt: skip
+    type(method).__name__: replace(method, **SMALL.get(type(method).__name__, {}))
+    for method in map(registry.make, registry.names("training"))
+}
 METHODS |= {"SFP, scale_norm": SFP(scale_norm=True), "ASFP, scale_norm": ASFP(scale_norm=True)}
 BASELINES = ("Random", "L2", "FromScratch")
 CACHE = Path(__file__).parent / "cache"

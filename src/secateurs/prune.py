@@ -122,6 +122,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     protect: Iterable[str] = (),
     seed: int = 0,
     recover: Recovery | Iterable[Recovery] | None = None,
+    allocator: Allocator | None = None,
 ) -> Result:
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
@@ -131,6 +132,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     so. Where it names a `device`, the time there is measured (`result.timing`): `latency` is met within 3 %, and a
     network that is slower than the dense one is refused.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
+    allocator: how a criterion's scores become widths, as in `plan`; methods have their own.
     protect names modules whose channels stay. seed is for methods that draw at random.
     recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
 
@@ -152,6 +154,12 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     """
     network = Network.of(model).with_values
     chosen = _one_shot(method, seed)
+    if allocator is not None and (not isinstance(chosen, Criterion) or (budget and budget.device)):
+        message = (
+            f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
+            "budget has a way of its own. Leave it out."
+        )
+        raise RecipeError(message)
     steps = () if recover is None else read_steps(recover)
     data = _read_twice(data) if steps else data
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
@@ -164,7 +172,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
         found = Plan.from_keep(graph, keep)
     elif isinstance(chosen, Criterion):
-        found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
+        found = plan(graph, network, chosen, _check_budget(given), allocator=allocator, data=data, loss=loss)
     else:
         stand_in = Replica(network, around=False).model
         keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)

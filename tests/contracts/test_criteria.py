@@ -12,7 +12,7 @@ from torch import nn
 import secateurs.criteria
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
 from secateurs.errors import EvidenceError, InputError
-from secateurs.evidence import Activations, Evidence, GateGradients, Gradients, Weights, observe
+from secateurs.evidence import Evidence, Gradients, Weights, observe
 from secateurs.graph import trace
 from secateurs.graph.groups import Group, Slice
 
@@ -99,20 +99,6 @@ def scores(criterion, graph, model, data):
 
 @pytest.mark.parametrize("criterion", criteria())
 class TestEveryCriterion:
-    def test_is_a_frozen_value(self, criterion):
-        """Settings compare, hash, and cannot change."""
-
-        assert criterion == type(criterion)()
-        assert hash(criterion) == hash(type(criterion)())
-        assert type(criterion).__dataclass_params__.frozen
-
-    def test_needs_only_evidence(self, criterion):
-        """What it needs, `observe` knows."""
-
-        assert all(
-            n in (Weights, Gradients) or isinstance(n, Activations | GateGradients) for n in criterion.needs.values()
-        )
-
     def test_gives_one_finite_float64_per_unit(self, criterion, graph, net, data):
         """Whatever the group, there is one number for each unit, and they differ."""
         found = scores(criterion, graph, net, data)

@@ -235,6 +235,18 @@ def test_every_one_shot_method_keeps_the_public_contract(name):
     check_method(registry.make(name))
 
 
+TRAINING = sorted({entry.name for entry in registry.entries().values()} & set(registry.names("training")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("greg1", "group-fisher") else pytest.param(name, marks=pytest.mark.slow) for name in TRAINING],
+)
+def test_every_training_method_keeps_the_public_contract(name):
+    """Meets its budget in a session, and a session restored half way ends with the same bits."""
+    check_method(registry.make(name))
+
+
 # ---- the checks can fail ----
 
 

@@ -166,6 +166,23 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
     assert any("penalty" in event for event in record["events"])
 
 
+@pytest.mark.slow
+def test_a_criterion_prunes_in_rounds_to_a_share_of_the_filters(own, tmp_path):
+    """With the settings of a paper's run; half of the filters are left, in as many cuts as rounds."""
+    out = tmp_path / "out"
+    flags = ["--method", "taylor", "--rounds", "3", "--prune-epochs", "2", "--filters", "0.5", "--multiple-of", "1"]
+    flags += ["--prune-lr", "0.01", "--schedule", "step", "--step-every", "1", "--ema", "0.9", "--mixup", "0.2"]
+    flags += ["--randaugment", "1", "--accumulate", "2", "--channels-last", "true", "--label-smoothing", "0.1"]
+    assert main(["prune", "--model", f"{own}:net", "--out", str(out), *FAST, *flags]) == 0
+    record = read(out / "stages" / "pruned.json")
+    report = Report.from_json((out / "report.json").read_text())
+
+    assert sum(kept for _, kept in record["groups"].values()) == 16
+    assert sum("round" in event for event in record["events"]) == 3
+    assert report.after.accuracy <= report.after.top5 <= 1
+
+
+@pytest.mark.slow
 def test_pruning_that_was_interrupted_goes_on(prune, tmp_path, monkeypatch):
     """Stopped in the second epoch of pruning, resumed: the bits of the run that was not stopped."""
     step, count = Classifier.training_step, iter(range(1, 10_000))
@@ -197,6 +214,7 @@ def test_too_few_epochs_to_prune_in_are_refused(prune, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_single_weights_stay_zero_in_the_run_folder(own, tmp_path, capsys):
     """Saved and loaded by the same store; the report says that zeros do not run faster; fine-tuning is refused."""
     flags = ["prune", "--model", f"{own}:net", "--out", str(tmp_path / "out"), *FAST, "--params", "0.5"]
@@ -265,6 +283,7 @@ def test_weights_from_a_file_are_pruned_without_training(prune, own, finished, t
     assert not (tmp_path / "out" / "checkpoints" / "training").exists()
 
 
+@pytest.mark.slow
 def test_a_recovery_of_no_epochs_is_the_recalibrated_network(prune, tmp_path):
     """Nothing is fine-tuned, everything else is done."""
     assert prune(tmp_path / "out", "--epochs", "0", "--train-epochs", "1") == 0
@@ -359,6 +378,7 @@ def test_methods_by_name(finished, own, method, tmp_path):
     assert record["after"]["macs"] <= 0.6 * record["before"]["macs"]
 
 
+@pytest.mark.slow
 def test_a_method_of_a_paper_decides_how_much_goes(finished, own, tmp_path, capsys):
     """Without a budget FOAD removes what it finds superfluous, and the title names no budget."""
     dense = sct.load(fresh(own), finished / "checkpoints" / "trained")
@@ -500,6 +520,7 @@ def test_a_full_disk_is_noticed_before_any_work(prune, tmp_path, monkeypatch, ca
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_told_and_the_run_resumes(prune, finished, tmp_path, monkeypatch, capsys):
     """One sentence, exit code 1; what was finished is kept."""
 
@@ -670,6 +691,7 @@ def test_published_resnet20_is_pruned(data_root, tmp_path):
     assert report.before.accuracy == pytest.approx(0.9173, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_the_command_is_installed():
     """`secateurs` on the path is this `main`."""
     script = shutil.which("secateurs", path=os.path.dirname(sys.executable))  # noqa: PTH120
@@ -744,6 +766,7 @@ def test_nothing_is_written_through_a_link(finished, prune, tmp_path, capsys, pl
     assert before == [path.stat().st_mtime_ns for path in (mine, *mine.rglob("*"))]
 
 
+@pytest.mark.slow
 def test_files_of_the_run_itself_replace_links(finished, prune, tmp_path):
     """The report is put in the place of a planted link, not into what it points to."""
     run, mine = copied(finished, tmp_path, "measured"), tmp_path / "mine"

@@ -1,5 +1,6 @@
 """Two processes that share the data prune as one process does with all of it."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from tests.laws.loops import EPOCHS, HALF, LESSONS, METHODS, PER_EPOCH, STEPS, X, session, sgd
@@ -69,6 +70,7 @@ def work(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_plan(tmp_path):
     """Every rank ends with the same plan and the same network: that of one process, where data do not decide alone.
 

@@ -136,7 +136,7 @@ def test_a_retinanet_learns_shapes_while_it_is_pruned():
 @pytest.mark.parametrize(
     ("kind", "macs"),
     [
-        ("FCOS", 0.7),
+        pytest.param("FCOS", 0.7, marks=pytest.mark.slow),
         pytest.param("RetinaNet", 0.7, marks=pytest.mark.slow),
         pytest.param("FasterRCNN", 0.9, marks=pytest.mark.slow),
     ],
@@ -160,6 +160,7 @@ def test_the_pyramid_goes_where_nothing_else_may():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_region_heads_are_left_alone_with_a_reason():
     """Rows of the box head are regions, not images: it is not scored, and the history of the refusal says why."""
     _, session, *_ = pruned("FasterRCNN", 4, sct.Budget(macs=0.9))

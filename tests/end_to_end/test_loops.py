@@ -164,7 +164,7 @@ class Classifier(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-@names
+@pytest.mark.parametrize("name", ["GReg1", pytest.param("GroupFisher", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore")  # transformers and accelerate warn of their own ways
 def test_hugging_face_trainer(name, tmp_path):
     """transformers.Trainer with clipping and accumulation; the session is attached in a callback of three lines."""

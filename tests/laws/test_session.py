@@ -4,6 +4,7 @@ import copy
 import io
 import json
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -37,6 +38,8 @@ from secateurs.session import Best, History
 
 names = pytest.mark.parametrize("name", METHODS)
 shrinking = pytest.mark.parametrize("shrink", [True, False], ids=["shrinks", "masks"])
+FEW = {("GReg1", True), ("GroupFisher", True), ("SFP", False), ("OrthoReg", False)}
+"""One of each way to prune: by a penalty, by gradients, softly, in rounds. The others are killed in the slow tier."""
 
 
 def tensors(model):
@@ -108,8 +111,10 @@ def test_masked_and_shrunk_runs_are_one_run(name):
 # --- it resumes ---
 
 
-@names
-@shrinking
+@pytest.mark.parametrize(
+    ("name", "shrink"),
+    [pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow) for pair in product(METHODS, (True, False))],
+)
 def test_a_killed_run_ends_as_the_one_that_was_not(name, shrink):
     """Killed at any step, saved through a file, resumed in a fresh model: the same bits at the end."""
     whole = run(METHODS[name], shrink=shrink)
@@ -317,7 +322,8 @@ def test_averaged_copies_follow(name):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # raised inside torch._dynamo itself
-@pytest.mark.parametrize("name", ["GReg1", pytest.param("GroupFisher", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["GReg1", "GroupFisher"])
+@pytest.mark.slow
 def test_a_compiled_model_prunes_the_same(name):
     """torch.compile around the model: the same plan, shapes followed by recompiling."""
     expected = run(METHODS[name]).plan

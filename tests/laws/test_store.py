@@ -55,6 +55,7 @@ def refused(directory, model, match):
         assert torch.equal(t, before[name][1]), name
 
 
+@pytest.mark.slow
 def test_a_fresh_process_computes_the_same_bits(saved, tmp_path):
     """Another process builds the class, loads, and puts out the same bits; the model holds no class of ours."""
     directory, _, expected = saved

@@ -161,6 +161,7 @@ def test_a_line_is_fitted():
     assert fit(np.ones(4), x) == pytest.approx((0.0, 1.5))
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_settles_by_itself():
     """The number of filters is found; the run ends done, with fewer or more filters, and says the widths."""
     model = pupil()

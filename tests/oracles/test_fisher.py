@@ -205,7 +205,7 @@ def test_copies_and_pickles_of_a_tapped_model_are_dead():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # raised inside torch._dynamo itself
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_taps_survive_torch_compile(backend):
     torch.manual_seed(0)
     model, x, y = Residual(), *batch()

@@ -9,7 +9,7 @@ from tests.zoo.random_networks import Program, from_seed, programs, subject
 BATCH = 10
 
 
-FIRSTS = [pytest.param(n, marks=pytest.mark.slow) if n >= 60 else n for n in range(0, 200, BATCH)]
+FIRSTS = [pytest.param(n, marks=pytest.mark.slow) if n >= 20 else n for n in range(0, 200, BATCH)]
 
 
 @pytest.mark.parametrize("first", FIRSTS)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.allocate import Budget, Ranked, levels
 from secateurs.allocate.budget import RESOURCES
-from secateurs.allocate.levels import Costs
-from secateurs.allocate.steps import checked, kept, removal_order
+from secateurs.allocate.steps import Limits, checked, kept, removal_order
 from secateurs.deploy.builder import Builder
 from secateurs.deploy.device import Device
 from secateurs.deploy.latency import Choice, Function, choose, log_shares, thinned
@@ -232,17 +231,16 @@ def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budge
 
 def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
     """The exact costs that the budget limits beside the time."""
-    whole = graph.cost()
-    targets = budget.exact.targets(whole)
+    limits = Limits.of(graph, budget.exact)
     return [
-        (partial(_cost, graph.costs, place), float(target))
-        for place, (name, target) in enumerate(zip(RESOURCES, targets.tolist(), strict=True))
+        (partial(_cost, limits, place), float(most))
+        for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
         if getattr(budget, name) is not None
     ]
 
 
-def _cost(costs: Costs, place: int, widths: Ints) -> Floats:
-    return costs.at(widths)[..., place].astype(np.float64)
+def _cost(limits: Limits, place: int, widths: Ints) -> Floats:
+    return limits.remains(widths)[..., place].astype(np.float64)
 
 
 def _first(graph: Graph, widths: Ints) -> Keep:

@@ -5,6 +5,7 @@ One-shot methods choose the units to keep of a trained network (`select`); the o
 
 from secateurs.methods.adaptive import AdaptivePruning
 from secateurs.methods.ccp import CCP
+from secateurs.methods.elimination import BackwardElimination
 from secateurs.methods.epruner import EPruner
 from secateurs.methods.foad import FOAD
 from secateurs.methods.greg import GReg1, GReg2
@@ -24,6 +25,7 @@ __all__ = [
     "SFP",
     "SRFP",
     "AdaptivePruning",
+    "BackwardElimination",
     "DepGraph",
     "EPruner",
     "GReg1",

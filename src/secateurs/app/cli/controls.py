@@ -23,6 +23,7 @@ import secateurs as sct
 from secateurs.app.cli.cutting import cut_at_once
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.settings import Part, optimisation
 from secateurs.app.cli.work import TRAINED, Cut, Work
 from secateurs.app.report import Report
 from secateurs.app.training import fit
@@ -112,14 +113,11 @@ def anew(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def _trained(work: Work, model: nn.Module, part: Any) -> dict[str, Any]:
+def _trained(work: Work, model: nn.Module, part: Part) -> dict[str, Any]:
     """One of the recipe's trainings, with nothing pruned."""
-    name = {"train": "training", "prune": "pruning"}[part]
+    name = {"train": "training", "prune": "pruning", "recover": "recovery"}[part]
     work.tell(f"Training without pruning, as a control ({name})")
-    recipe, prunes = work.recipe, part == "prune"
-    settings = recipe.optimisation(
-        *((recipe.prune_epochs, recipe.lr) if prunes else (recipe.train_epochs, recipe.train_lr))
-    )
-    loaders = work.pruning_loaders if prunes else work.loaders
+    loaders = work.pruning_loaders if part == "prune" else work.loaders
+    settings = optimisation(work.recipe, part)
     fitted = fit(model, loaders, settings, place=work.place(name), resume=True)
     return {"history": [asdict(epoch) for epoch in fitted.history]}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import secateurs as sct
+from secateurs.app.cli.settings import ALLOCATORS, optimisation, stepping
 from secateurs.app.cli.work import Cut, Work
 from secateurs.app.training import fit_session
 from secateurs.errors import BudgetError, RecipeError, ScheduleError
@@ -27,6 +28,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
             data=work.loaders.calibration(recipe.calibration_batches),
             protect=recipe.protect,
             seed=recipe.seed,
+            allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
         )
         return result.model.cpu(), result.plan
 
@@ -43,7 +45,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
         )
     # A plan only removes, and a run folder is a plan for the dense network.
     method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
-    steps = len(work.pruning_loaders.shuffled(0))
+    steps = stepping(recipe).steps(len(work.pruning_loaders.shuffled(0)))
     try:
         return sct.Session(
             model,
@@ -66,7 +68,7 @@ def cut_while_training(work: Work, dense: nn.Module) -> Cut:
     """Prune while the network trains."""
     recipe, model = work.recipe, copy.deepcopy(dense)
     work.tell(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
-    settings = recipe.optimisation(recipe.prune_epochs, recipe.lr)
+    settings = optimisation(recipe, "prune")
     session, loaders = session_of(work, model), work.pruning_loaders
     history = fit_session(session, loaders, settings, place=work.place("pruning"), resume=True)
     events = [str(event) for event in session.history]

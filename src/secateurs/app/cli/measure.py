@@ -13,7 +13,7 @@ from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.stages import stages
 from secateurs.app.cli.work import LAST, TRAINED, Work
 from secateurs.app.report import Figures, Report, draw, layer_widths
-from secateurs.app.training import evaluate
+from secateurs.app.training import score
 from secateurs.errors import DamageError, StoreError
 from secateurs.store.save import WEIGHTS
 
@@ -28,16 +28,21 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     device = work.device()
     times = latency([dense.to(device), recovered.to(device)], (work.loaders.example(),), seconds=4)
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
+    scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
     before, after = (
         Figures(
-            accuracy=_test(work, model),
+            accuracy=found.accuracy,
+            top5=found.top5,
             **record[key],
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
-        for model, key, file, time in zip((dense, recovered), ("before", "after"), files, times, strict=True)
+        for found, key, file, time in zip(scores, ("before", "after"), files, times, strict=True)
     )
-    last = work.folder.path / LAST
+    last = after.accuracy
+    if (work.folder.path / LAST).is_dir():
+        final, _ = work.again(work.folder.path / LAST)
+        last = score(final, work.loaders.test_dataloader(), device=work.recipe.device).accuracy
     report = Report(
         title=title(work),
         before=before,
@@ -45,17 +50,12 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         widths=layer_widths(dense, recovered),
         stages=stages(work),
         conditions=_conditions(work, times, record),
-        last=_test(work, work.again(last)[0]) if last.is_dir() else after.accuracy,
+        last=last,
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
-
-
-def _test(work: Work, model: nn.Module) -> float:
-    """The accuracy on the test split."""
-    return evaluate(model, work.loaders.test_dataloader(), device=work.recipe.device)
 
 
 def finished(folder: RunFolder) -> Report | None:
@@ -83,11 +83,14 @@ def budget_words(budget: sct.Budget) -> str:
     '50 % of the MACs and 100,000 parameters'
     """
     parts: list[str] = []
-    for value, name in ((budget.macs, "MACs"), (budget.params, "parameters"), (budget.memory, "bytes of activations")):
+    given = (budget.macs, budget.params, budget.memory, budget.filters)
+    for value, name in zip(given, ("MACs", "parameters", "bytes of activations", "filters"), strict=True):
         if isinstance(value, int):
             parts.append(f"{value:,} {name}")
         elif value is not None:
             parts.append(f"{100 * value:g} % of the {name}")
+    if budget.shares:
+        parts.append(f"the filters of {', '.join(f'{name} {share:g}' for name, share in budget.shares)}")
     if budget.latency is not None:
         parts.append(f"{100 * budget.latency:g} % of the time" if budget.latency <= 1 else f"{budget.latency:g} ms")
     return " and ".join(parts)

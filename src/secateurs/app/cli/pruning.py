@@ -21,12 +21,14 @@ from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
+from secateurs.app.cli.settings import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.stages import cut, recover, train
 from secateurs.app.cli.work import Work
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
-from secateurs.app.training.fit import on_gpu
+from secateurs.app.training.fit import check_precision
 from secateurs.app.training.machines import early_rank, once, rank
+from secateurs.app.training.score import accelerator
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
 from secateurs.prune import round_widths
@@ -42,7 +44,7 @@ def prune(invocation: Invocation, console: Console) -> None:
     started_by_another = early_rank() > 0
     folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)
-    recipe.machines().launch("gpu" if on_gpu(recipe.device) else "cpu")
+    recipe.machines().launch(accelerator(recipe.device))
     console = console if rank() == 0 else Console(quiet=True)
     report = once(lambda: finished(folder)) or _worked(recipe, folder, console)
     console.print(table(report))
@@ -132,10 +134,11 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     models.check_name(recipe.model)
     data.check_name(recipe.data)
     check_control(recipe)
-    replaced = chosen_method(recipe)
+    replaced = in_rounds(recipe, chosen_method(recipe))
     method, budget = in_place_of(recipe, replaced, budget_of(recipe, replaced))
+    images = data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe))
     loaders = Loaders(
-        data.load(recipe.data, image_size=recipe.image_size).first(recipe.images),
+        images.first(recipe.images),
         batch_size=recipe.batch_size,
         workers=recipe.workers,
         seed=recipe.seed,
@@ -174,7 +177,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
-    if all(getattr(recipe, name) is None for name in ("macs", "params", "memory", "latency")):
+    given = [getattr(recipe, name) for name in ("macs", "params", "memory", "filters", "latency")]
+    if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         if isinstance(method, (Criterion, TrainingMethod)) or limited:
@@ -184,6 +188,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         macs=recipe.macs,
         params=recipe.params,
         memory=recipe.memory,
+        filters=recipe.filters,
+        shares=recipe.shares,
         min_keep=recipe.min_keep,
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=recipe.multiple_of,
@@ -213,13 +219,15 @@ def _check_numbers(recipe: Recipe) -> None:
             raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    for name in ("macs", "params", "memory"):
+    for name in ("macs", "params", "memory", "filters"):
         if getattr(recipe, name) == 1:
             raise InputError(
                 f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"
             )
-    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
-    recipe.optimisation(recipe.epochs, recipe.lr)
+    for part in PARTS:
+        optimisation(recipe, part)
+    augmentation(recipe)
+    check_precision(recipe.precision, recipe.device)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.data.augment import Crop
 from secateurs.app.training.machines import Machines, Strategy
-from secateurs.app.training.module import Optimisation
-from secateurs.app.training.rates import Rate, Shape
+from secateurs.app.training.optimisation import Precision
+from secateurs.app.training.rates import Shape
 
 Amount = float | int | None
+Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
+RoundShape = Literal["linear", "cubic", "exponential"]
 Control = Literal["none", "random", "l2", "scratch", "dense"]
 """What stands beside a method; see `controls`."""
 
@@ -87,9 +90,40 @@ class Recipe:
         default=None, metadata=_about("method", "a finished run, for a control as large as its network", "FOLDER")
     )
 
+    rounds: int = field(
+        default=0,
+        metadata=_about(
+            "method",
+            "prune by a criterion in so many rounds: cut, then train for an equal part of --prune-epochs; 0: at once",
+            "N",
+        ),
+    )
+    round_schedule: RoundShape = field(
+        default="linear",
+        metadata=_about("method", "how much of what goes is gone after each round", ""),
+    )
+    ranking: Ranking = field(
+        default="mean",
+        metadata=_about(
+            "method",
+            "how a criterion's scores compare between layers: over each layer's mean, maximum or sum, as they are, "
+            "or not at all, so that all layers lose the same share",
+            "",
+        ),
+    )
+
     macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
     params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
     memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
+    filters: Amount = field(default=None, metadata=_about("budget", "what remains of the filters", "X"))
+    shares: tuple[tuple[str, float], ...] = field(
+        default=(),
+        metadata=_about(
+            "budget",
+            "what remains of the filters of single layers or stages, for example [[layer1,0.5],[layer2,0.25]]",
+            "LIST",
+        ),
+    )
     latency: float | None = field(
         default=None,
         metadata=_about(
@@ -146,10 +180,13 @@ class Recipe:
         default=0.02, metadata=_about("training", "peak learning rate of pruning and of fine-tuning", "RATE")
     )
     schedule: Shape = field(default="one-cycle", metadata=_about("training", "how the learning rate moves", ""))
+    step_every: int | None = field(
+        default=None, metadata=_about("training", "epochs after which a step rate falls, again and again", "N")
+    )
     milestones: tuple[int, ...] = field(
         default=(), metadata=_about("training", "epochs at which a multi-step rate falls, for example [80,120]", "LIST")
     )
-    gamma: float = field(default=0.1, metadata=_about("training", "what a multi-step rate is multiplied by", "X"))
+    gamma: float = field(default=0.1, metadata=_about("training", "what a falling rate is multiplied by", "X"))
     warmup: float | None = field(default=None, metadata=_about("training", "epochs in which the rate rises", "EPOCHS"))
     momentum: float = field(default=0.9, metadata=_about("training", "of SGD", "X"))
     nesterov: bool = field(default=True, metadata=_about("training", "Nesterov's form of momentum", ""))
@@ -158,6 +195,54 @@ class Recipe:
         default=False, metadata=_about("training", "let biases and BatchNorm's scales and shifts decay too", "")
     )
     label_smoothing: float = field(default=0.0, metadata=_about("training", "share spread over all classes", "X"))
+    train_schedule: Shape | None = field(
+        default=None, metadata=_about("training", "of the first training, where it has another than --schedule", "")
+    )
+    train_milestones: tuple[int, ...] = field(
+        default=(), metadata=_about("training", "of the first training, where it has others", "LIST")
+    )
+    prune_lr: float | None = field(
+        default=None,
+        metadata=_about("training", "peak learning rate of pruning, where it has another than --lr", "RATE"),
+    )
+    prune_schedule: Shape | None = field(
+        default=None, metadata=_about("training", "of pruning, where it has another than --schedule", "")
+    )
+    prune_milestones: tuple[int, ...] = field(
+        default=(), metadata=_about("training", "of pruning, where it has others", "LIST")
+    )
+    prune_cycles: int = field(
+        default=1, metadata=_about("training", "times that pruning goes through its schedule: once a round", "N")
+    )
+    ema: float = field(
+        default=0.0,
+        metadata=_about(
+            "training",
+            "decay of a moving average of the weights, which is validated and kept, in the first training and in "
+            "fine-tuning; 0: none",
+            "X",
+        ),
+    )
+    accumulate: int = field(default=1, metadata=_about("training", "batches whose gradients make one step", "N"))
+    clip: float | None = field(default=None, metadata=_about("training", "largest norm of all gradients", "X"))
+
+    crop: Crop = field(
+        default="standard",
+        metadata=_about("augmentation", "the data set's own random crop and mirror, or images as they are", ""),
+    )
+    randaugment: int = field(
+        default=0, metadata=_about("augmentation", "random operations on each training image (RandAugment)", "N")
+    )
+    randaugment_magnitude: int = field(default=9, metadata=_about("augmentation", "their strength, from 0 to 30", "N"))
+    erase: float = field(
+        default=0.0, metadata=_about("augmentation", "probability with which a rectangle of an image is erased", "P")
+    )
+    mixup: float = field(
+        default=0.0, metadata=_about("augmentation", "parameter of mixup's Beta distribution; 0: none", "X")
+    )
+    cutmix: float = field(
+        default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
+    )
 
     label: str = field(
         default="", metadata=_about("machine", "what the leaderboard files the run under, say a paper's row", "NAME")
@@ -166,25 +251,18 @@ class Recipe:
         default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
+    precision: Precision = field(
+        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
+    )
+    channels_last: bool = field(
+        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
+    )
     devices: int = field(default=1, metadata=_about("machine", "devices of each machine that train together", "N"))
     num_nodes: int = field(default=1, metadata=_about("machine", "machines that train together", "N"))
     strategy: Strategy = field(
         default="auto", metadata=_about("machine", "how several devices train together; auto: ddp where they do", "")
     )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
-
-    def optimisation(self, epochs: int, lr: float) -> Optimisation:
-        """The settings of one of the run's trainings; Optimisation and Rate refuse what cannot train."""
-        return Optimisation(
-            epochs,
-            lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            rate=Rate(self.schedule, self.milestones, self.gamma, self.warmup),
-            nesterov=self.nesterov,
-            decay_norms=self.decay_norms,
-            label_smoothing=self.label_smoothing,
-        )
 
     def machines(self) -> Machines:
         """The devices that train; Machines refuses what cannot train together."""
@@ -198,10 +276,14 @@ class Recipe:
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
         keys |= {name: str(value) for name, value in keys.items() if isinstance(value, Path)}
-        keys["protect"], keys["milestones"] = list(self.protect), list(self.milestones)
+        keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}
         return keys
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 GROUPS = {
@@ -210,6 +292,7 @@ GROUPS = {
     "method": "method",
     "budget": "budget (what remains; a fraction such as 0.5, or a whole number such as 20000000; give at least one)",
     "training": "training and recovery",
+    "augmentation": "augmentation of training images",
     "machine": "machine",
 }
 """Headings of the help, in order."""

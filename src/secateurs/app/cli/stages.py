@@ -13,6 +13,7 @@ import secateurs as sct
 from secateurs.app.cli.controls import cut_control, trained_elsewhere
 from secateurs.app.cli.cutting import cut_at_once, cut_while_training
 from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.settings import optimisation
 from secateurs.app.cli.work import LAST, PRUNED, TRAINED, Work
 from secateurs.app.report import Stage
 from secateurs.app.training import Fitted, fit
@@ -32,7 +33,7 @@ def train(work: Work) -> nn.Module:
         load_weights(model, recipe.weights)
     elif recipe.train_epochs and recipe.control != "scratch":
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
-        settings = recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+        settings = optimisation(recipe, "train")
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
         record = {"epoch": fitted.best.epoch, "history": [asdict(epoch) for epoch in fitted.history]}
     graph = sct.trace(model, work.loaders.example())
@@ -89,7 +90,7 @@ def recover(work: Work, pruned: nn.Module, plan: sct.Plan, dense: nn.Module) -> 
     start, history = time.monotonic(), []
     if recipe.epochs:
         work.tell(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
-        settings = recipe.optimisation(recipe.epochs, recipe.lr)
+        settings = optimisation(recipe, "recover")
         teacher = sct.Distil(weight=recipe.distil).loss(dense) if recipe.distil else None
         fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True, teacher=teacher)
         history = [asdict(epoch) for epoch in fitted.history]

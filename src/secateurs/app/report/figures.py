@@ -26,6 +26,8 @@ class Figures:
     file_bytes: int
     latency: float
     """Median seconds of one forward pass on one input."""
+    top5: float | None = None
+    """Share of the test split whose class is among the five that the network ranks first."""
 
 
 @final

@@ -24,7 +24,7 @@ from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, los
 from secateurs.recover.recalibrate import recalibrate
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
-from secateurs.session.scope import check_reach, too_short
+from secateurs.session.scope import check_reach, refuse_filters, too_short
 from secateurs.types import Floats, Ints
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class AdaptiveDriver(Driver):
 
     def __init__(self, run: Run, options: AdaptivePruning) -> None:
         super().__init__(run)
+        refuse_filters(run.budget, options)
         self._how = options
         self._last_step = int(options.until * run.clock.total)
         if options.round_steps(run.clock) * options.patience > self._last_step - options.start_step(run.clock):

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
 from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
+from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
 
 Gate = Literal["conv", "activation"]
@@ -94,6 +95,12 @@ class CCP:
                 "curvature uses no loss. Choose one of the two."
             )
             raise InputError(message)
+
+    @classmethod
+    def preset(cls, name: str = "published") -> Self:
+        """Return what is known or inferred of the paper: the relaxed solver alone, without damping. No code exists."""
+        check_preset(cls, name, ("published",))
+        return cls(solver="relax", damping=0.0)
 
     def __repr__(self) -> str:
         """Name the settings that are not the paper's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.allocate import Budget, Uniform
+from secateurs.allocate.steps import Limits
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
 from secateurs.errors import InputError, RecipeError, near
@@ -120,13 +121,17 @@ class EPruner:
     def preset(network: str) -> EPruner:
         """Return the paper's betas for a network, by this library's and torchvision's module names.
 
+        "published" is the authors' code for any network: their default beta, norms reset, layers that do not settle
+        as scikit-learn leaves them. For "vgg16_bn" and the others, add these with `dataclasses.replace`.
         The rule for the last blocks is the published code's, which cannot generate every row of the paper's table.
 
         >>> EPruner.preset("resnet18")
         EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),))
         """
+        if network == "published":
+            return EPruner(guard=False, reset_bn=True)
         if network not in _BETA:
-            message = f"no preset of EPruner is called {network!r}: {near(network, _BETA)}"
+            message = f"no preset of EPruner is called {network!r}: {near(network, (*_BETA, 'published'))}"
             raise RecipeError(message)
         return EPruner(_BETA[network], _LATE.get(network, ()))
 
@@ -208,11 +213,11 @@ class EPruner:
 
         Inside each class units go by rank of r(k, k) + a(k, k).
         """
-        targets = budget.targets(part.whole.cost())
+        limits = Limits.of(part, replace(budget, exclude=()))
 
         def fits(found: Mapping[str, Clustering]) -> bool:
             widths = np.array([max(len(found[g.name].exemplars), budget.floor(g.units)) for g in part.groups], np.int64)
-            return bool((part.costs.at(widths) <= targets).all())
+            return not limits.exceeded(widths).any()
 
         low, high, larger, smaller = 0.0, 1.0, None, self._cluster(layers, 1.0, seed)
         while not fits(smaller) and high < _STEEPEST:

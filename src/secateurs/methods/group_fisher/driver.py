@@ -15,7 +15,7 @@ from secateurs.running.samples import Layout, find_layouts
 from secateurs.session.flat_units import Ledger
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
-from secateurs.session.scope import removals, too_short
+from secateurs.session.scope import refuse_filters, removals, too_short
 from secateurs.types import Floats
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class FisherDriver(Driver):
 
     def __init__(self, run: Run, options: GroupFisher) -> None:
         super().__init__(run)
+        refuse_filters(run.budget, options)
         self._how = options
         self._events = 0
         self._done = run.within_budget()

@@ -100,7 +100,7 @@ class ASFP(SFP):
     rate: Schedule = Asymptotic()  # noqa: RUF009
     reference: ClassVar[str] = (
         "Yang He et al. Asymptotic Soft Filter Pruning for Deep Convolutional Neural Networks. "
-        "IEEE Transactions on Cybernetics. arXiv 1808.07471"
+        "IEEE Transactions on Cybernetics. arXiv 1808.07471, 2018"
     )
 
 

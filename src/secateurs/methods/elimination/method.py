@@ -1,0 +1,181 @@
+"""Backward elimination: choose units for reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateurs.allocate import AsIs, Budget, Ranked
+from secateurs.allocate.levels import Costed
+from secateurs.errors import BudgetError, InputError
+from secateurs.evidence import Activations, Needs, Reads, Weights, observe
+from secateurs.graph import Graph, Group
+from secateurs.methods.elimination.covariance import Covariance, Moments
+from secateurs.methods.elimination.measured import Curves, measured_losses
+from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
+from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.network import Network
+from secateurs.running.batches import Batch, read_batch
+from secateurs.running.untouched import device_of
+from secateurs.types import Keep, Loss, Scope
+
+Widths = Literal["measured", "modelled"]
+
+
+@dataclass(frozen=True)
+class BackwardElimination:
+    """Remove one after the other the unit whose loss the remaining ones, refitted by least squares, make up for best.
+
+        cost of unit u = ‖W_u‖² · var(x_u given the units that are left)
+
+    x: what the readers of a group see; W_u: their weights for unit u, which after each removal take over what the unit
+    gave (see `eliminate`). A unit that is a combination of others costs nothing and goes first. It is made for
+    `sct.Reconstruct()`, which then finds these weights for the real network; labels are not read.
+
+    widths: how many units each group loses. "measured": each group alone is cut to `points` widths, with the removed
+    units replaced by what the others say of them, and the change of the network's outputs on `images` images is
+    measured, relative to their variance; between widths it is taken as straight, made convex, and the cheapest loss per
+    saved cost goes first. "modelled": by the cost above as a part of the variance of what all readers put out, without
+    a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope="coupled" prunes
+    residual streams too. batches: batches for the covariances; None for all of the data.
+
+    Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
+    Frantar and Alistarh 2023, from memory). A kernel's offsets share one covariance here, that of x at one position.
+
+    Raises BudgetError without a budget, EvidenceError without data.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False))
+    >>> net[0].weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])  # unit 1 is twice unit 0
+    >>> net[1].weight.data = torch.ones(2, 3)
+    >>> from secateurs.graph import trace
+    >>> x = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
+    >>> keep = BackwardElimination().select(trace(net, x), net, Budget(macs=0.7), data=[x])
+    >>> keep["0"].tolist()  # one of the dependent two is gone
+    [1, 2]
+    """
+
+    widths: Widths = "measured"
+    points: int = 6
+    images: int = 64
+    damping: float = 1e-4
+    scope: Scope = "uncoupled"
+    batches: int | None = None
+    reference: ClassVar[str] = (
+        "after Hassibi, Stork and Wolff. Optimal Brain Surgeon and General Network Pruning. "
+        "IEEE International Conference on Neural Networks, 1993"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_words(self, widths=Widths, scope=Scope)
+        if self.points < 1 or self.images < 2 or not self.damping > 0:
+            message = f"{self} measures nothing. Give points of 1 or more, images of 2 or more and a positive damping."
+            raise InputError(message)
+
+    def __repr__(self) -> str:
+        """Name the settings that are not the defaults."""
+        return named(self)
+
+    @property
+    def needs(self) -> Needs:
+        """Covariances where the groups are read, and the weights of the readers."""
+        return {"moments": Activations(Covariance, Reads()), "weights": Weights}
+
+    def select(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget | None,
+        *,
+        data: Iterable[Any] | None = None,
+        loss: Loss | None = None,
+        seed: int = 0,
+    ) -> Keep:
+        """Choose by one pass over `data`, and one forward of `images` images for each width that is measured."""
+        if budget is None:
+            message = (
+                f"{self!r} was given no budget. It orders removals, and does not say where to stop. "
+                "Pass one, such as Budget(macs=0.5)."
+            )
+            raise BudgetError(message)
+        part = part_of(graph, budget, self.scope)
+        held = None if data is None else list(islice(data, self.batches))
+        evidence = observe(graph, model, self, data=held, groups=part.names)
+        tensors = evidence["weights"].tensors
+        found = {g.name: self._order(g, evidence["moments"][g.name], tensors) for g in part.groups}
+        orders = {name: order for name, (order, _) in found.items()}
+        if self.widths == "measured" and held and orders:
+            steps = self._measured(graph, model, held, evidence["moments"], orders)
+        else:
+            steps = {name: np.maximum.accumulate(errors) for name, (_, errors) in found.items()}
+        prices = {name: _by_unit(orders[name], steps[name]) for name in orders}
+
+        def sized(costed: Costed, left: Budget) -> Keep:
+            return Ranked(AsIs(), per_cost=True)(prices, costed, left)
+
+        kept = meet_budget(part, budget, sized, self)
+        return {name: np.sort(orders[name][len(orders[name]) - len(units) :]) for name, units in kept.items()}
+
+    def _order(self, group: Group, moments: Moments, tensors: Mapping[str, Tensor]) -> tuple[Indices, Array]:
+        """The order in which a group's units go, and the modelled loss of each as a part of its readers' variance."""
+        covariance, weights = moments.covariance.cpu().numpy(), _products(group, tensors)
+        order, errors = eliminate(covariance, weights, self.damping)
+        whole = float((weights * covariance).sum())
+        return order, errors / whole if whole > 0 else errors
+
+    def _measured(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        data: list[Any],
+        moments: Mapping[str, Moments],
+        orders: Mapping[str, Indices],
+    ) -> dict[str, Array]:
+        """Steps of the measured loss of every group, never falling."""
+        network = Network.of(model)
+        curves = Curves.of(network, _few(data, self.images, device_of(network.model)))
+        read = Reads()
+        return {
+            name: convex(
+                measured_losses(
+                    curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
+                )
+            )
+            for name, order in orders.items()
+        }
+
+
+def _products(group: Group, tensors: Mapping[str, Tensor]) -> Array:
+    """W'W [units, units]: products of what the readers multiply two units by, over all readers."""
+    total = np.zeros((group.units, group.units))
+    for s in group.slices:
+        if s.role == "in":
+            own = tensors[s.tensor].detach().movedim(s.dim, 0)[torch.as_tensor(s.index)]
+            flat = own.reshape(group.units, -1).double()
+            total += (flat @ flat.T).cpu().numpy()
+    return total
+
+
+def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
+    """The first so many images, in the batches that they came in."""
+    found: list[Batch] = []
+    for number, raw in enumerate(data):
+        batch = read_batch(raw, number, device)
+        left = images - sum(b.size for b in found)
+        found.append(batch if batch.size <= left else batch.rows(torch.arange(left)))
+        if sum(b.size for b in found) >= images:
+            break
+    return found
+
+
+def _by_unit(order: Indices, steps: Array) -> Tensor:
+    """Steps in the order of removal -> the price of each unit."""
+    prices = np.empty(len(order))
+    prices[order] = steps
+    return torch.from_numpy(prices)
