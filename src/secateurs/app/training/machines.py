@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, final
@@ -23,6 +24,10 @@ Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
 
 PATIENCE = timedelta(days=2)
 """How long processes wait for the first one, which alone scores, verifies, measures and tests."""
+
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+"""Whether this process is making something that the others wait for, and so cannot be met."""
 
 
 @final
@@ -110,14 +115,17 @@ def once(make: Callable[[], T]) -> T:
     >>> once(lambda: 3)
     3
     """
+    if Ranks().size == 1 or _ALONE.get():
+        return make()
 
     def tried() -> tuple[T | None, SecateursError | None]:
+        alone = _ALONE.set(True)
         try:
             return make(), None
         except SecateursError as error:
-            if Ranks().size == 1:
-                raise
             return None, error
+        finally:
+            _ALONE.reset(alone)
 
     made, error = Ranks().first(tried)
     if error is not None:
