@@ -17,7 +17,16 @@ from secateurs import allocate, criteria, errors, evidence
 from secateurs.allocate import Alignment, Budget
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.prune import Result, plan, prune
-from secateurs.recover import Distil, FoldMeans, Recalibrate, Reconstruct, RepairVariance, recalibrate, recover
+from secateurs.recover import (
+    Distil,
+    FoldMeans,
+    Recalibrate,
+    Reconstruct,
+    RepairVariance,
+    recalibrate,
+    recover,
+    synthesise,
+)
 from secateurs.registry import names, register
 from secateurs.store import load, load_plan, save
 from secateurs.store.manifest import library_version
@@ -63,6 +72,7 @@ __all__ = [
     "recover",
     "register",
     "save",
+    "synthesise",
     "trace",
     "verify",
 ]

@@ -26,7 +26,7 @@ from secateurs.surgery.tensors import duplicate
 from secateurs.types import Loss
 
 if TYPE_CHECKING:
-    from secateurs.deploy.closed_loop import Timing
+    from secateurs.deploy.rig import Timing
     from secateurs.methods.one_shot import Method
 
 

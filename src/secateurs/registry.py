@@ -195,7 +195,7 @@ def summary(value: object) -> str:
     'The p-norm of all parameters that go when the unit goes.'
     """
     text = " ".join((getdoc(type(value)) or "").partition("\n\n")[0].split())
-    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
+    return re.split(r"(?<=[^A-Z]\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def kebab(name: str) -> str:

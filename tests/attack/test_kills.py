@@ -61,7 +61,7 @@ def test_an_overwritten_model_is_the_old_or_the_new_one(tmp_path):
     assert every_kill(lambda call: sct.save(*new, tmp_path / str(call), overwrite=True), check) >= 7
 
 
-@pytest.mark.parametrize("call", range(3, 8))
+@pytest.mark.parametrize("call", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4, 6, 7))])
 def test_a_save_that_is_killed_twice_at_the_same_moment(tmp_path, call):
     """The same model again over what a kill left, killed again, then failing: still whole."""
     old, new = pruned(0, 4), pruned(1, 5)

@@ -32,6 +32,8 @@ def test_parameters_are_the_paper_s(name):
     assert PARAMETERS[name] == pytest.approx(count, abs=0.5 * 10**-digits + 5e-3)
 
 
+LARGE = ("vgg19-bn", "resnet18", "resnet34")
+
 COSTS = {  # million parameters, million multiply-accumulates: EPruner's README and the ratios that it prints
     "vgg16-bn": (14.7, 314.5),
     "googlenet": (6.2, 1530.0),
@@ -49,7 +51,10 @@ def test_costs_are_what_papers_compare_with(name):
     assert (cost.params / 1e6, cost.macs / 1e6) == pytest.approx(COSTS[name], rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["vgg13", "vgg19-bn", "mobilenet-v1", "resnet18", "resnet34", "resnet56-conv"])
+@pytest.mark.parametrize(
+    "name",
+    ["vgg13", "mobilenet-v1", "resnet56-conv", *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)],
+)
 def test_every_network_is_pruned_to_half(name):
     """The networks of the papers' experiments trace, reach half of their multiply-accumulates, and equal their mask."""
     model = models.build(name, in_channels=3, num_classes=10).eval()

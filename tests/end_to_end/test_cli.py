@@ -1,5 +1,6 @@
 """The command line, from flags to a run folder: what it writes, how it resumes, and what it refuses."""
 
+import hashlib
 import json
 import os
 import re
@@ -136,10 +137,31 @@ def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
     assert max(row["error"] for row in figures.values()) < 1e-4
 
 
+def test_two_runs_are_compared(finished, tmp_path, capsys):
+    """The other run's figures stand beside; the difference is theirs; as JSON, too; what is no run is refused."""
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    report = read(other / "report.json")
+    report["after"]["macs"] *= 2
+    content = json.dumps(report).encode()
+    (other / "report.json").write_bytes(content)
+    RunFolder(other).finish("measured", {"report": hashlib.sha256(content).hexdigest()})
+
+    assert main(["compare", str(finished), str(other)]) == 0
+    assert re.search(r"MACs .*\+100\.0 %", capsys.readouterr().out)
+    assert main(["compare", "--json", str(finished), str(other)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures[str(other)]["after"]["macs"] == 2 * figures[str(finished)]["after"]["macs"]
+    assert main(["compare", str(finished), str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert main(["compare", str(finished)]) == 2
+    assert "secateurs compare RUN RUN" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--to", "onnx"], "name the folder"),
+        (["--to", "onnx"], "name the folder of a finished run first: secateurs export RUN"),
         (["nowhere"], "no finished run"),
         (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
         (["RUN", "--to", "tensorrt"], "--to takes"),
@@ -575,7 +597,9 @@ def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
     ("text", "words"),
     [
         ("maccs: 0.5", "unknown key 'maccs'; did you mean 'macs'"),
-        ("macs: half", "macs of the recipe .* takes a number"),
+        ("macs: half", "macs of the recipe .* takes a share such as 0.5 or 50%"),
+        ("epochs: many", "epochs of the recipe .* takes a whole number, not 'many'"),
+        ("decay_norms: 3", "decay_norms of the recipe .* takes true or false"),
         ("method: {p: 1}", "has no name"),
         ("method: {name: magnitude, power: 1}", "has no option 'power'"),
         ("[1, 2", "is not YAML"),
@@ -591,7 +615,16 @@ def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "--help"]]
+    "command",
+    [
+        [],
+        ["--help"],
+        ["prune", "--help"],
+        ["demo", "--help"],
+        ["export", "--help"],
+        ["inspect", "--help"],
+        ["compare", "--help"],
+    ],
 )
 def test_help(command, capsys):
     """Every command explains itself on standard output."""

@@ -149,6 +149,7 @@ def test_every_detector_is_pruned(kind, macs):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_the_pyramid_goes_where_nothing_else_may():
     """Its inner channels are coupled over all levels; with all other outputs excluded they are what is left."""
     rest = ("backbone.body", "backbone.fpn.layer_blocks", "head")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import secateurs as sct
 from secateurs.errors import EvidenceError, InputError, PlanError
-from secateurs.recover import Match, settle_norms
+from secateurs.recover import Match, normal, settle_norms
 from secateurs.recover.replay import Replay, record
 from secateurs.recover.rows import patches
 from secateurs.running.batches import read_batch
@@ -382,3 +382,16 @@ def test_outputs_that_cannot_be_compared_are_refused():
         sct.Reconstruct(sweeps=0)
     with pytest.raises(InputError, match="no part"):
         sct.RepairVariance(shrinkage=2.0)
+
+
+def test_wide_layers_are_solved_by_conjugate_gradients(monkeypatch):
+    """The same change of weights as from the Gram matrix, to the precision of the network's type."""
+    model, x = made(Coupled).double().eval(), photos().double()
+    result = cut(model, x)
+    formed = sct.recover(result.model, model, [x], plan=result.plan)
+    monkeypatch.setattr(normal, "WIDE", 0)
+    streamed = sct.recover(result.model, model, [x], plan=result.plan)
+
+    assert not same(state(result.model), streamed)
+    for name, value in formed.state_dict().items():
+        torch.testing.assert_close(streamed.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)

@@ -5,91 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, final
+from typing import final
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateurs.allocate import Budget, Ranked, levels
 from secateurs.allocate.budget import RESOURCES
+from secateurs.allocate.levels import Tied
 from secateurs.allocate.steps import Limits, checked, kept, removal_order
-from secateurs.deploy.builder import Builder
-from secateurs.deploy.device import Device
-from secateurs.deploy.latency import Choice, Function, choose, log_shares, thinned
+from secateurs.deploy.calibrate import calibrated
+from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
 from secateurs.deploy.predict import Predictor
-from secateurs.deploy.runtimes import Program
-from secateurs.deploy.segment_table import Table, needed
-from secateurs.deploy.segments import find_segments
-from secateurs.deploy.stopwatch import Measurement
-from secateurs.errors import BudgetError, DeviceError
+from secateurs.deploy.rig import Rig, Timing
+from secateurs.errors import BudgetError
 from secateurs.graph import Graph
-from secateurs.surgery import Plan, apply
-from secateurs.surgery.tensors import duplicate
 from secateurs.types import Floats, Ints, Keep
 
 ROUNDS = 3
-"""Networks that are built and measured before the nearest is taken."""
+"""Networks of one kind that are built and measured before the best is taken."""
 
 NEAR = 0.03
 """Relative distance from the target at which it is met."""
 
-CALIBRATION = 8
-"""Random networks that the prediction is fitted to."""
+CLOSE = 0.015
+"""Relative distance from the target at which no other network is tried."""
 
 Select = Callable[[Budget], Mapping[str, Ints]]
 
 
 @final
-@dataclass(frozen=True)
-class Timing:
-    """What was measured in turns on the device. predicted: seconds, as the choice was made by; gap: of that choice."""
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A network that is thought to take the time.
 
-    dense: Measurement
-    pruned: Measurement
+    value: of its widths, by the criterion. predicted: its time over the dense network's.
+    """
+
+    keep: Keep
+    value: float = 0.0
     predicted: float | None = None
-    calibration_error: float | None = None
     gap: float | None = None
-
-    def __str__(self) -> str:
-        ratio = self.pruned.median / self.dense.median
-        words = f"latency: {1e3 * self.dense.median:.2f} -> {1e3 * self.pruned.median:.2f} ms ({ratio:.1%})"
-        if self.predicted is not None:
-            words += f", predicted {1e3 * self.predicted:.2f} ms"
-        return f"{words}; {self.pruned.conditions}"
 
 
 @final
-class Rig:
-    """A dense network on a device, on which pruned versions of it are built and measured in turns with it."""
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A proposal that was built and measured; over: its time over the target."""
 
-    def __init__(self, graph: Graph, model: nn.Module, device: Device, *, seconds: float = 2.0) -> None:
-        """Make the dense network ready; `seconds`: what measuring one network takes."""
-        self.graph, self.device, self.model, self._seconds = graph, device, model, seconds
-        args, kwargs = graph.example
-        self.example: Any = kwargs or args
-        self._builder = Builder(device, model, self.example)
-        self._dense = self._builder.program(model)
-
-    def build(self, keep: Mapping[str, Ints]) -> Program:
-        """Make a pruned network ready."""
-        plan = Plan.from_keep(self.graph, keep)
-        return self._builder.program(apply(plan, duplicate(self.model), proof=False))
-
-    def measure(self, programs: Sequence[Program], *, decide: bool = True) -> tuple[Measurement, ...]:
-        """Measure the dense network and others in turns.
-
-        Raises DeviceError on a machine that is too busy to decide on; a fit (`decide=False`) bears noise.
-        """
-        seconds = self._seconds * (1 + len(programs)) / 2
-        found = self.device.race([self._dense, *programs], seconds=seconds)
-        if decide and not all(one.steady for one in found):
-            worst = max(found, key=lambda one: one.error)
-            raise DeviceError(
-                f"the machine is too busy to measure on: after {4 * seconds:.0f} s one median is known to within "
-                f"{worst.error:.0%} only, and nothing is decided on noise. Other work disturbed "
-                f"{worst.disturbed:.0%} of the samples. Stop it, or measure later."
-            )
-        return found
+    proposal: Proposal
+    timing: Timing
+    over: float
+    macs: int
 
 
 def target_of(latency: float, dense: float) -> float:
@@ -100,104 +67,111 @@ def target_of(latency: float, dense: float) -> float:
 def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Keep, Timing]:
     """Choose the units to keep within `budget.latency`, and its other constraints, by scores.
 
-    Segments are measured (once: the table is kept where the device says), a sum of them is calibrated on random
-    networks, widths are chosen exactly under it, and the real network is measured; at most three times the aim is
-    corrected by what was measured. Raises BudgetError if the grid does not reach it, naming what binds.
+    Segments are measured (once: the table is kept where the device says) and their sum is calibrated on random
+    networks. First the network that rounds widths and looks at MACs alone is taken to the time. Then widths of the most
+    value are chosen exactly, within the time and at no fewer MACs than that network has. Each is built and measured at
+    most three times; what was measured corrects the prediction and the aim. Raises BudgetError if the grid does not
+    reach the time, naming what binds.
     """
     graph = rig.graph
     steps = levels(graph, budget.exact)
-    allowed = [thinned(counts) for counts in steps]
+    allowed = [thinned(counts, most_levels(len(steps))) for counts in steps]
     ranked = checked(scores, graph, steps)
-    predictor, dense = calibrated(rig, allowed)
-    target = target_of(budget.latency or 1.0, dense)
+    weights = elasticities(partial(_cost, graph.costs, 0), graph.widths)
     values = [
-        log_shares(ranked[group.name], counts) if group.name in ranked else np.zeros(len(counts))
-        for group, counts in zip(graph.groups, allowed, strict=True)
+        weight * log_shares(ranked[group.name], counts) if group.name in ranked else np.zeros(len(counts))
+        for group, counts, weight in zip(graph.groups, allowed, weights.tolist(), strict=True)
     ]
+    predictor, dense = calibrated(rig, allowed)
+    belief = Belief(graph, predictor)
+    plain = partial(_by_macs_alone, rig, scores, budget, belief)
+    rivals, aim = corrected(rig, budget, plain, target_of(budget.latency or 1.0, dense) / dense, belief.learn)
+    rival = _within(rivals)
     limits = _resources(graph, budget)
+    if rival is not None:
+        limits.append((lambda widths: -_cost(graph.costs, 0, widths), -float(rival.macs)))
     orders = {name: removal_order(values) for name, values in ranked.items()}
-    tried: list[tuple[Choice, Keep, Timing]] = []
-    aim = target
-    for _ in range(ROUNDS):
-        choice = choose(values, allowed, graph.widths, [(predictor.at, aim), *limits])
+    ties = [Tied.of(tie, graph).groups for tie in graph.ties]
+
+    def exact(share: float) -> Proposal | None:
+        choice = choose(values, allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
         if choice is None:
+            return None
+        predicted = float(belief.predictor.at(choice.widths))
+        return Proposal(kept(graph, orders, choice.widths), choice.value, predicted, choice.gap)
+
+    found, _ = corrected(rig, budget, exact, aim, belief.learn)
+    best = _within(found, 0 if rival is None else rival.macs) or rival
+    if best is None:
+        raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
+    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error)
+
+
+@final
+class Belief:
+    """The prediction, as it stands after what was measured."""
+
+    def __init__(self, graph: Graph, predictor: Predictor) -> None:
+        """Begin with a calibrated prediction."""
+        self.graph, self.predictor = graph, predictor
+
+    def learn(self, tried: Tried, aim: float) -> float:
+        """Fit to one more network; the aim at which a network that errs as this one does meets the target."""
+        widths, ratio = _counts(self.graph, tried.proposal.keep), tried.timing.ratio
+        self.predictor = self.predictor.also(widths, ratio)
+        return float(self.predictor.at(widths)) / tried.over
+
+
+def corrected(
+    rig: Rig,
+    budget: Budget,
+    propose: Callable[[float], Proposal | None],
+    aim: float,
+    learn: Callable[[Tried, float], float],
+) -> tuple[list[Tried], float]:
+    """Build and measure what is proposed for an aim, at most three times, each time with the aim that was learnt.
+
+    Returns what was tried, and the aim that the last measurement came to.
+    """
+    tried: list[Tried] = []
+    for _ in range(ROUNDS):
+        proposal = propose(aim)
+        if proposal is None:
             break
-        keep = kept(graph, orders, choice.widths)
-        before, after = rig.measure([rig.build(keep)])
-        predicted = float(predictor.at(choice.widths))
-        tried.append((choice, keep, Timing(before, after, predicted, predictor.error, choice.gap)))
-        goal = target_of(budget.latency or 1.0, before.median)
-        if abs(after.median / goal - 1) <= NEAR:
+        before, after = rig.measure([rig.build(proposal.keep)])
+        predicted = None if proposal.predicted is None else proposal.predicted * before.median
+        timing = Timing(before, after, predicted, gap=proposal.gap)
+        over = timing.ratio * before.median / target_of(budget.latency or 1.0, before.median)
+        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, proposal.keep)))
+        tried.append(Tried(proposal, timing, over, macs))
+        aim = learn(tried[-1], aim)
+        if abs(over - 1) <= CLOSE:
             break
-        aim *= goal / after.median
-    return _best(tried, budget, predictor, allowed)
-
-
-def _best(
-    tried: Sequence[tuple[Choice, Keep, Timing]], budget: Budget, predictor: Predictor, allowed: Sequence[Ints]
-) -> tuple[Keep, Timing]:
-    """Take the most valuable network that is within the target, or refuse."""
-
-    def over(timing: Timing) -> float:
-        return timing.pruned.median / target_of(budget.latency or 1.0, timing.dense.median)
-
-    within = [one for one in tried if over(one[2]) <= 1 + NEAR]
-    if within:
-        _, keep, timing = max(within, key=lambda one: one[0].value)
-        return keep, timing
-    lowest = np.array([counts[0] for counts in allowed], np.int64)
-    least = (
-        f"the smallest widths ({budget.multiple_of or 'any'}) are predicted to take {1e3 * predictor.at(lowest):.2f} ms"
-    )
-    binding = ", ".join(predictor.slowest(lowest))
-    nearest = min((over(one[2]) for one in tried), default=None)
-    measured = f"; of {len(tried)} measured networks the fastest took {nearest:.0%} of the target" if nearest else ""
-    raise BudgetError(
-        f"latency={budget.latency} is not reached: {least}, most of it in {binding}{measured}. "
-        "Ask for more time, or loosen the floors and multiples."
-    )
-
-
-def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
-    """A prediction fitted to random networks, and the dense network's seconds."""
-    graph, device = rig.graph, rig.device
-    step = device.grid.finest
-    placed = find_segments(graph, rig.model, rig.example)
-    table = Table.of(device, device.table)
-    if table.measure(device, needed(placed, step)) and device.table is not None:
-        table.save(device.table)
-    random = np.random.default_rng(0)
-    rows: list[Ints] = [graph.widths]
-    for share in np.linspace(0.25, 0.95, CALIBRATION):
-        wanted = share * random.uniform(0.7, 1.3, len(allowed)) * graph.widths
-        rows.append(np.array([c[np.abs(c - w).argmin()] for c, w in zip(allowed, wanted, strict=True)], np.int64))
-    programs = [rig.build(_first(graph, row)) for row in rows[1:]]
-    found = rig.measure(programs, decide=False)
-    predictor = Predictor(placed, table, graph.costs, step)
-    return predictor.fitted(rows, [one.median for one in found]), found[0].median
+    return tried, aim
 
 
 def by_macs(rig: Rig, select: Select, budget: Budget) -> tuple[Keep, Timing]:
     """Meet `budget.latency` with a method that knows only exact costs: by the MACs that turn out to take that time."""
-    tried: list[tuple[float, Keep, Timing]] = []
     latency = budget.latency or 1.0
     share = latency if latency <= 1 else min(1.0, 1e-3 * latency / rig.measure([])[0].median)
-    for _ in range(2 * ROUNDS):
-        keep = dict(select(replace(budget, latency=None, macs=share)))
-        before, after = rig.measure([rig.build(keep)])
-        over = after.median / target_of(latency, before.median)
-        tried.append((over, keep, Timing(before, after)))
-        if abs(over - 1) <= NEAR:
-            break
-        share = min(1.0, max(0.02, share / over))
-    within = [one for one in tried if one[0] <= 1 + NEAR]
+
+    def propose(aim: float) -> Proposal:
+        return Proposal(dict(select(replace(budget, latency=None, macs=min(1.0, max(0.02, aim))))))
+
+    def learn(tried: Tried, aim: float) -> float:
+        return aim / tried.over
+
+    tried, share = corrected(rig, budget, propose, share, learn)
+    if not any(abs(one.over - 1) <= NEAR for one in tried):
+        tried += corrected(rig, budget, propose, share, learn)[0]
+    within = [one for one in tried if one.over <= 1 + NEAR]
     if not within:
         raise BudgetError(
             f"latency={budget.latency} is not reached by MACs: of {len(tried)} measured networks the fastest took "
-            f"{min(tried, key=lambda one: one[0])[0]:.0%} of the target. Ask for more time, or use a criterion."
+            f"{min(one.over for one in tried):.0%} of the target. Ask for more time, or use a criterion."
         )
-    _, keep, timing = max(within, key=lambda one: one[0])
-    return keep, timing
+    best = max(within, key=lambda one: one.over)
+    return best.proposal.keep, best.timing
 
 
 def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep] | None) -> tuple[Keep, Timing]:
@@ -208,14 +182,15 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
     """
     candidates = [keep]
     if equal is not None:
-        macs = int(rig.graph.costs.at(np.array([len(keep.get(g.name, range(g.units))) for g in rig.graph.groups]))[0])
+        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, keep)))
         candidates.append(equal(replace(budget, latency=None, macs=max(macs, 2), multiple_of=rig.device.grid)))
     dense, *found = rig.measure([rig.build(one) for one in candidates])
     chosen = 0
-    if len(found) > 1 and not budget.allow_slower and found[1].median < found[0].median * (1 - 2 * found[0].error):
+    ratios = [Timing(dense, one).ratio for one in found]
+    if len(found) > 1 and not budget.allow_slower and ratios[1] < ratios[0] * (1 - 2 * found[0].doubt):
         chosen = 1
     pruned = found[chosen]
-    if pruned.median > dense.median * (1 + 2 * pruned.error) and not budget.allow_slower:
+    if ratios[chosen] > 1 + 2 * pruned.doubt and not budget.allow_slower:
         raise BudgetError(
             f"the pruned network takes {1e3 * pruned.median:.2f} ms and the dense one {1e3 * dense.median:.2f} ms "
             f"({rig.device.name}). A smaller network that is slower is refused. Leave multiple_of out, so that widths "
@@ -227,6 +202,50 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
 def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budget], Keep]:
     """The units that `Ranked()` keeps, as a function of the budget."""
     return partial(Ranked(), scores, graph)
+
+
+def _by_macs_alone(
+    rig: Rig, scores: Mapping[str, Tensor], budget: Budget, belief: Belief, share: float
+) -> Proposal | None:
+    """The largest network of aligned widths, chosen by MACs, that is predicted to take such a share of the time."""
+    graph = rig.graph
+    aligned = replace(budget, multiple_of=budget.multiple_of or rig.device.grid).exact
+    allowed = levels(graph, aligned)
+    lowest, whole = (int(_cost(graph.costs, 0, np.array([c[k] for c in allowed]))) for k in (0, -1))
+    low, high = lowest, min(whole, int(aligned.targets(graph.cost())[0]))
+    select, best = ranked_within(graph, scores), None
+    while low <= high:
+        middle = (low + high) // 2
+        keep = select(replace(aligned, macs=max(middle, 2)))
+        counts = _counts(graph, keep)
+        predicted = float(belief.predictor.at(counts))
+        if predicted <= share:
+            best, low = Proposal(keep, predicted=predicted), middle + max(1, whole // 2000)
+        else:
+            high = min(middle - 1, int(_cost(graph.costs, 0, counts)) - 1)
+    return best
+
+
+def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
+    """Of the networks within the target and of at least so many MACs, the one of most value, then of most MACs."""
+    within = [one for one in tried if one.over <= 1 + NEAR and one.macs >= least]
+    near = [one for one in within if abs(one.over - 1) <= CLOSE] or [one for one in within if one.over >= 1 - NEAR]
+    return max(near or within, key=lambda one: (one.proposal.value, one.macs), default=None)
+
+
+def _out_of_reach(
+    budget: Budget, predictor: Predictor, allowed: Sequence[Ints], tried: Sequence[Tried], dense: float
+) -> str:
+    """What can be reached, and what binds."""
+    lowest = np.array([counts[0] for counts in allowed], np.int64)
+    nearest = min((one.over for one in tried), default=None)
+    measured = f"; of {len(tried)} measured networks the fastest took {nearest:.0%} of the target" if nearest else ""
+    least, binding = 1e3 * dense * float(predictor.at(lowest)), ", ".join(predictor.slowest(lowest))
+    return (
+        f"latency={budget.latency} is not reached: the smallest widths ({budget.multiple_of or 'any'}) are predicted "
+        f"to take {least:.2f} ms, most of it in {binding}{measured}. "
+        "Ask for more time, or loosen the floors and multiples."
+    )
 
 
 def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
@@ -243,6 +262,6 @@ def _cost(limits: Limits, place: int, widths: Ints) -> Floats:
     return limits.remains(widths)[..., place].astype(np.float64)
 
 
-def _first(graph: Graph, widths: Ints) -> Keep:
-    """Keep the first so many units: which ones does not change the time."""
-    return {g.name: np.arange(n, dtype=np.int64) for g, n in zip(graph.groups, widths.tolist(), strict=True)}
+def _counts(graph: Graph, keep: Mapping[str, Ints]) -> Ints:
+    """Units kept per group."""
+    return np.array([len(keep.get(group.name, range(group.units))) for group in graph.groups], np.int64)

@@ -111,7 +111,7 @@ class Device:
     ) -> Measurement:
         """Measure one forward pass in eval mode; with a reference, in turns with it, so that `ratio` can be trusted.
 
-        Takes about `seconds` after a warm-up, and up to four times that where the spread is too wide; then the
+        Takes about `seconds` after a warm-up, and up to six times that where the spread is too wide; then the
         measurement says that it is not `steady`. The model is copied and not touched.
         """
         networks = [model] if reference is None else [reference, model]

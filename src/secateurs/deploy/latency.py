@@ -16,8 +16,8 @@ from secateurs.types import Floats, Ints
 Function = Callable[[Ints], Floats]
 """A cost of widths: [..., G] -> [...]."""
 
-MOST_LEVELS = 8
-"""Widths of a group that the program chooses between."""
+LEVELS = (8, 32, 240)
+"""Widths of a group that the program chooses between: the least, the most, and those of all groups together."""
 
 SECONDS = 60.0
 """Time after which the best choice so far is taken; its gap is told."""
@@ -65,9 +65,15 @@ class Pairwise:
 
 
 def choose(
-    values: Sequence[Floats], levels: Sequence[Ints], whole: Ints, limits: Sequence[tuple[Function, float]]
+    values: Sequence[Floats],
+    levels: Sequence[Ints],
+    whole: Ints,
+    limits: Sequence[tuple[Function, float]],
+    ties: Sequence[Sequence[int]] = (),
 ) -> Choice | None:
     """Choose one level of every group with the largest sum of values, within every limit; None if there is none.
+
+    ties: groups (numbers, of equally many levels) that take the same level.
 
     One-hot binaries x[g, l] and, for every two groups that a cost couples, y[l, m] in [0, 1] with the marginals x: with
     x whole, y is their product (the tight linearisation of McCormick 1976).
@@ -82,7 +88,7 @@ def choose(
     binary[: starts[-1]] = 1
     objective = np.zeros(count)
     objective[: starts[-1]] = -np.concatenate(values)
-    constraints = [_marginals(levels, pairs, starts, after, count)]
+    constraints = [_marginals(levels, pairs, starts, after, count), *_same(ties, levels, starts, count)]
     for cost, limit in costs:
         row = np.zeros(count)
         row[: starts[-1]] = np.concatenate(cost.single)
@@ -106,22 +112,45 @@ def choose(
     return Choice(widths, value, float(found.mip_gap or 0.0))
 
 
-def thinned(counts: Ints) -> Ints:
-    """At most `MOST_LEVELS` of the levels, evenly, with the first and the last.
+def elasticities(cost: Function, whole: Ints) -> Floats:
+    """How many percent of a cost go when one percent of a group's units goes, in the whole network: [G], above zero.
 
-    >>> thinned(np.arange(8, 136, 8)).tolist()
+    With these weights, the choice of `log_shares` within that very cost and for equal scores is the uniform one.
+
+    >>> elasticities(lambda w: w[..., 0] * w[..., 1] + 8.0 * w[..., 1], np.array([8, 4])).round(2).tolist()
+    [0.5, 1.0]
+    """
+    without = whole - np.eye(len(whole), dtype=np.int64)
+    full = cost(whole)
+    return np.maximum((full - cost(without)) * whole / np.maximum(full, 1e-30), 1e-3)
+
+
+def most_levels(groups: int) -> int:
+    """So many widths of each group are chosen between: fewer in a network of many groups.
+
+    >>> most_levels(5), most_levels(24), most_levels(200)
+    (32, 10, 8)
+    """
+    least, most, all_groups = LEVELS
+    return max(least, min(most, all_groups // max(groups, 1)))
+
+
+def thinned(counts: Ints, most: int) -> Ints:
+    """At most so many of the levels, evenly, with the first and the last.
+
+    >>> thinned(np.arange(8, 136, 8), 8).tolist()
     [8, 24, 40, 56, 80, 96, 112, 128]
     """
-    if len(counts) <= MOST_LEVELS:
+    if len(counts) <= most:
         return counts
-    return counts[np.unique(np.linspace(0, len(counts) - 1, MOST_LEVELS).round().astype(np.int64))]
+    return counts[np.unique(np.linspace(0, len(counts) - 1, most).round().astype(np.int64))]
 
 
 def log_shares(scores: Floats, counts: Ints) -> Floats:
     """Value of keeping the best c units of a group: the logarithm of their share of the group's score.
 
-    All groups are worth the same, and what is left of one grows dearer as it shrinks, so that none is emptied because
-    it is slow. Scores below zero are raised by the lowest.
+    What is left of a group grows dearer as it shrinks, so that none is emptied because it is slow. Scores below zero
+    are raised by the lowest.
 
     >>> np.exp(log_shares(np.array([1.0, 3.0]), np.array([1, 2]))).round(3).tolist()
     [0.75, 1.0]
@@ -172,3 +201,15 @@ def _marginals(
     # SciPy annotates bounds as numbers, and takes arrays.
     bound: Any = np.array(right)
     return LinearConstraint(matrix, bound, bound)
+
+
+def _same(ties: Sequence[Sequence[int]], levels: Sequence[Ints], starts: Ints, count: int) -> list[LinearConstraint]:
+    """The same level of every two tied groups."""
+    pairs = [(tied[0], other, k) for tied in ties for other in tied[1:] for k in range(len(levels[other]))]
+    if not pairs:
+        return []
+    rows = np.arange(len(pairs))
+    first, second = (np.array([starts[pair[side]] + pair[2] for pair in pairs]) for side in (0, 1))
+    entries = np.concatenate([np.ones(len(pairs)), -np.ones(len(pairs))])
+    places = (np.concatenate([rows, rows]), np.concatenate([first, second]))
+    return [LinearConstraint(coo_array((entries, places), shape=(len(pairs), count)).tocsr(), 0, 0)]

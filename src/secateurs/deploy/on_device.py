@@ -10,8 +10,9 @@ from torch import nn
 
 from secateurs.allocate import Budget
 from secateurs.criteria import Criterion, score
-from secateurs.deploy.closed_loop import Rig, Timing, by_macs, by_time, guarded, ranked_within
+from secateurs.deploy.closed_loop import by_macs, by_time, guarded, ranked_within
 from secateurs.deploy.device import Device
+from secateurs.deploy.rig import Rig, Timing
 from secateurs.errors import BudgetError
 from secateurs.evidence import observe
 from secateurs.graph import Graph
@@ -51,6 +52,7 @@ def keep_on_device(
             equal = None if budget.multiple_of == device.grid else equal
         else:
             keep, timing = by_time(rig, scores, budget)
+            equal = None  # it was compared with aligned widths of as many MACs
     else:
         rig = Rig(graph, model, device)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -13,52 +14,86 @@ from secateurs.deploy.segment_table import Table
 from secateurs.deploy.segments import Placed
 from secateurs.types import Floats, Ints
 
+KINDS = ("spatial", "pointwise", "depthwise")
+"""Kinds of segments that have a factor each: kernels above one, matrix products, one filter a channel."""
+
+PRIOR = 0.1
+"""Weight of the common factor, against one measured network, where the kinds' own are fitted."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """t(widths) = a + b · Σ segments + c · bytes written, with a, b, c fitted to measured networks.
+    """t(widths) = a + Σ_kind b_kind · Σ segments of the kind + c · bytes written, over the dense network's time.
 
-    error: mean relative error when each measured network is predicted by a fit to the others.
+    a, b, c ≥ 0 are fitted to the measured networks `rows` [N, G] and `ratios` [N]. error: mean relative error when each
+    of them is predicted by a fit to the others.
     """
 
     placed: tuple[Placed, ...]
     table: Table
     costs: Any
     step: int
-    weights: tuple[float, float, float] = (0.0, 1.0, 0.0)
-    error: float = float("nan")
+    rows: Ints
+    ratios: Floats
 
     def at(self, widths: Ints) -> Floats:
-        """Seconds for units kept per group [..., G]."""
-        return self._parts(np.asarray(widths, np.int64)) @ np.array(self.weights)
+        """Time over the dense network's, for units kept per group [..., G]."""
+        return self._parts(np.asarray(widths, np.int64)) @ self._weights
 
-    def fitted(self, widths: Sequence[Ints], seconds: Sequence[float]) -> Predictor:
-        """Fit a, b, c ≥ 0 to measured networks, by least squares of the relative error."""
-        parts, times = self._parts(np.stack(widths)), np.array(seconds)
-        kept = np.arange(len(times))
-        missed = [abs(parts[k] @ _fit(parts[kept != k], times[kept != k]) / times[k] - 1) for k in kept]
-        a, b, c = _fit(parts, times).tolist()
-        return Predictor(self.placed, self.table, self.costs, self.step, (a, b, c), float(np.mean(missed)))
+    def also(self, widths: Ints, ratio: float) -> Predictor:
+        """The same, fitted to one more measured network."""
+        return replace(self, rows=np.concatenate([self.rows, widths[None]]), ratios=np.append(self.ratios, ratio))
+
+    @cached_property
+    def error(self) -> float:
+        """Mean relative error of networks that are left out."""
+        parts, kept = self._parts(self.rows), np.arange(len(self.ratios))
+        fits = [_fit(parts[kept != k], self.ratios[kept != k]) for k in kept]
+        return float(np.mean([abs(parts[k] @ fits[k] / self.ratios[k] - 1) for k in kept]))
 
     def slowest(self, widths: Ints, most: int = 3) -> list[str]:
         """Modules whose segments take the most time at these widths, the slowest first."""
         took = {
-            place.module: float(self.table.function(place, self.step)(*(w[None] for w in place.widths(widths)))[0])
-            for place in self.placed
+            place.module: float(seconds(*(w[None] for w in place.widths(widths)))[0])
+            for place, seconds in zip(self.placed, self._functions, strict=True)
         }
         return sorted(took, key=lambda name: -took[name])[:most]
 
+    @cached_property
+    def _functions(self) -> list[Callable[[Ints, Ints], Floats]]:
+        return [self.table.function(place, self.step) for place in self.placed]
+
+    @cached_property
+    def _weights(self) -> Floats:
+        return _fit(self._parts(self.rows), self.ratios)
+
     def _parts(self, widths: Ints) -> Floats:
-        """[1, Σ segments, bytes written] for each row of widths."""
-        total = np.zeros(widths.shape[:-1])
-        for place in self.placed:
-            total = total + self.table.function(place, self.step)(*place.widths(widths))
+        """[1, Σ segments of each kind, bytes written] for each row of widths."""
+        sums = np.zeros((len(KINDS), *widths.shape[:-1]))
+        for place, seconds in zip(self.placed, self._functions, strict=True):
+            segment = place.segment
+            kind = 2 if segment.groups > 1 else 0 if max(segment.kernel, default=1) > 1 else 1
+            sums[kind] += seconds(*place.widths(widths))
         written = self.costs.at(widths)[..., 2].astype(np.float64)
-        return np.stack([np.ones_like(total), total, written], axis=-1)
+        return np.stack([np.ones_like(written), *sums, written], axis=-1)
 
 
-def _fit(parts: Floats, times: Floats) -> Floats:
-    scale = parts.max(0)
+def _fit(parts: Floats, ratios: Floats) -> Floats:
+    """Least squares of the relative error, at first with one factor for all kinds, which is then their prior."""
+    joint = np.stack([parts[:, 0], parts[:, 1:-1].sum(1), parts[:, -1]], axis=1)
+    _, common, _ = _non_negative(joint, ratios)
+    kinds = np.arange(1, parts.shape[1] - 1)
+    prior = np.zeros((len(kinds), parts.shape[1]))
+    prior[np.arange(len(kinds)), kinds] = PRIOR * parts[:, kinds].mean(0)
+    rows = np.concatenate([parts / ratios[:, None], prior])
+    return _non_negative(rows, np.concatenate([np.ones(len(ratios)), common * prior.sum(1)]), relative=False)
+
+
+def _non_negative(rows: Floats, right: Floats, *, relative: bool = True) -> Floats:
+    """Non-negative least squares, with columns scaled to one."""
+    if relative:
+        rows, right = rows / right[:, None], np.ones(len(right))
+    scale = rows.max(0)
     scale[scale == 0] = 1.0
-    return nnls(parts / scale / times[:, None], np.ones(len(times)))[0] / scale
+    return nnls(rows / scale, right)[0] / scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
@@ -22,8 +22,8 @@ FORMAT = 1
 POINTS = 4
 """Widths at which each side of a segment is measured: so many equal parts of the whole, on the device's grid."""
 
-RUNS = 15
-"""Runs of which a segment's time is the median."""
+RUNS, TURNS = 5, 3
+"""A segment's time is the lowest of so many medians of so many runs: other work only makes it longer."""
 
 
 @final
@@ -132,11 +132,14 @@ def needed(placed: Iterable[Placed], step: int) -> list[Segment]:
 
 
 def segment_time(device: Device, segment: Segment) -> float:
-    """Median seconds of a segment's own kernels, where the runtime tells; of the whole program elsewhere."""
+    """Seconds of a segment's own kernels, where the runtime tells; of the whole program elsewhere."""
     program = segment.program(device)
     if program.profile is None:
-        return device.race([program], seconds=0.05)[0].median
-    nodes = program.profile(RUNS)
+        return device.race([program], seconds=0.05)[0].low
+    return min(_kernels(program.profile(RUNS)) for _ in range(TURNS))
+
+
+def _kernels(nodes: Mapping[str, tuple[str, float]]) -> float:
     own = [seconds for kind, seconds in nodes.values() if kind.lower() in KERNELS]
     return sum(own) if own else sum(seconds for _, seconds in nodes.values())
 

@@ -21,14 +21,17 @@ LEAST = 11
 PRECISE, STEADY = 0.01, 0.03
 """Relative standard errors of a median: up to the first no more samples are taken; above the second, it is noise."""
 
-LONGER = 4
+LONGER = 6
 """A measurement that is not precise goes on for so many times its time."""
 
 
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """One time over another, taken in turns, and its standard error."""
+    """One time over another, and its standard error.
+
+    The median over turns in which both were measured: what slows both down for a while is not in it.
+    """
 
     value: float
     error: float
@@ -64,9 +67,14 @@ class Measurement:
     ratio: Ratio | None = None
 
     @property
+    def doubt(self) -> float:
+        """Relative standard error of what decisions follow from: the ratio, where there is one, or the median."""
+        return self.ratio.error / self.ratio.value if self.ratio else self.error
+
+    @property
     def steady(self) -> bool:
-        """Whether the median is known to within 3 %; no decision follows from one that is not."""
-        return self.error <= STEADY
+        """Whether that is known to within 3 %; no decision follows from one that is not."""
+        return self.doubt <= STEADY
 
     def __str__(self) -> str:
         """Milliseconds, spread and conditions.
@@ -80,7 +88,7 @@ class Measurement:
         if self.clock == "processor":
             words.append(f"processor time: other work disturbed {self.disturbed:.0%} of the samples")
         if not self.steady:
-            words.append(f"unsteady: known to within {self.error:.0%} only")
+            words.append(f"unsteady: known to within {self.doubt:.0%} only")
         return f"{1e3 * self.median:.2f} ms ({'; '.join([*words, self.conditions])})"
 
 
@@ -102,15 +110,16 @@ def race(
         if len(rows[0]) < LEAST or spent < seconds:
             continue
         samples, clock, disturbed = _clocked([np.array(found, np.float64) for found in rows], single=single)
-        if spent >= LONGER * seconds or all(_error(taken) <= PRECISE for taken in samples):
-            return _summaries(samples, repeats, clock, disturbed, conditions)
+        measured = _summaries(samples, repeats, clock, disturbed, conditions)
+        if spent >= LONGER * seconds or all(one.doubt <= PRECISE for one in measured[len(measured) > 1 :]):
+            return measured
 
 
 def _clocked(rows: list[Floats], *, single: bool) -> tuple[list[Floats], str, float]:
-    """The samples to believe, by which clock, and the share that was disturbed."""
+    """The samples to believe (NaN for others), by which clock, and the share that was disturbed."""
     disturbed = float(np.mean([found[:, 2].mean() for found in rows]))
-    calm = [found[found[:, 2] == 0, 0] for found in rows]
-    if all(len(taken) >= LEAST for taken in calm) and disturbed <= 0.5:
+    calm = [np.where(found[:, 2] == 0, found[:, 0], np.nan) for found in rows]
+    if all(np.isfinite(taken).sum() >= LEAST for taken in calm) and disturbed <= 0.5:
         return calm, "wall", disturbed
     if single and all((found[:, 1] <= 1.1 * found[:, 0]).mean() > 0.9 for found in rows):
         return [found[:, 1] for found in rows], "processor", disturbed
@@ -121,13 +130,24 @@ def _summaries(
     samples: list[Floats], repeats: list[int], clock: str, disturbed: float, conditions: str
 ) -> tuple[Measurement, ...]:
     found: list[Measurement] = []
-    first, first_error = float(np.median(samples[0])), _error(samples[0])
     for taken, n in zip(samples, repeats, strict=True):
-        low, median, high = (float(v) for v in np.quantile(taken, (0.25, 0.5, 0.75)))
-        error = _error(taken)
-        ratio = Ratio(median / first, median / first * math.hypot(error, first_error)) if found else None
-        found.append(Measurement(median, low, high, len(taken) * n, disturbed, clock, error, conditions, ratio))
+        own = taken[np.isfinite(taken)]
+        low, median, high = (float(v) for v in np.quantile(own, (0.25, 0.5, 0.75)))
+        ratio = _ratio(taken, samples[0]) if found else None
+        found.append(Measurement(median, low, high, len(own) * n, disturbed, clock, _error(own), conditions, ratio))
     return tuple(found)
+
+
+def _ratio(taken: Floats, reference: Floats) -> Ratio:
+    """By turns in which both count; of the medians, where these are too few."""
+    turns = taken / reference
+    turns = turns[np.isfinite(turns)]
+    if len(turns) >= LEAST:
+        value = float(np.median(turns))
+        return Ratio(value, value * _error(turns))
+    one, other = taken[np.isfinite(taken)], reference[np.isfinite(reference)]
+    value = float(np.median(one) / np.median(other))
+    return Ratio(value, value * math.hypot(_error(one), _error(other)))
 
 
 def _error(taken: Floats) -> float:

@@ -6,6 +6,7 @@ from secateurs.recover.recalibrate import Recalibrate, recalibrate
 from secateurs.recover.reconstruct import Reconstruct
 from secateurs.recover.recovery import Pair, Recovery, recover
 from secateurs.recover.settle import settle_norms
+from secateurs.recover.synthesis import synthesise
 from secateurs.recover.variance import RepairVariance
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "recalibrate",
     "recover",
     "settle_norms",
+    "synthesise",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateurs.errors import EvidenceError, InputError
+from secateurs.recover.features import Watch, features_apart
 from secateurs.recover.recovery import Pair
 from secateurs.running.untouched import untouched
 
@@ -44,6 +45,9 @@ class Distil:
     As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the images of the recovery alone: `epochs`
     of SGD with Nesterov momentum 0.9, rate `lr` falling by a cosine, batches in an order drawn from `seed`, gradients
     cut at norm 1, and norms in eval mode, so that their statistics stay.
+
+    features: names of modules, such as the ends of stages, whose attention maps are compared as well (see
+    `features_apart`), `feature_weight` times. A loop then names the student too: `Distil(...).loss(dense, student)`.
     """
 
     match: Match = Match.kl
@@ -52,24 +56,29 @@ class Distil:
     epochs: int = 10
     lr: float = 0.01
     seed: int = 0
+    features: tuple[str, ...] = ()
+    feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1
+        wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1 or not self.feature_weight >= 0
         if wrong or self.epochs < 0 or not 0 < self.lr < float("inf"):
             message = (
-                f"{self} cannot teach. Give a temperature and a learning rate above 0, a weight in (0, 1] and epochs "
-                "of at least 0."
+                f"{self} cannot teach. Give a temperature and a learning rate above 0, a weight in (0, 1], epochs "
+                "and a feature_weight of at least 0."
             )
             raise InputError(message)
 
-    def loss(self, teacher: nn.Module) -> DistilLoss:
-        """The loss against this teacher, which is not changed."""
-        return DistilLoss(self, teacher)
+    def loss(self, teacher: nn.Module, student: nn.Module | None = None) -> DistilLoss:
+        """The loss against this teacher, which is not changed; the student is needed where features are compared."""
+        return DistilLoss(self, teacher, student)
 
     def recover(self, pair: Pair) -> None:
         """Train `pair.small` on the images; labels are not read."""
-        criterion = DistilLoss(self, pair.dense)
+        with closing(DistilLoss(self, pair.dense, pair.small)) as criterion:
+            self._train(pair, criterion)
+
+    def _train(self, pair: Pair, criterion: DistilLoss) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         steps = self.epochs * len(pair.batches)
         with _learnt(pair.small) as parameters:
@@ -83,7 +92,7 @@ class Distil:
                     batch = pair.batches[number]
                     optimizer.zero_grad()
                     wanted = criterion.teach(*batch.args, **batch.kwargs)
-                    value = self.compare(pair.small(*batch.args, **batch.kwargs), wanted)
+                    value = self.compare(pair.small(*batch.args, **batch.kwargs), wanted) + criterion.inside()
                     value.backward()
                     nn.utils.clip_grad_norm_(parameters, 1.0)
                     optimizer.step()
@@ -117,18 +126,28 @@ class Distil:
         return heat**2 * (_unlike(p, q) + _unlike(p.t(), q.t()))
 
 
-@dataclass(frozen=True, eq=False)
 class DistilLoss:
     """`loss(outputs, targets, inputs)` of a training step; inputs as the model took them."""
 
-    settings: Distil
-    teacher: nn.Module
+    def __init__(self, settings: Distil, teacher: nn.Module, student: nn.Module | None = None) -> None:
+        """InputError where features are to be compared and no student is named, or a network lacks them."""
+        self.settings, self.teacher = settings, teacher
+        self._seen: tuple[Watch, Watch] | None = None
+        self._taught: list[Tensor] = []
+        if settings.features:
+            if student is None:
+                message = (
+                    f"{settings} compares features, and no student is named. Its modules have to be watched. "
+                    "Write Distil(...).loss(dense, student)."
+                )
+                raise InputError(message)
+            self._seen = Watch(student, settings.features), Watch(teacher, settings.features)
 
     def __call__(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
-        """The loss of one batch."""
+        """The loss of one batch, whose outputs the student has just computed."""
         args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
         args = args if isinstance(args, tuple) else (args,)
-        value = self.settings.weight * self.settings.compare(outputs, self.teach(*args, **kwargs))
+        value = self.settings.weight * self.settings.compare(outputs, self.teach(*args, **kwargs)) + self.inside()
         if self.settings.weight == 1:
             return value
         return value + (1 - self.settings.weight) * F.cross_entropy(logits_of(outputs), targets)
@@ -136,7 +155,22 @@ class DistilLoss:
     def teach(self, *args: Any, **kwargs: Any) -> Any:
         """What the teacher puts out, in eval mode and without gradients."""
         with untouched(self.teacher), torch.no_grad():
-            return self.teacher(*args, **kwargs)
+            found = self.teacher(*args, **kwargs)
+        if self._seen:
+            self._taught = self._seen[1].taken(self.settings.features)
+        return found
+
+    def inside(self) -> Tensor | float:
+        """How far the features of the last batch are apart, weighted; 0 where none are compared."""
+        if not self._seen:
+            return 0.0
+        mine = self._seen[0].taken(self.settings.features)
+        return self.settings.feature_weight * features_apart(mine, self._taught)
+
+    def close(self) -> None:
+        """Stop watching both networks."""
+        for watch in self._seen or ():
+            watch.close()
 
 
 def logits_of(outputs: Any) -> Tensor:

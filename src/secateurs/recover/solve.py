@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateurs.recover.normal import Formed, Normal, normal_of, product
 from secateurs.recover.rows import Rows
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Strengths that are tried, as parts of the mean diagonal of the Gram matrix."""
-
-CHUNK = 1 << 14
-"""Rows that are multiplied in the type of the network before their sum is added in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +41,13 @@ def solve(rows: Rows, scale: Tensor, *, bias: bool, clamp: Clamp, rounds: int) -
     strength = problem.strength(learn, judge)
     if strength is None:
         return None
-    gram, right = learn[0] + judge[0], learn[1] + judge[1]
-    ridge = strength * _size(gram)
-    factor = torch.linalg.cholesky(_damped(gram, ridge))
-    total = torch.cholesky_solve(right, factor)
+    gram, right = problem.whole(learn[0], judge[0]), learn[1] + judge[1]
+    ridge = strength * gram.size
+    total = gram.solve(right, ridge)
     now = problem.moved(rows.now, total)
     for _ in range(rounds if clamp is not None else 0):
         right = problem.right(problem.residual(now, clamped=True)) - ridge * total
-        step = torch.cholesky_solve(right, factor)
+        step = gram.solve(right, ridge)
         total, now = total + step, problem.moved(now, step)
     after = error_of(now, rows, clamp)
     return problem.change(total, before, after) if after < before else None
@@ -80,23 +77,28 @@ class _Problem:
             aim = torch.where(aim >= high, now.clamp(min=high), aim)
         return ((aim - now) * self.inverse.to(now.dtype)).unflatten(1, (self.x.shape[1], -1))
 
-    def products(self, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The Gram matrix and the right-hand side of some rows."""
+    def products(self, residual: Tensor, mask: Tensor) -> tuple[Normal, Tensor]:
+        """The normal equations of some rows: their Gram matrix and their right-hand side."""
         x = self.x[mask]
-        return _product(x, x), _product(x, residual[mask])
+        return normal_of(x), product(x, residual[mask])
+
+    def whole(self, one: Normal, other: Normal) -> Normal:
+        """The normal equations of all rows, from those of two parts."""
+        if isinstance(one, Formed) and isinstance(other, Formed):
+            return Formed(one.gram + other.gram)
+        return normal_of(self.x)
 
     def right(self, residual: Tensor) -> Tensor:
         """The right-hand side of all rows."""
-        return _product(self.x, residual)
+        return product(self.x, residual)
 
-    def strength(self, learn: tuple[Tensor, Tensor], judge: tuple[Tensor, Tensor]) -> float | None:
+    def strength(self, learn: tuple[Normal, Tensor], judge: tuple[Normal, Tensor]) -> float | None:
         """The ridge that does best on the held-out rows; None where the layer as it is does better."""
         weigh = self.scale.unflatten(0, (self.x.shape[1], -1)).square()[:, None]
         best, found = 0.0, None
         for strength in RIDGES:
-            factor = torch.linalg.cholesky(_damped(learn[0], strength * _size(learn[0])))
-            delta = torch.cholesky_solve(learn[1], factor)
-            gain = (weigh * delta * (judge[0] @ delta - 2 * judge[1])).sum().item()
+            delta = learn[0].solve(learn[1], strength * learn[0].size)
+            gain = (weigh * delta * (judge[0].times(delta) - 2 * judge[1])).sum().item()
             if gain < best:
                 best, found = gain, strength
         return found
@@ -110,24 +112,6 @@ class _Problem:
         """Part the solution into weight and bias."""
         shift = total[:, -1].flatten() if self.bias else torch.zeros_like(self.scale)
         return Change((total[:, :-1] if self.bias else total).transpose(1, 2), shift, before, after)
-
-
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """x'y of every group [groups, columns, outputs], a chunk of rows at a time, summed in float64."""
-    total = torch.zeros(x.shape[1], x.shape[2], y.shape[2], dtype=torch.float64, device=x.device)
-    for u, v in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        total += u.permute(1, 2, 0) @ v.transpose(0, 1)
-    return total
-
-
-def _size(gram: Tensor) -> Tensor:
-    """The mean diagonal of every group; 1 where a group sees only zeros."""
-    mean = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    return torch.where(mean > 0, mean, 1.0)
-
-
-def _damped(gram: Tensor, ridge: Tensor) -> Tensor:
-    return gram + ridge * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
 
 
 def error_of(now: Tensor, rows: Rows, clamp: Clamp) -> float:

@@ -43,8 +43,8 @@ class Sparsify:
     """Penalise units for the first part of a run, then cut the network to its budget, and recover.
 
     penalty: see `secateurs.session.penalty`. criterion, allocator: what is cut at the step until·(steps of the run).
-    scope: "coupled" (all groups) or "uncoupled" (groups that one operator writes). decoupled: whether W ← W − lr·λ·W
-    instead of adding to the gradient; None follows the optimizer.
+    until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups that one
+    operator writes). decoupled: whether W ← W − lr·λ·W instead of adding to the gradient; None follows the optimizer.
 
     >>> from secateurs.session.penalty import GroupNorm
     >>> Sparsify(GroupNorm(1e-4), Magnitude(p=2)).until

@@ -22,6 +22,7 @@ from torch import nn
 import secateurs as sct
 from secateurs.app.cli.cutting import cut_at_once
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.settings import Part, optimisation
 from secateurs.app.cli.work import TRAINED, Cut, Work
@@ -51,10 +52,10 @@ def check_control(recipe: Recipe) -> None:
 
 def report_of(run: Path) -> Report:
     """The report of a finished run; InputError where there is none."""
-    content = RunFolder(run).report("report.json")
-    if content is None:
+    report = finished(RunFolder(run))
+    if report is None:
         raise InputError(f"{run} is no finished run, so a control cannot be as large; finish it: --resume")
-    return Report.from_json(content)
+    return report
 
 
 def in_place_of(recipe: Recipe, method: Any, budget: sct.Budget | None) -> tuple[Any, sct.Budget | None]:

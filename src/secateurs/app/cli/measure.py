@@ -9,15 +9,15 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import Latency, device_name, latency
-from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import stages
 from secateurs.app.cli.work import LAST, TRAINED, Work
 from secateurs.app.report import Figures, Report, draw, layer_widths
 from secateurs.app.training import score
-from secateurs.errors import DamageError, StoreError
+from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
 
-REPORT, PICTURE = "report.json", "report.png"
+PICTURE = "report.png"
 
 
 def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
@@ -56,17 +56,6 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     work.folder.put({REPORT: content, PICTURE: draw(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
-
-
-def finished(folder: RunFolder) -> Report | None:
-    """The report of a run that is finished, as it was written; None where it is not finished."""
-    content = folder.report(REPORT)
-    if content is None:
-        return None
-    try:
-        return Report.from_json(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise DamageError(f"{folder.path / REPORT} is no report ({cause!r}); put the original back") from cause
 
 
 def title(work: Work) -> str:

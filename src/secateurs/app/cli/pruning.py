@@ -1,4 +1,4 @@
-"""`secateurs prune`: check everything, then work; and `secateurs demo`, the same on a recipe of its own."""
+"""`secateurs prune`: check everything, then work."""
 
 import os
 from collections.abc import Generator, Mapping
@@ -16,10 +16,11 @@ from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read
 from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.controls import check_control, in_place_of
 from secateurs.app.cli.cutting import session_of
-from secateurs.app.cli.measure import finished, measure
+from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.settings import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.stages import cut, recover, train
@@ -40,7 +41,17 @@ class WorkError(SecateursError):
 
 
 def prune(invocation: Invocation, console: Console) -> None:
-    """Do a run, or the rest of it, and print its table."""
+    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
+
+    Decisions are made on a validation split; the test split is looked at once, at the end. FOLDER then holds
+    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
+
+    examples:
+      secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 50% --out runs/half
+      secateurs prune --model torchvision:resnet18 --data imagefolder:PHOTOS --params 4M --out runs/small
+      secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
+      secateurs prune --out runs/half --resume
+    """
     started_by_another = early_rank() > 0
     folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)

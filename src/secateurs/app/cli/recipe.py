@@ -5,21 +5,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final
 
+from secateurs.app.cli.amounts import Amount, amount, duration
+from secateurs.app.cli.flags import about as _about
 from secateurs.app.data.augment import Crop
 from secateurs.app.training.machines import Machines, Strategy
 from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 
-Amount = float | int | None
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
 Control = Literal["none", "random", "l2", "scratch", "dense"]
 """What stands beside a method; see `controls`."""
-
-
-def _about(group: str, meaning: str, shown: str = "") -> dict[str, str]:
-    """Say in which part of the help a field stands, what it means, and what stands for its value."""
-    return {"group": group, "help": meaning, "shown": shown}
 
 
 @final
@@ -74,7 +70,10 @@ class Recipe:
         default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
     )
 
-    method: str = field(default="magnitude", metadata=_about("method", "how units are chosen", "NAME"))
+    method: str = field(
+        default="magnitude",
+        metadata=_about("method", "how units are chosen: a name of the list below, or path.py:CLASS", "NAME"),
+    )
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
     control: Control = field(
@@ -112,10 +111,14 @@ class Recipe:
         ),
     )
 
-    macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
-    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
-    memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
-    filters: Amount = field(default=None, metadata=_about("budget", "what remains of the filters", "X"))
+    macs: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X", read=amount)
+    )
+    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X", read=amount))
+    memory: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the activation memory", "X", read=amount)
+    )
+    filters: Amount = field(default=None, metadata=_about("budget", "what remains of the filters", "X", read=amount))
     shares: tuple[tuple[str, float], ...] = field(
         default=(),
         metadata=_about(
@@ -128,13 +131,19 @@ class Recipe:
         default=None,
         metadata=_about(
             "budget",
-            "what remains of the time of one image on --runtime, as a fraction or, above 1, in milliseconds",
+            "what remains of the time of one image on --runtime: a share, or milliseconds such as 10ms",
             "X",
+            read=duration,
         ),
     )
     runtime: Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"] | None = field(
         default=None,
-        metadata=_about("budget", "where latency is measured; a network slower there than the dense one is refused"),
+        metadata=_about(
+            "budget",
+            "where latency is measured: eager, compile, onnxruntime, openvino, cuda or cuda-compile; "
+            "a network slower there than the dense one is refused",
+            "NAME",
+        ),
     )
     min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
     min_keep_fraction: float = field(
@@ -290,7 +299,7 @@ GROUPS = {
     "network": "network",
     "data": "data",
     "method": "method",
-    "budget": "budget (what remains; a fraction such as 0.5, or a whole number such as 20000000; give at least one)",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
     "training": "training and recovery",
     "augmentation": "augmentation of training images",
     "machine": "machine",

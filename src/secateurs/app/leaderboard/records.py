@@ -10,12 +10,12 @@ from typing import Any, final
 import yaml
 
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RECIPE, RunFolder
 from secateurs.app.report import Report
 from secateurs.app.training import Epoch
-from secateurs.errors import DamageError, InputError
+from secateurs.errors import InputError
 
-REPORT = "report.json"
 MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy")
 """Keys of a recipe that say where a run ran, not what it was."""
 CONTROLS = ("random", "l2", "scratch", "dense")
@@ -130,13 +130,9 @@ def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
 def read_record(place: Path) -> Record | None:
     """The run of one folder; None where it is not finished."""
     folder = RunFolder(place)
-    file, content = folder.recipe(), folder.report(REPORT)
-    if file is None or content is None:
+    file, report = folder.recipe(), finished(folder)
+    if file is None or report is None:
         return None
-    try:
-        report = Report.from_json(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise DamageError(f"{place / REPORT} is no report ({cause!r}); put the original back") from cause
     keys: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     trained = folder.done("recovered") or {}
     history = tuple(Epoch(**epoch) for epoch in trained.get("history", ()))

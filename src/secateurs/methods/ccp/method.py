@@ -54,10 +54,13 @@ class CCP:
     prediction is certain). "logits" (ours): those of a random projection of the logits (the Gauss-Newton matrix of a
     squared change of the outputs); it needs no labels, vanishes nowhere, and u is zero.
     solver: "relax" rounds the relaxed problem, as the paper does (from memory); "polish" then swaps single channels.
-    damping is added to the diagonal of S, as a part of its mean: without it, removals look free where there are fewer
-    samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers on
-    intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z adds
-    over their layers; scope="uncoupled" leaves them whole, as the paper does.
+    damping: what is added to the diagonal of S, as a part of its mean: without it, removals look free where there are
+    fewer samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers
+    on intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z
+    adds over their layers; scope="uncoupled" leaves them whole, as the paper does.
+
+    scope: "coupled", or "uncoupled" for groups with one producer only. batches: batches of data that are read; None
+    for all.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data, net[2].weight.data = torch.eye(2), torch.tensor([[0.1, 1.0], [-0.1, -1.0]])

@@ -42,7 +42,7 @@ class BackwardElimination:
     units replaced by what the others say of them, and the change of the network's outputs on `images` images is
     measured, relative to their variance; between widths it is taken as straight, made convex, and the cheapest loss per
     saved cost goes first. "modelled": by the cost above as a part of the variance of what all readers put out, without
-    a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope="coupled" prunes
+    a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope: "coupled" prunes
     residual streams too. batches: batches for the covariances; None for all of the data.
 
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,

@@ -36,7 +36,7 @@ class FOAD:
 
     maps: "read" is the above everywhere; "unpooled" takes the map behind norm and activation where a linear layer reads
     the units, before the pooling that makes features of it, as the published code does.
-    order says which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
+    order: which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
     the first is never removed. "energy" (ours): from the largest mean |F|^2 down, so that of two that are alike the
     stronger stays, whatever their places.
 
@@ -47,7 +47,9 @@ class FOAD:
     all modules that read the units; scope="uncoupled" leaves units made by several operators whole, as the paper does.
 
     Pass training images, never test images: the published script reads its 128 images from the test set. `batches`
-    reads at most so many. min_keep: floor for the unbudgeted form; a budget brings its own.
+    reads at most so many. neighbors: channels that a kept one may absorb. threshold: least similarity for that.
+    duplicates: 1 − the similarity from which two channels are the same; None asks for none. scope: "coupled", or
+    "uncoupled" for units that one operator writes. min_keep: floor for the unbudgeted form; a budget brings its own.
 
     >>> import torch
     >>> from secateurs.graph import trace

@@ -1,0 +1,80 @@
+"""Rig: a dense network on a device, on which pruned versions of it are built and measured in turns with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import nn
+
+from secateurs.deploy.builder import Builder
+from secateurs.deploy.device import Device
+from secateurs.deploy.runtimes import Program
+from secateurs.deploy.stopwatch import LONGER, Measurement
+from secateurs.errors import DeviceError
+from secateurs.graph import Graph
+from secateurs.surgery import Plan, apply
+from secateurs.surgery.tensors import duplicate
+from secateurs.types import Ints
+
+
+@final
+@dataclass(frozen=True)
+class Timing:
+    """What was measured in turns on the device.
+
+    predicted: seconds by which the widths were chosen, before any correction. calibration_error: mean relative error of
+    predictions for random networks. gap: how much more value an unknown choice could have had, relatively.
+    """
+
+    dense: Measurement
+    pruned: Measurement
+    predicted: float | None = None
+    calibration_error: float | None = None
+    gap: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The pruned network's time over the dense one's."""
+        return self.pruned.median / self.dense.median if self.pruned.ratio is None else self.pruned.ratio.value
+
+    def __str__(self) -> str:
+        words = f"latency: {1e3 * self.dense.median:.2f} -> {1e3 * self.pruned.median:.2f} ms ({self.ratio:.1%})"
+        if self.predicted is not None:
+            words += f", predicted {1e3 * self.predicted:.2f} ms"
+        return f"{words}; {self.pruned.conditions}"
+
+
+@final
+class Rig:
+    """A dense network on a device, on which pruned versions of it are built and measured in turns with it."""
+
+    def __init__(self, graph: Graph, model: nn.Module, device: Device, *, seconds: float = 2.0) -> None:
+        """Make the dense network ready; `seconds`: what measuring one network takes."""
+        self.graph, self.device, self.model, self._seconds = graph, device, model, seconds
+        args, kwargs = graph.example
+        self.example: Any = kwargs or args
+        self._builder = Builder(device, model, self.example)
+        self._dense = self._builder.program(model)
+
+    def build(self, keep: Mapping[str, Ints]) -> Program:
+        """Make a pruned network ready."""
+        plan = Plan.from_keep(self.graph, keep)
+        return self._builder.program(apply(plan, duplicate(self.model), proof=False))
+
+    def measure(self, programs: Sequence[Program], *, decide: bool = True) -> tuple[Measurement, ...]:
+        """Measure the dense network and others in turns.
+
+        Raises DeviceError on a machine that is too busy to decide on; a fit (`decide=False`) bears noise.
+        """
+        seconds = self._seconds * (1 + len(programs)) / 2
+        found = self.device.race([self._dense, *programs], seconds=seconds)
+        if decide and not all(one.steady for one in found[len(found) > 1 :]):
+            worst = max(found, key=lambda one: one.doubt)
+            raise DeviceError(
+                f"the machine is too busy to measure on: after {LONGER * seconds:.0f} s one time is known to within "
+                f"{worst.doubt:.0%} only, and nothing is decided on noise. Other work disturbed "
+                f"{worst.disturbed:.0%} of the samples. Stop it, or measure later."
+            )
+        return found
