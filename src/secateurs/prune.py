@@ -154,12 +154,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     """
     network = Network.of(model).with_values
     chosen = _one_shot(method, seed)
-    if allocator is not None and (not isinstance(chosen, Criterion) or (budget and budget.device)):
-        message = (
-            f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
-            "budget has a way of its own. Leave it out."
-        )
-        raise RecipeError(message)
+    _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
     data = _read_twice(data) if steps else data
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
@@ -210,6 +205,16 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     known = ", ".join((*names("criterion"), *names("one-shot")))
     message = f"{value!r} is no method. Pass a method, a criterion, or a name: {known}."
     raise RecipeError(message)
+
+
+def _check_allocator(allocator: Allocator | None, method: object, budget: Budget | None) -> None:
+    """Refuse an allocator where nothing asks it."""
+    if allocator is not None and (not isinstance(method, Criterion) or (budget and budget.device)):
+        message = (
+            f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
+            "budget has a way of its own. Leave it out."
+        )
+        raise RecipeError(message)
 
 
 def _read_twice(data: Iterable[Any] | None) -> Iterable[Any]:

@@ -90,8 +90,7 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        streamed = {need: name for need, name in costly.items() if not isinstance(need, Derivatives)}
-        streams = open_streams(graph, streamed, _chosen(graph, groups))
+        streams = open_streams(graph, costly, _chosen(graph, groups))
         work = Pass(
             Replica(network, around=False).model,
             weights,

@@ -21,10 +21,10 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.cli.cutting import cut_at_once
+from secateurs.app.cli.from_recipe import Part, optimisation
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.settings import Part, optimisation
 from secateurs.app.cli.work import TRAINED, Cut, Work
 from secateurs.app.report import Report
 from secateurs.app.training import fit

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import secateurs as sct
-from secateurs.app.cli.settings import ALLOCATORS, optimisation, stepping
+from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.cli.work import Cut, Work
 from secateurs.app.training import fit_session
 from secateurs.errors import BudgetError, RecipeError, ScheduleError

@@ -16,13 +16,13 @@ from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read
 from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.controls import check_control, in_place_of
 from secateurs.app.cli.cutting import session_of
+from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
 from secateurs.app.cli.pretrained import load_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
-from secateurs.app.cli.settings import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.stages import cut, recover, train
 from secateurs.app.cli.work import Work
 from secateurs.app.report import Report, table

@@ -12,8 +12,8 @@ from torch import nn
 import secateurs as sct
 from secateurs.app.cli.controls import cut_control, trained_elsewhere
 from secateurs.app.cli.cutting import cut_at_once, cut_while_training
+from secateurs.app.cli.from_recipe import optimisation
 from secateurs.app.cli.pretrained import load_weights
-from secateurs.app.cli.settings import optimisation
 from secateurs.app.cli.work import LAST, PRUNED, TRAINED, Work
 from secateurs.app.report import Stage
 from secateurs.app.training import Fitted, fit
