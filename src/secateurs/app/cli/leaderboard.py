@@ -24,7 +24,7 @@ FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 class Board:
     """Where the runs are, and where the tables go."""
 
-    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER", default=(Path("runs"),))
+    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
     out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
 
 
@@ -35,8 +35,8 @@ def leaderboard(board: Board, console: Console) -> None:
     line a run, and leaderboard.html, one page that needs no other file.
 
     examples:
-      secateurs leaderboard --runs runs
-      secateurs leaderboard --runs runs/half runs/small --out tables
+      secateurs leaderboard runs
+      secateurs leaderboard runs/half runs/small --out tables
     """
     records, unfinished = read_records(board.runs)
     if not records:

@@ -25,7 +25,7 @@ from secateurs.errors import InputError
 class Reproduction:
     """Which row, with what, where."""
 
-    row: str | None = setting("name of the row; --list shows all", "ROW", default=None)
+    row: str | None = setting("name of the row; --list shows all", "ROW", default=None, argument=True)
     list: bool = setting("show every row: what is reported, what it needs and costs, what it came to", default=False)
     data: Path | None = setting("folder that holds the row's data", "FOLDER", default=None)
     weights: Path | None = setting("trained weights to begin with, a safetensors file", "FILE", default=None)
@@ -55,15 +55,15 @@ def reproduce(reproduction: Reproduction, console: Console) -> None:
 
     examples:
       secateurs reproduce --list
-      secateurs reproduce --row sfp-r56 --quick
-      secateurs reproduce --row sfp-r56 --data DATA --seed 1
-      secateurs reproduce --row sfp-r56 --data DATA --control scratch --like runs/sfp-r56/seed0
+      secateurs reproduce sfp-r56 --quick
+      secateurs reproduce sfp-r56 --data DATA --seed 1
+      secateurs reproduce sfp-r56 --data DATA --control scratch --like runs/sfp-r56/seed0
     """
     if reproduction.list:
         _show(reproduction, console)
         return
     if reproduction.row is None:
-        raise InputError("no row is named; add --row ROW, or --list to see all of them")
+        raise InputError("no row is named; name one, or see all of them: --list")
     row = find(reproduction.row)
     order = Order(
         reproduction.seed,
