@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import tee
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from secateurs.allocate import Allocator, Budget, Ranked, aligned
 from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
-from secateurs.errors import BudgetError, InputError, RecipeError
+from secateurs.errors import BudgetError, InputError, RecipeError, check_seed, expect
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
@@ -95,9 +96,11 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     >>> len(chosen.keep["0"])
     3
     """
+    expect("graph", graph, Graph, "Pass what secateurs.trace gave.")
     network = Network.of(model)
     check_shapes(graph.signature, network)
     _check_budget(budget)
+    check_seed(seed)
     chosen = value_of(criterion, seed=seed)
     if not isinstance(chosen, Criterion):
         message = (
@@ -153,10 +156,11 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     activation bytes: 56 -> 32 (57.1%)
     """
     network = Network.of(model).with_values
+    check_seed(seed)
     chosen = _one_shot(method, seed)
     _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
-    data = _read_twice(data) if steps else data
+    data, again = _read_twice(data) if steps else (data, None)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -176,7 +180,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
     if steps:
-        pruned = recovered(pruned, network.model, data or (), plan=found, steps=steps)
+        pruned = recovered(pruned, network.model, again or (), plan=found, steps=steps)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 
@@ -217,12 +221,13 @@ def _check_allocator(allocator: Allocator | None, method: object, budget: Budget
         raise RecipeError(message)
 
 
-def _read_twice(data: Iterable[Any] | None) -> Iterable[Any]:
-    """Data that can be read once to choose and once to recover."""
+def _read_twice(data: Iterable[Any] | None) -> tuple[Iterable[Any], Iterable[Any]]:
+    """The data to choose by, and the same again to recover by: an iterator can be read only once."""
     if data is None:
         message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
         raise InputError(message)
-    return list(data) if isinstance(data, Iterator) else data
+    first, second = tee(data) if isinstance(data, Iterator) else (data, data)
+    return first, second
 
 
 def _check_budget(budget: object) -> Budget:

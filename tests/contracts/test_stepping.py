@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from secateurs.allocate import AsIs, Ranked
-from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.from_recipe import in_rounds, optimisation
+from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data import Augmentation, load
 from secateurs.app.training import Classifier, Loaders, Optimisation, Place, Stepping, evaluate, fit, score
 from secateurs.app.training.mixing import as_probabilities, mixed

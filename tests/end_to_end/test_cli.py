@@ -885,6 +885,14 @@ def test_a_model_file_that_leaves_is_told(body, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_a_network_that_leaves_in_its_forward_is_told(prune, tmp_path, monkeypatch, capsys):
+    """`sys.exit(0)` in the middle of the work is a failure of the work, whatever code it names."""
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: sys.exit(0))
+
+    assert prune(tmp_path / "out") == 1
+    assert "called sys.exit(0)" in capsys.readouterr().err
+
+
 def test_what_fails_during_the_work_is_one_sentence_and_exit_code_1(prune, tmp_path, monkeypatch, capsys):
     """Also an error of torch's, and also an input that turns out to be bad only then."""
     for error in (RuntimeError("DataLoader worker (pid 1) is killed"), MemoryError(), InputError("diverged")):

@@ -252,14 +252,18 @@ def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
     """The exact costs that the budget limits beside the time."""
     limits = Limits.of(graph, budget.exact)
     return [
-        (partial(_cost, limits, place), float(most))
+        (partial(_remains, limits, place), float(most))
         for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
         if getattr(budget, name) is not None
     ]
 
 
-def _cost(limits: Limits, place: int, widths: Ints) -> Floats:
+def _remains(limits: Limits, place: int, widths: Ints) -> Floats:
     return limits.remains(widths)[..., place].astype(np.float64)
+
+
+def _cost(costs: Costs, place: int, widths: Ints) -> Floats:
+    return costs.at(widths)[..., place].astype(np.float64)
 
 
 def _counts(graph: Graph, keep: Mapping[str, Ints]) -> Ints:

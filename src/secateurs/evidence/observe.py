@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from secateurs.evidence.derivatives import Derivatives, Differentiable, Statisti
 from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Needs, Weights, describe
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
 from secateurs.network import Network
-from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
+from secateurs.running.batches import Batch, check_loss, cross_entropy, read_batches, summed_loss
 from secateurs.running.process import all_or_nothing
 from secateurs.running.replica import Replica
 from secateurs.running.untouched import device_of, untouched
@@ -90,16 +89,16 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        streams = open_streams(graph, costly, _chosen(graph, groups))
+        check_loss(loss)
         work = Pass(
             Replica(network, around=False).model,
             weights,
-            streams,
+            open_streams(graph, costly, _chosen(graph, groups)),
             wants_gradients=Gradients in costly,
             loss=loss or cross_entropy,
             statistics={need: need.make() for need in costly if isinstance(need, Derivatives)},
         )
-        found |= work.over(islice(data, batches), costly)
+        found |= work.over(read_batches(data, device_of(network.model), batches), costly)
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
 
 
@@ -176,14 +175,13 @@ class Pass:
             if learnt:
                 self.sums[name] = torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
-    def over(self, data: Iterable[Any], needs: Iterable[Need]) -> dict[Need, Any]:
+    def over(self, data: Iterable[Batch], needs: Iterable[Need]) -> dict[Need, Any]:
         """Run over the data and return what each need gets."""
         samples, device = 0, device_of(self.model)
         passes = max((statistic.passes for statistic in self.statistics.values()), default=1)
         data = list(data) if passes > 1 else data
         with untouched(self.model) as stack:
-            for number, raw in enumerate(data):
-                batch = read_batch(raw, number, device)
+            for number, batch in enumerate(data):
                 if number == 0 and self.streams.streams:
                     probe(self.streams, self.model, lambda size, b=batch: self._forward(_few(b, size), 0))
                     self.streams.watch(self.model, stack)
@@ -193,8 +191,8 @@ class Pass:
                 samples += batch.size
                 self._differentiate(batch, number, 0)
             for turn in range(1, passes):
-                for number, raw in enumerate(data):
-                    self._differentiate(read_batch(raw, number, device), number, turn)
+                for number, batch in enumerate(data):
+                    self._differentiate(batch, number, turn)
         if not samples:
             msg = "data yielded no batch. Evidence is averaged over samples. Pass a loader that is not empty or spent."
             raise EvidenceError(msg)

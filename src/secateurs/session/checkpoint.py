@@ -13,6 +13,8 @@ from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Run
 
 FORMAT = 2
+PARTS = ("method", "budget", "clock", "signature", "step", "kept", "alive", "masks", "history", "driver", "skipped")
+"""What a state holds beside its format."""
 
 
 def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, Any]:
@@ -33,7 +35,10 @@ def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, An
 
 
 def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[str, Any]) -> None:
-    """Check that the state belongs here, bring the network to the saved widths, and restore."""
+    """Check that the state belongs to this session, cut the network to the saved widths, and restore the method.
+
+    Raises InputError for a state of another session or format, and for one that lacks a part.
+    """
     _check(run, method, state)
     kept = {name: np.asarray(units, dtype=np.int64) for name, units in state["kept"].items()}
     if any(len(kept[name]) != len(units) for name, units in run.kept.items()):
@@ -61,6 +66,12 @@ def _check(run: Run, method: TrainingMethod, state: Mapping[str, Any]) -> None:
         raise InputError(
             f"the session state has format {found!r}; this version reads {FORMAT}. It was written by another version "
             "or is no session state. Pass what Session.state_dict() returned."
+        )
+    lacking = [part for part in PARTS if part not in state]
+    if lacking:
+        raise InputError(
+            f"the session state lacks {', '.join(map(repr, lacking))}. A part of it was lost, and the run would go on "
+            "as another one. Pass what Session.state_dict() returned, whole."
         )
     mine = {name: list(shape) for name, shape in run.origin.signature.items()}
     if mine != state["signature"]:

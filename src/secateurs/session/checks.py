@@ -9,8 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError
+from secateurs.errors import InputError, expect
 from secateurs.registry import make
+from secateurs.running.batches import check_loss
 from secateurs.session.method import TrainingMethod
 
 
@@ -38,6 +39,13 @@ def check_budget(budget: object) -> Budget | None:
         f"budget is {budget!r}. What remains is said by a Budget. Write secateurs.Budget(macs=0.5) for half of "
         "the multiply-accumulates, or None where the method decides."
     )
+
+
+def check_data(data: object, loss: object) -> None:
+    """Refuse data that cannot be read batch by batch, and a loss that cannot be called."""
+    if data is not None:
+        expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
+    check_loss(loss)
 
 
 def changes(method: object, fitted: object) -> str:

@@ -11,11 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, ScheduleError, SessionError
+from secateurs.errors import InputError, ScheduleError, SessionError, check_seed
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
 from secateurs.session.checkpoint import load_state, save_state
-from secateurs.session.checks import changes, check_budget, check_optimizer, named_method, unwrapped
+from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.processes import Ranks
@@ -64,15 +64,15 @@ class Session:
         strict: bool = False,
     ) -> None:
         asked = named_method(method, seed)
-        clock = Clock(steps_per_epoch, epochs)
-        budget = check_budget(budget)
+        check_seed(seed)
+        check_data(data, loss)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
+            budget=check_budget(budget),
+            clock=Clock(steps_per_epoch, epochs),
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
-            budget=budget,
-            clock=clock,
             example=example_inputs,
             data=data,
             loss=loss,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import DamageError, PlanError, StoreError, expect
 from secateurs.network import Network
+from secateurs.store.descriptions import descriptions, warn_if_other
 from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
@@ -64,6 +65,7 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
         states=_extra_states(network.model),
         sha256=hashlib.sha256(weights).hexdigest(),
         size=len(weights),
+        modules=descriptions(network.model),
     )
     files = {PLAN: manifest.to_bytes(), WEIGHTS: weights}
     write_files(directory, files, overwrite=overwrite, named=(WEIGHTS, manifest.sha256))
@@ -77,7 +79,8 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     `requires_grad` are those of the model given. All files are checked, and every tensor is read, before the model is
     touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ) or on
     the meta device, for files that are missing, and for an unknown format; DamageError, a StoreError, for files that
-    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights.
+    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights. Warns if the tensors
+    fit and a module is of another class, or has other settings (a stride, say), than when it was saved.
     """
     network = Network.of(model)
     directory = _path(directory)
@@ -102,6 +105,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
         write(transaction, model, swaps, settings)
         for path, state in manifest.states.items():
             transaction.restate(model.get_submodule(path), state)
+    warn_if_other(model, manifest.modules)
     return model
 
 

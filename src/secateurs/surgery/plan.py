@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateurs.errors import InputError, PlanError, near
+from secateurs.errors import InputError, PlanError, expect, near
 from secateurs.graph import Graph, Group
 from secateurs.surgery.plan_json import read_plan, write_plan
 from secateurs.surgery.tensors import select, show
@@ -59,6 +59,7 @@ class Plan:
         InputError names an unknown group (with near matches), a unit out of range, one named twice, an empty choice.
         """
         known = {group.name for group in graph.groups}
+        expect("keep", keep, Mapping, "Pass a dict of group name -> kept units.")
         for name in keep:
             if name not in known:
                 message = f"no group {name!r} in this graph: {near(name, known)}"

@@ -72,8 +72,11 @@ Exit codes: 0 done, 1 failed during the work, 2 refused before any work, 130 int
 COMPLETION = "--print_completion"
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Read a command line and do what it says."""
+def read(arguments: Sequence[str]) -> tuple[Callable[[Any, Any], None], Any]:
+    """Read a command line: the function that does what it says, and what that function takes.
+
+    SystemExit after a text that was asked for: help, the version, a completion.
+    """
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
         raise RecipeError(f"there is no command {name!r}; {near(name, COMMANDS)}")
@@ -84,7 +87,7 @@ def run(arguments: Sequence[str]) -> None:
     chosen = dict(values.get(name) or {})
     chosen.pop("debug", None)
     function = COMMANDS[name].function()
-    execute(function, settings_of(function, chosen))
+    return function, settings_of(function, chosen)
 
 
 def execute(function: Callable[[Any, Any], None], settings: Any) -> None:

@@ -38,6 +38,9 @@ def _told(arguments: list[str], *, debug: bool) -> int:
         return _fail(f"{error.strerror or error}{where}; {KEPT}", FAILED, debug=debug)
     except ImportError as error:
         return _fail(_missing(error, arguments), REFUSED, debug=debug)
+    except SystemExit as error:
+        what = f"code that the command ran called sys.exit({error.code!r}); {KEPT}"
+        return _fail(what, FAILED, debug=debug)
     except MemoryError as error:
         return _fail(f"memory is short ({error}); take a smaller batch or network; {KEPT}", FAILED, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, who typed a command gets a sentence)
@@ -50,9 +53,10 @@ def _done(arguments: list[str]) -> int:
     from secateurs.app.cli import commands
 
     try:
-        commands.run(arguments)
+        function, settings = commands.read(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
+    commands.execute(function, settings)
     return 0
 
 

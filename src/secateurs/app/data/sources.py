@@ -34,7 +34,7 @@ def check_name(name: str) -> None:
         return
     if root is None:
         raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")
-    if not root.is_dir():
+    if not _is_folder(root):
         raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
 
 
@@ -57,6 +57,13 @@ def load(name: str, *, image_size: int = 224) -> Splits:
 def _pixels(root: Path) -> int:
     """The size behind `digits:`; 0 where there is none."""
     return int(root.name) if re.fullmatch(r"\d{1,4}", root.name, re.ASCII) else 0
+
+
+def _is_folder(root: Path) -> bool:
+    try:
+        return root.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _split(name: str) -> tuple[str, Path | None]:

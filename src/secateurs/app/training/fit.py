@@ -127,7 +127,7 @@ def _run(
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit as stop:  # how Lightning passes Ctrl-C on
-            if trainer.interrupted:
+            if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop
             raise
         except SecateursError:
