@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secateurs.allocate import Budget, Ranked, levels
 from secateurs.allocate.budget import RESOURCES
-from secateurs.allocate.levels import Tied
+from secateurs.allocate.levels import Costs, Tied
 from secateurs.allocate.steps import Limits, checked, kept, removal_order
 from secateurs.deploy.calibrate import calibrated
 from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
