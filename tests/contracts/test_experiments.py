@@ -1,4 +1,4 @@
-"""Rows of the papers' tables: what they say, that all can be run or say why not, and that a quick run has every stage."""
+"""Rows of the papers' tables: what they say, that each can be run or says why not, and what a quick run keeps."""
 
 import dataclasses
 

@@ -1,6 +1,7 @@
 """The leaderboard says what the records say: seeds together, controls always named, nothing decided on the test."""
 
 import csv
+import hashlib
 import io
 import json
 from dataclasses import replace
@@ -24,8 +25,6 @@ CONDITIONS = {"versions": "secateurs 1, torch 2", "trained on": "a CPU", "latenc
 
 def run(place, recipe, *, accuracy, last=None, macs=500, epochs=(0.8, 0.9), conditions=CONDITIONS):
     """The folder of a finished run."""
-    import hashlib
-
     place.mkdir(parents=True)
     folder = RunFolder(place)
     folder.put_recipe(recipe)
@@ -111,17 +110,17 @@ def test_the_page_needs_no_other_file_and_shows_names_as_they_are(tmp_path):
     conditions = {**CONDITIONS, "trained on": "<script>alert(1)</script> & co"}
     run(tmp_path / "run", Recipe(method="taylor", macs=0.5), accuracy=0.9, conditions=conditions)
 
-    class Found(HTMLParser):
-        tags = set()
+    tags = set()
 
+    class Found(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            self.tags.add(tag)
+            tags.add(tag)
             assert not {"src", "href"} & {name for name, _ in attrs}
 
     text = page(tables(tmp_path))
     Found().feed(text)
-    assert {"table", "svg", "circle"} <= Found.tags
-    assert "script" not in Found.tags
+    assert {"table", "svg", "circle"} <= tags
+    assert "script" not in tags
     assert "&lt;script&gt;" in text
 
 
@@ -137,9 +136,7 @@ def test_unfinished_runs_are_counted_and_damaged_ones_refused(tmp_path):
     with pytest.raises(DamageError, match="hash"):
         read_records([tmp_path])
     with pytest.raises(InputError, match="holds no run"):
-        read_records(
-            [tmp_path / "begun" / "stages"] if (tmp_path / "begun" / "stages").is_dir() else [tmp_path.parent / "x"]
-        )
+        read_records([place / "stages"])
 
 
 def test_a_command_holds_what_differs_and_no_folders():

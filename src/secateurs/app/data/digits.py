@@ -34,7 +34,7 @@ def digits(side: int | None = None) -> Splits:
     if side is not None:
         pixels = F.interpolate(pixels.float(), size=(side, side), mode="bilinear").round().to(torch.uint8)
         pixels, shift = pixels.expand(-1, 3, -1, -1).contiguous(), max(1, side // 8)
-    channels = pixels.shape[1]
+    _, channels, height, width = pixels.shape
     labels = torch.from_numpy(bundle.target)
     train, validation, test = map(torch.from_numpy, stratified(bundle.target, FRACTIONS))
     seen = pixels[train].float() / 16
@@ -46,5 +46,5 @@ def digits(side: int | None = None) -> Splits:
         validation=Images(pixels[validation], labels[validation], standard),
         test=Images(pixels[test], labels[test], standard),
         classes=tuple(map(str, bundle.target_names)),
-        shape=(channels, *pixels.shape[2:]),
+        shape=(channels, height, width),
     )

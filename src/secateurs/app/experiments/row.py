@@ -128,7 +128,7 @@ def rows() -> tuple[Row, ...]:
     >>> len({row.name for row in rows()}) == len(rows())
     True
     """
-    folder = files(__package__) / "rows"
+    folder = files("secateurs.app.experiments") / "rows"
     found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     return tuple(_row(entry.name.removesuffix(".yaml"), entry.read_text(encoding="utf-8")) for entry in found)
 

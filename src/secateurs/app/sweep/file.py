@@ -115,7 +115,8 @@ def read_sweep(path: Path) -> Sweep:
         if key in LISTS and not isinstance(value, list):
             raise InputError(f"{key} of the sweep {path} is {value!r}, and must be a list; write {key}: [{value}]")
     recipe = {str(key).replace("-", "_"): value for key, value in dict(keys.get("recipe") or {}).items()}
-    return Sweep(**keys | {"recipe": recipe} | {key: tuple(keys[key]) for key in LISTS if key in keys})
+    settings: dict[str, Any] = {**keys, "recipe": recipe, **{key: tuple(keys[key]) for key in LISTS if key in keys}}
+    return Sweep(**settings)
 
 
 def _name(row: str, method: str, budget: Mapping[str, Any], seed: int) -> str:
