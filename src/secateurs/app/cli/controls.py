@@ -64,8 +64,12 @@ def in_place_of(recipe: Recipe, method: Any, budget: sct.Budget | None) -> tuple
         return method, budget
     if recipe.like is not None:
         found = report_of(recipe.like).after
-        rest = {"min_keep": recipe.min_keep, "min_keep_fraction": recipe.min_keep_fraction}
-        budget = sct.Budget(macs=found.macs, multiple_of=recipe.multiple_of, **rest)
+        budget = sct.Budget(
+            macs=found.macs,
+            min_keep=recipe.min_keep,
+            min_keep_fraction=recipe.min_keep_fraction,
+            multiple_of=recipe.multiple_of,
+        )
     elif budget is None:
         raise InputError(
             f"--control {recipe.control} needs a budget, which {recipe.method} does without; add --like FOLDER, a "
