@@ -1,8 +1,7 @@
 """Choose and remove: at once, or while the network trains."""
 
 import copy
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -12,7 +11,6 @@ from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.cli.work import Cut, Work
 from secateurs.app.training import fit_session
 from secateurs.errors import BudgetError, RecipeError, ScheduleError
-from secateurs.methods import AdaptivePruning
 
 
 def cut_at_once(work: Work, dense: nn.Module) -> Cut:
@@ -43,18 +41,17 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
             "Give --epochs 0."
         )
-    # A plan only removes, and a run folder is a plan for the dense network.
-    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
     steps = stepping(recipe).steps(len(work.pruning_loaders.shuffled(0)))
+    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
     try:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method,
+            method=work.method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
-            data=work.loaders.calibration(recipe.calibration_batches),
+            data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
             protect=recipe.protect,
             seed=recipe.seed,
         )

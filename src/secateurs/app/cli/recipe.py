@@ -28,15 +28,24 @@ class Recipe:
         metadata=_about(
             "network",
             "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, or path.py:FUNCTION, "
+            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),
     )
-    weights: Path | None = field(
+    weights: str | None = field(
         default=None,
         metadata=_about(
-            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
         ),
     )
     protect: tuple[str, ...] = field(
@@ -46,7 +55,9 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "NAME",
         ),
     )
     image_size: int = field(
@@ -157,10 +168,16 @@ class Recipe:
     )
 
     train_epochs: int = field(
-        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+        default=100,
+        metadata=_about(
+            "training",
+            "epochs of the first training, where there are no weights (100) or a new classifier is to be trained (20)",
+            "N",
+        ),
     )
     train_lr: float = field(
-        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+        default=0.1,
+        metadata=_about("training", "peak learning rate of the first training (from given weights 0.01)", "RATE"),
     )
     prune_epochs: int = field(
         default=40,

@@ -28,7 +28,11 @@ class Reproduction:
     row: str | None = setting("name of the row; --list shows all", "ROW", default=None, argument=True)
     list: bool = setting("show every row: what is reported, what it needs and costs, what it came to", default=False)
     data: Path | None = setting("folder that holds the row's data", "FOLDER", default=None)
-    weights: Path | None = setting("trained weights to begin with, a safetensors file", "FILE", default=None)
+    weights: str | None = setting(
+        "trained weights to begin with, in place of the row's: published ones by name, or a safetensors file",
+        "NAME",
+        default=None,
+    )
     quick: bool = setting("every stage in minutes, on few images; its figures mean nothing", default=False)
     control: Control = setting("run a control in the method's place", default="none")
     like: Path | None = setting("finished run of the row, for a control as large as its network", "RUN", default=None)
@@ -69,7 +73,7 @@ def reproduce(reproduction: Reproduction, console: Console) -> None:
         reproduction.seed,
         reproduction.quick,
         _absolute(reproduction.data),
-        _absolute(reproduction.weights),
+        reproduction.weights,
         reproduction.control,
         _absolute(reproduction.like),
     )

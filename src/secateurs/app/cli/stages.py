@@ -13,7 +13,7 @@ import secateurs as sct
 from secateurs.app.cli.controls import cut_control, trained_elsewhere
 from secateurs.app.cli.cutting import cut_at_once, cut_while_training
 from secateurs.app.cli.from_recipe import optimisation
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.pretrained import initialise
 from secateurs.app.cli.work import LAST, PRUNED, TRAINED, Work
 from secateurs.app.report import Stage
 from secateurs.app.training import Fitted, fit
@@ -28,10 +28,9 @@ def train(work: Work) -> nn.Module:
         work.say("trained", record, "done before")
         return work.again(work.folder.path / TRAINED)[0]
     start, record = time.monotonic(), {}
-    model = trained_elsewhere(work) if recipe.control == "scratch" else work.fresh()
-    if recipe.weights and recipe.control != "scratch":
-        load_weights(model, recipe.weights)
-    elif recipe.train_epochs and recipe.control != "scratch":
+    scratch = recipe.control == "scratch"
+    model = trained_elsewhere(work) if scratch else work.fresh()
+    if not scratch and initialise(model, recipe, work.loaders.splits) and recipe.train_epochs:
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
         settings = optimisation(recipe, "train")
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 
 import secateurs as sct
+from secateurs.app.cli.pretrained import classes_of
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
@@ -47,7 +48,7 @@ class Work:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
         splits = self.loaders.splits
-        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=classes_of(self.recipe, splits)).eval()
 
     @property
     def pruning_loaders(self) -> Loaders:

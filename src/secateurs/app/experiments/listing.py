@@ -49,8 +49,8 @@ DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagefolder": "ImageNet
 
 
 def needs(row: Row) -> str:
-    """What somebody has to bring: data, and weights where the row begins with some."""
-    return DATA.get(row.data, row.data) + (", --weights" if row.weights else "")
+    """What somebody has to bring: data; and what is downloaded, where the row begins with published weights."""
+    return DATA.get(row.data, row.data) + (f", {row.weights} (downloaded)" if row.weights else "")
 
 
 def listed(runs: Sequence[Path] = ()) -> tuple[Listed, ...]:

@@ -24,7 +24,7 @@ class Order:
     seed: int = 0
     quick: bool = False
     root: Path | None = None
-    weights: Path | None = None
+    weights: str | None = None
     control: Control = "none"
     like: Path | None = None
 
@@ -36,10 +36,10 @@ def recipe_of(row: Row, order: Order) -> Recipe:
     base = _composed(row)
     if order.root is None and not order.quick:
         raise InputError(f"the row {row.name} needs {row.data}; name the folder that holds it: --data FOLDER")
-    if row.weights and order.weights is None and not order.quick:
-        raise InputError(f"the row {row.name} begins with trained weights; {_how_to_fetch(row.weights)}")
     named = row.data if order.root is None else f"{row.data}:{order.root}"
-    recipe = replace(base, label=row.name, seed=order.seed, data=named, weights=order.weights)
+    # A quick run trains its own, and downloads nothing.
+    weights = order.weights or (None if order.quick else row.weights or None)
+    recipe = replace(base, label=row.name, seed=order.seed, data=named, weights=weights)
     if order.weights is not None:
         recipe = replace(recipe, train_epochs=0, train_schedule=None, train_milestones=())
     recipe = quick(recipe, stand_in=order.root is None) if order.quick else recipe
@@ -72,13 +72,3 @@ def _composed(row: Row) -> Recipe:
     options = dict(method) if isinstance(method, Mapping) else {"name": method}
     keys |= {"method": options.pop("name"), "options": options}
     return compose(Recipe(), keys)
-
-
-def _how_to_fetch(weights: str) -> str:
-    """Say how to write torchvision's weights as a file."""
-    _, network, version = weights.split(":")
-    return (
-        f'write them once, and name the file with --weights: python -c "import torchvision, safetensors.torch as s; '
-        f"s.save_file(torchvision.models.get_model('{network}', weights='{version}').state_dict(), "
-        f"'{network}.safetensors')\""
-    )

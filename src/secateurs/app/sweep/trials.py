@@ -96,7 +96,7 @@ def _recipe(sweep: Sweep, trial: Trial, out: Path) -> Recipe:
             seed=int(keys["seed"]),
             quick=sweep.quick,
             root=None if root is None else Path(root).expanduser().absolute(),
-            weights=None if weights is None else Path(weights),
+            weights=weights,
         )
         base = recipe_of(row, order)
     known = {f.name for f in fields(Recipe)}
