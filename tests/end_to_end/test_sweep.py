@@ -16,7 +16,7 @@ from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.leaderboard import read_records
 from secateurs.app.sweep import Sweep, in_sequence, read_sweep
-from secateurs.app.sweep.trials import Outcome, finish, jobs, phases
+from secateurs.app.sweep.jobs import Outcome, finish, jobs, phases
 from secateurs.errors import InputError, RecipeError
 
 NET = """
@@ -46,7 +46,7 @@ def written(path, **keys):
 def test_trials_are_the_product_and_controls_follow_the_first_method():
     budgets = ({"macs": 0.5}, {"macs": 0.3})
     sweep = Sweep(methods=("l2", "fpgm"), budgets=budgets, seeds=(0, 1), controls=("scratch", "dense"))
-    trials = {trial.name: trial for trial in sweep.trials()}
+    trials = {trial.name: trial for trial in sweep.jobs()}
 
     assert len(trials) == 2 * 2 * 2 + 2 * 2 + 2
     assert trials["control-scratch-macs0.3-seed1"].like == "l2-macs0.3-seed1"

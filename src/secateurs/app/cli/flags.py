@@ -103,7 +103,8 @@ def add_fields(
     """Add a flag for each field of a dataclass, or for some, in groups; `base` holds the defaults that are shown."""
     hints = get_type_hints(kind)
     chosen = [f for f in fields(kind) if f.metadata.get("help") and (not only or f.name in only)]
-    for key in dict.fromkeys(f.metadata["group"] for f in chosen):
+    present = dict.fromkeys(f.metadata["group"] for f in chosen)
+    for key in sorted(present, key=list(headings).index) if headings else present:
         group = parser.add_argument_group((headings or {}).get(key, key))
         for f in chosen:
             if f.metadata["group"] == key:

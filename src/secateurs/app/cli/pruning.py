@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 import secateurs as sct
 from secateurs.app import data, models
@@ -138,10 +139,12 @@ def resolved(recipe: Recipe) -> Recipe:
     weights = recipe.weights
     if weights is not None and not names_weights(recipe):
         weights = str(Path(weights).expanduser().absolute())
-    name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
+    folder = colon and root and kind != "digits"
+    name = f"{kind}:{Path(root).expanduser().absolute()}" if folder else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
+    like = None if recipe.like is None else recipe.like.expanduser().absolute()
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
@@ -175,6 +178,17 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
             console.print(note, highlight=False)
         # What exact costs cannot reach is said before anything is trained.
         sct.plan(graph, model, sct.criteria.Magnitude(), budget.exact)
+    _try(work, graph, model)
+    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
+    check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
+    return work
+
+
+def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
+    """Refuse a method that could not begin, or not with this budget."""
+    recipe, method, budget = work.recipe, work.method, work.budget
+    if recipe.control in ("scratch", "dense"):
+        return
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
@@ -184,10 +198,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         session_of(work, model)
     elif not isinstance(method, Criterion):
         exact = None if budget is None else budget.exact
-        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
-    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
-    check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
-    return work
+        method.select(graph, model, exact, data=work.loaders.calibration(1), loss=None, seed=recipe.seed)
 
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
@@ -196,7 +207,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
-        if isinstance(method, (Criterion, TrainingMethod)) or limited:
+        shares = getattr(method, "remove", None) is not None  # a method that is told what every layer loses
+        if (isinstance(method, (Criterion, TrainingMethod)) and not shares) or limited:
             raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
         return None
     return sct.Budget(

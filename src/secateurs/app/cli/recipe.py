@@ -7,9 +7,8 @@ from typing import Any, Literal, final
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
+from secateurs.app.cli.where import Where
 from secateurs.app.data.augment import Crop
-from secateurs.app.training.machines import Machines, Strategy
-from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
@@ -20,7 +19,7 @@ Control = Literal["none", "random", "l2", "scratch", "dense"]
 
 @final
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Where):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
 
     model: str = field(
@@ -269,30 +268,6 @@ class Recipe:
     cutmix: float = field(
         default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
     )
-
-    label: str = field(
-        default="", metadata=_about("machine", "what the leaderboard files the run under, say a paper's row", "NAME")
-    )
-    seed: int = field(
-        default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
-    )
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
-    precision: Precision = field(
-        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
-    )
-    channels_last: bool = field(
-        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
-    )
-    devices: int = field(default=1, metadata=_about("machine", "devices of each machine that train together", "N"))
-    num_nodes: int = field(default=1, metadata=_about("machine", "machines that train together", "N"))
-    strategy: Strategy = field(
-        default="auto", metadata=_about("machine", "how several devices train together; auto: ddp where they do", "")
-    )
-    threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
-
-    def machines(self) -> Machines:
-        """The devices that train; Machines refuses what cannot train together."""
-        return Machines(self.devices, self.num_nodes, self.strategy)
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.

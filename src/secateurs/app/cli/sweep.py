@@ -12,8 +12,8 @@ from secateurs.app.cli.flags import setting
 from secateurs.app.cli.leaderboard import FILES, show, write
 from secateurs.app.leaderboard import read_records, standings
 from secateurs.app.sweep import Outcome, read_sweep
+from secateurs.app.sweep.jobs import LOGS, in_sequence, jobs, phases, runs_code
 from secateurs.app.sweep.on_ray import available, on_ray
-from secateurs.app.sweep.trials import LOGS, in_sequence, jobs, phases, runs_code
 from secateurs.errors import InputError, SecateursError
 
 

@@ -70,7 +70,8 @@ class Row:
     """One experiment of a paper.
 
     recipe: keys of a recipe, the data without its folder. dense: exact MACs of one image and parameters of the dense
-    network. weights: the published weights that it begins with; empty where it trains its own. differs: how this is not what the authors did. lacks: what is missing here to run it at all.
+    network. weights: the published weights that it begins with; empty where it trains its own. differs: how this is not
+    what the authors did. lacks: what is missing here to run it at all.
     """
 
     name: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from secateurs.app.leaderboard.command import command
-from secateurs.app.leaderboard.standing import Standing
+from secateurs.app.leaderboard.entries import Standing
 from secateurs.app.leaderboard.text import HEADINGS, NOTE, cells
 
 WIDTH, HEIGHT, MARGIN = 640, 300, 44

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from secateurs.app.leaderboard.command import command
+from secateurs.app.leaderboard.entries import Entry, Standing
 from secateurs.app.leaderboard.records import Record
-from secateurs.app.leaderboard.standing import Entry, Standing
 from secateurs.app.report.summary import in_units
 
 HEADINGS = (

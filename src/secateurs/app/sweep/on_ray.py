@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from secateurs.app.sweep.trials import Job, Outcome, finish
+from secateurs.app.sweep.jobs import Job, Outcome, finish
 from secateurs.errors import InputError
 
 AGAIN = 3
