@@ -19,6 +19,7 @@ from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
+from secateurs.app.training.logs import check_logger
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
 from secateurs.session import TrainingMethod
 
@@ -40,6 +41,10 @@ class Work:
     folder: RunFolder
     console: Console
 
+    def __post_init__(self) -> None:
+        """Refuse a logger that is not installed."""
+        check_logger(self.recipe.logger)
+
     def fresh(self) -> nn.Module:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
@@ -50,7 +55,7 @@ class Work:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
         bar = self.console.is_terminal
         folder = self.folder.path / "checkpoints" / name
-        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell)
+        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell, self.recipe.logger)
 
     def device(self) -> torch.device:
         """Where evidence is gathered and latency is measured."""
@@ -236,4 +241,6 @@ def stages(work: Work) -> tuple[Stage, ...]:
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
     }
-    return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)
+    return tuple(
+        Stage(name, r["accuracy"], r["seconds"], tuple(r.get("history", ()))) for name, r in records.items() if r
+    )
