@@ -70,7 +70,7 @@ _NEEDS: Needs = {
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """The statistics of one pass: per group z [samples, units] and F [units]; class labels where there are any; the mean loss."""
+    """One pass: per group z [samples, units] and F [units]; class labels where there are any; the mean loss."""
 
     z: dict[str, Floats]
     fisher: dict[str, Floats]
