@@ -7,6 +7,7 @@ from typing import Any, Literal, final, get_args
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.data.augment import Crop
+from secateurs.app.training.logs import Logger
 from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 from secateurs.errors import RecipeError
@@ -52,7 +53,9 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "NAME",
         ),
     )
     image_size: int = field(
@@ -257,6 +260,10 @@ class Recipe:
         default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
     )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
     def __post_init__(self) -> None:
         """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
