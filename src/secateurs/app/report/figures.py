@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, TypeVar, final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, final
 
 from torch import nn
 
+from secateurs.app.report.typed import typed
 from secateurs.deploy import LayerTime, Measurement
 from secateurs.errors import InputError
 
@@ -166,47 +167,7 @@ class Report:
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
-        layers = found["layers"]
-        return cls(
-            title=str(found["title"]),
-            before=_typed(Figures, found["before"]),
-            after=_typed(Figures, found["after"]),
-            widths=tuple(_typed(LayerWidth, width) for width in found["widths"]),
-            stages=tuple(_stage(stage) for stage in found["stages"]),
-            settings=_typed(Settings, found["settings"]),
-            proof=_typed(Proof, found["proof"]),
-            latency=tuple(_timed(row) for row in found["latency"]),
-            layers=layers and LayerTimes(layers["device"], _layers(layers["before"]), _layers(layers["after"])),
-            protected=tuple(Kept(row["reason"], tuple(row["tensors"])) for row in found["protected"]),
-            conditions={str(name): str(words) for name, words in found["conditions"].items()},
-        )
-
-
-def _stage(found: dict[str, Any]) -> Stage:
-    return _typed(Stage, {**found, "history": tuple(found["history"])})
-
-
-def _timed(found: dict[str, Any]) -> Timed:
-    row: dict[str, Any] = {**found, "before": _typed(Spread, found["before"]), "after": _typed(Spread, found["after"])}
-    return _typed(Timed, row)
-
-
-def _layers(found: list[dict[str, Any]]) -> tuple[LayerTime, ...]:
-    return tuple(_typed(LayerTime, row) for row in found)
-
-
-T = TypeVar("T")
-
-
-def _typed(kind: type[T], found: dict[str, Any]) -> T:
-    """A record whose numbers and texts are of the type that its fields name; TypeError for any other, also for NaN."""
-    value = kind(**found)
-    for f in fields(value):  # pyright: ignore[reportArgumentType] (all of them are dataclasses)
-        held = getattr(value, f.name)
-        number = isinstance(held, (int, float)) and not isinstance(held, bool) and -1e30 < held < 1e30
-        if (f.type is str and not isinstance(held, str)) or (f.type in (int, float) and not number):
-            raise TypeError(f"{f.name} is {str(held)[:40]!r}")
-    return value
+        return typed(cls, found)
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:
