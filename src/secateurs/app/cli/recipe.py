@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.cli.where import Where
 from secateurs.app.data.augment import Crop
 from secateurs.app.training.rates import Shape
+from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
@@ -269,6 +270,12 @@ class Recipe(Where):
         default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
     )
 
+    def __post_init__(self) -> None:
+        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        for f in fields(self):
+            if getattr(self, f.name) is None and type(None) not in get_args(f.type):
+                raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
+
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
 
@@ -285,15 +292,3 @@ class Recipe(Where):
 
 def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, tuple) else value
-
-
-GROUPS = {
-    "network": "network",
-    "data": "data",
-    "method": "method",
-    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
-    "training": "training and recovery",
-    "augmentation": "augmentation of training images",
-    "machine": "machine",
-}
-"""Headings of the help, in order."""

@@ -124,4 +124,6 @@ def stages(work: Work) -> tuple[Stage, ...]:
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
     }
-    return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)
+    return tuple(
+        Stage(name, r["accuracy"], r["seconds"], tuple(r.get("history", ()))) for name, r in records.items() if r
+    )

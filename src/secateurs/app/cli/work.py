@@ -17,6 +17,7 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.training import Loaders, Place, evaluate
+from secateurs.app.training.logs import check_logger
 from secateurs.app.training.machines import once, rank
 from secateurs.errors import DamageError, StoreError
 
@@ -43,6 +44,10 @@ class Work:
     loaders: Loaders
     folder: RunFolder
     console: Console
+
+    def __post_init__(self) -> None:
+        """Refuse a logger that is not installed."""
+        check_logger(self.recipe.logger)
 
     def fresh(self) -> nn.Module:
         """The dense network, initialised from the seed."""
@@ -71,6 +76,7 @@ class Work:
             bar=bar and first,
             say=self.tell if first and not bar else None,
             machines=self.recipe.machines(),
+            logger=self.recipe.logger,
         )
 
     def device(self) -> torch.device:

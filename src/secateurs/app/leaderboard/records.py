@@ -16,7 +16,7 @@ from secateurs.app.report import Report
 from secateurs.app.training import Epoch
 from secateurs.errors import InputError
 
-MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy")
+MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
 """Keys of a recipe that say where a run ran, not what it was."""
 CONTROLS = ("random", "l2", "scratch", "dense")
 """What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained

@@ -9,11 +9,11 @@ from typing import final
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
+from secateurs.app.training.logs import make_logger
 from secateurs.app.training.machines import Machines, rank
 from secateurs.app.training.module import Classifier
 from secateurs.app.training.optimisation import Optimisation
@@ -35,7 +35,8 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`.
+    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: what
+    each epoch's figures are written by.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Place:
     bar: bool = False
     say: Callable[[str], None] | None = None
     machines: Machines = Machines()  # noqa: RUF009 (frozen)
+    logger: str = "csv"
 
 
 @final
@@ -168,7 +170,7 @@ def _trainer(place: Place, callbacks: list[Callback], optimisation: Optimisation
         accelerator=accelerator(place.device),
         **place.machines.trainer(),
         deterministic=deterministic(place.device),
-        logger=CSVLogger(place.folder, name="log"),
+        logger=make_logger(place.logger, place.folder, place.folder.name),
         callbacks=[*callbacks, *shown, every_epoch],
         plugins=[WholeFiles()],
         enable_progress_bar=place.bar,
