@@ -112,7 +112,7 @@ def test_a_sweep_in_sequence_makes_runs_a_table_and_goes_on(tmp_path, tiny, caps
         "control-scratch-macs0.5-seed0": "scratch",
     }
     pruned, scratch = (records[name].report for name in ("l2-macs0.5-seed0", "control-scratch-macs0.5-seed0"))
-    assert (scratch.after.macs, scratch.widths) == (pruned.after.macs, pruned.widths)
+    assert (scratch.after.macs, scratch.after.params) == (pruned.after.macs, pruned.after.params)
     assert (out / "leaderboard.html").is_file()
 
     began = time.monotonic()
