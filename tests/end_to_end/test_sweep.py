@@ -46,7 +46,7 @@ def written(path, **keys):
 def test_trials_are_the_product_and_controls_follow_the_first_method():
     budgets = ({"macs": 0.5}, {"macs": 0.3})
     sweep = Sweep(methods=("l2", "fpgm"), budgets=budgets, seeds=(0, 1), controls=("scratch", "dense"))
-    trials = {trial.name: trial for trial in sweep.jobs()}
+    trials = {trial.name: trial for trial in sweep.trials()}
 
     assert len(trials) == 2 * 2 * 2 + 2 * 2 + 2
     assert trials["control-scratch-macs0.3-seed1"].like == "l2-macs0.3-seed1"
@@ -112,7 +112,7 @@ def test_a_sweep_in_sequence_makes_runs_a_table_and_goes_on(tmp_path, tiny, caps
         "control-scratch-macs0.5-seed0": "scratch",
     }
     pruned, scratch = (records[name].report for name in ("l2-macs0.5-seed0", "control-scratch-macs0.5-seed0"))
-    assert (scratch.after.macs, scratch.widths) == (pruned.after.macs, pruned.widths)
+    assert (scratch.after.macs, scratch.after.params) == (pruned.after.macs, pruned.after.params)
     assert (out / "leaderboard.html").is_file()
 
     began = time.monotonic()

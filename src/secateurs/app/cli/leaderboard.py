@@ -16,6 +16,8 @@ from secateurs.app.leaderboard.text import HEADINGS, cells, comma_separated, mar
 from secateurs.errors import InputError
 from secateurs.store.files import write_files
 
+SHOWN = (0, 2, 3, 4, 5, 6, 8)
+"""Columns that fit a terminal; the files have all."""
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 
 
@@ -58,10 +60,11 @@ def show(tables: tuple[Standing, ...], console: Console) -> None:
     """Print the tables."""
     for table in tables:
         shown = Table(title=table.title, title_justify="left")
-        for place, heading in enumerate(HEADINGS):
-            shown.add_column(heading, justify="right" if place else "left")
+        for place in SHOWN:
+            shown.add_column(HEADINGS[place], justify="right" if place else "left")
         for entry in table.entries:
-            shown.add_row(*cells(entry))
+            line = cells(entry)
+            shown.add_row(*(line[place] for place in SHOWN))
         for control in table.missing:
-            shown.add_row(f"{control} (control)", *["not run"] * (len(HEADINGS) - 1), style="dim")
+            shown.add_row(f"{control} (control)", *["not run"] * (len(SHOWN) - 1), style="dim")
         console.print(shown)

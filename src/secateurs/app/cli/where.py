@@ -32,6 +32,10 @@ class Where:
         default="auto", metadata=_about("machine", "how several devices train together; auto: ddp where they do", "")
     )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
     logger: Logger = field(
         default="csv",
@@ -41,3 +45,15 @@ class Where:
     def machines(self) -> Machines:
         """The devices that train; Machines refuses what cannot train together."""
         return Machines(self.devices, self.num_nodes, self.strategy)
+
+
+GROUPS = {
+    "network": "network",
+    "data": "data",
+    "method": "method",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
+    "training": "training and recovery",
+    "augmentation": "augmentation of training images",
+    "machine": "machine",
+}
+"""Headings of the help, in order."""

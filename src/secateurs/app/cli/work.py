@@ -77,6 +77,7 @@ class Work:
             say=self.tell if first and not bar else None,
             logger=self.recipe.logger,
             machines=self.recipe.machines(),
+            logger=self.recipe.logger,
         )
 
     def device(self) -> torch.device:

@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
         raise RecipeError(f"no data set is called {name!r}; {near(name, NAMES)}")
     if kind == "digits":
         if root is not None and not 8 <= _pixels(root) <= 1024:
-            raise InputError(f"{name} is no size of the digits; give pixels from 8 to 1024, for example digits:32")
+            raise RecipeError(f"no data set is called {name!r}: digits come in 8 to 1024 pixels, for example digits:32")
         return
     if root is None:
         raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")

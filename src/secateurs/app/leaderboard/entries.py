@@ -93,7 +93,7 @@ class Entry:
     @property
     def seconds(self) -> float:
         """Seconds of all stages, the mean over seeds."""
-        return fmean(sum(stage.seconds for stage in run.report.stages) for run in self.runs)
+        return fmean(run.report.seconds for run in self.runs)
 
 
 @final

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
 import yaml
 
 from secateurs.app.cli.recipe import Recipe
-from secateurs.app.cli.report_file import finished
+from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.run_folder import RECIPE, RunFolder
-from secateurs.app.report import Report
 from secateurs.app.training import Epoch
-from secateurs.errors import InputError
+from secateurs.errors import DamageError, InputError
 
-MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy")
+MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
 """Keys of a recipe that say where a run ran, not what it was."""
 CONTROLS = ("random", "l2", "scratch", "dense")
 """What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained
@@ -26,12 +26,45 @@ BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 @final
 @dataclass(frozen=True)
+class Side:
+    """What is compared of a network: accuracy on the test split, costs, and seconds of one image."""
+
+    accuracy: float
+    macs: int
+    params: int
+    memory: int
+    file_bytes: int
+    latency: float
+
+
+@final
+@dataclass(frozen=True)
+class Told:
+    """The part of a report that tables are made of; reports of every version of the format have it."""
+
+    before: Side
+    after: Side
+    seconds: float
+    conditions: Mapping[str, str]
+    last: float | None = None
+    """Test accuracy after the last epoch; None where it was not recorded."""
+
+    @staticmethod
+    def read(found: Mapping[str, Any]) -> Told:
+        """Take it from a report; a KeyError or TypeError says that it is none."""
+        before, after = (Side(**{f.name: found[when][f.name] for f in fields(Side)}) for when in ("before", "after"))
+        seconds = sum(float(stage["seconds"]) for stage in found["stages"])
+        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"))
+
+
+@final
+@dataclass(frozen=True)
 class Record:
     """One finished run: its folder, its recipe as plain keys, its report, and its epochs after removal."""
 
     folder: Path
     keys: Mapping[str, Any]
-    report: Report
+    report: Told
     history: tuple[Epoch, ...]
 
     @property
@@ -130,10 +163,14 @@ def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
 def read_record(place: Path) -> Record | None:
     """The run of one folder; None where it is not finished."""
     folder = RunFolder(place)
-    file, report = folder.recipe(), finished(folder)
-    if file is None or report is None:
+    file, content = folder.recipe(), folder.report(REPORT)
+    if file is None or content is None:
         return None
+    try:
+        told = Told.read(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise DamageError(f"{place / REPORT} is no report ({cause!r}); put the original back") from cause
     keys: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     trained = folder.done("recovered") or {}
     history = tuple(Epoch(**epoch) for epoch in trained.get("history", ()))
-    return Record(place, keys, report, history)
+    return Record(place, keys, told, history)

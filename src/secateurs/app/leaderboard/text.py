@@ -100,7 +100,7 @@ def _line(table: Standing, run: Record) -> dict[str, object]:
         "picked validation": epochs.get(run.picked or 0),
         "last validation": run.history[-1].accuracy if run.history else None,
         "last test accuracy": run.last,
-        "seconds": sum(stage.seconds for stage in report.stages),
+        "seconds": report.seconds,
         "command": command(run.keys),
         "versions": report.conditions.get("versions"),
         "machine": report.conditions.get("trained on"),

@@ -46,13 +46,13 @@ def jobs(sweep: Sweep, out: Path) -> tuple[Job, ...]:
     out = out.absolute()
     return tuple(
         Job(trial.name, _recipe(sweep, trial, out), out / trial.name, out / LOGS / f"{trial.name}.log")
-        for trial in sweep.jobs()
+        for trial in sweep.trials()
     )
 
 
 def phases(sweep: Sweep, every: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
     """The jobs that wait for none, and those that are as large as a finished one."""
-    waiting = {trial.name for trial in sweep.jobs() if trial.like}
+    waiting = {trial.name for trial in sweep.trials() if trial.like}
     return tuple(job for job in every if job.name not in waiting), tuple(job for job in every if job.name in waiting)
 
 

@@ -35,8 +35,8 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn. logger: what each epoch's figures are written by. machines: the devices that train
-    together; every process calls `fit`.
+    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: what
+    each epoch's figures are written by.
     """
 
     folder: Path
@@ -44,8 +44,8 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
-    logger: str = "csv"
     machines: Machines = Machines()  # noqa: RUF009 (frozen)
+    logger: str = "csv"
 
 
 @final
