@@ -6,8 +6,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
 LAYERS = (
-    "errors < types < registry < network < running < graph < evidence < criteria < allocate < surgery < recover"
-    " < session < methods < store < deploy < integrations < app"
+    "errors < types < notebook < registry < network < running < graph < evidence < criteria < allocate < surgery"
+    " < recover < session < methods < store < deploy < integrations < app"
 )
 ORDER = LAYERS.split(" < ")
 

@@ -14,6 +14,7 @@ from secateurs.allocate import Budget
 from secateurs.errors import InputError, ScheduleError, SessionError, check_seed
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.notebook import html_table
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
@@ -107,6 +108,18 @@ class Session:
         return (
             f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
         )
+
+    def _repr_html_(self) -> str:
+        """Where the session stands, as a table, for notebooks."""
+        run, cost = self._run, self.cost
+        rows = [
+            ("step", f"{run.step:,} of {run.clock.total:,}"),
+            ("phase", self.phase),
+            ("budget", repr(run.budget)),
+            ("MACs now", f"{cost.macs:,}"),
+            ("parameters now", f"{cost.params:,}"),
+        ]
+        return html_table(f"Session({type(self.method).__name__})", ("", ""), rows, [self.note] if self.note else [])
 
     # --- reading ---
 

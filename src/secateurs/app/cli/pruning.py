@@ -17,7 +17,7 @@ from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
@@ -49,6 +49,8 @@ def prune(invocation: Invocation, console: Console) -> None:
     """
     folder = check_folder(invocation.out, resume=invocation.resume)
     recipe = settled(invocation, folder)
+    if not folder.done("trained"):
+        check_pickle(recipe, allowed=bool(invocation.flags.get("allow_pth")))
     report = finished(folder) or _worked(recipe, folder, console)
     console.print(table(report))
     place = escape(str(folder.path))
@@ -125,7 +127,9 @@ def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
 def resolved(recipe: Recipe) -> Recipe:
     """The same recipe with its paths made absolute, so that it can be run from anywhere."""
     kind, colon, root = recipe.data.partition(":")
-    weights = recipe.weights.expanduser().absolute() if recipe.weights else None
+    weights = recipe.weights
+    if weights is not None and not names_weights(recipe):
+        weights = str(Path(weights).expanduser().absolute())
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
@@ -150,8 +154,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         raise InputError(
             f"{recipe.model} has no parameters to train, so nothing of it can be pruned; name another model"
         )
-    if recipe.weights:
-        load_weights(model, recipe.weights)
+    if recipe.weights and not folder.done("trained"):
+        initialise(model, recipe, loaders.splits)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
     if budget is not None:
         budget, note = round_widths(graph, budget, method)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal, final
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.data.augment import Crop
+from secateurs.app.training.logs import Logger
 from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 
@@ -25,15 +25,24 @@ class Recipe:
         metadata=_about(
             "network",
             "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, or path.py:FUNCTION, "
+            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),
     )
-    weights: Path | None = field(
+    weights: str | None = field(
         default=None,
         metadata=_about(
-            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
         ),
     )
     protect: tuple[str, ...] = field(
@@ -43,7 +52,9 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "NAME",
         ),
     )
     image_size: int = field(
@@ -135,10 +146,16 @@ class Recipe:
     )
 
     train_epochs: int = field(
-        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+        default=100,
+        metadata=_about(
+            "training",
+            "epochs of the first training, where there are no weights (100) or a new classifier is to be trained (20)",
+            "N",
+        ),
     )
     train_lr: float = field(
-        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+        default=0.1,
+        metadata=_about("training", "peak learning rate of the first training (from given weights 0.01)", "RATE"),
     )
     prune_epochs: int = field(
         default=40,
@@ -242,6 +259,10 @@ class Recipe:
         default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
     )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
@@ -250,7 +271,6 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        keys["weights"] = str(self.weights) if self.weights else None
         keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}
