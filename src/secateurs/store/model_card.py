@@ -68,7 +68,8 @@ def _report(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(read_file(path, most=LARGEST))
-        dict(found["before"]), dict(found["after"])  # both are there, and mappings
+        for side in ("before", "after"):
+            dict(found[side])  # is there, and a mapping
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"{path} is damaged ({error}). Nothing was uploaded. Remove it, or take the original."
         raise DamageError(message) from error
