@@ -14,7 +14,7 @@ from secateurs.app.cli.flags import add_fields, new_parser, parse_keys, setting
 from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.method_list import list_methods
 from secateurs.app.cli.method_options import add_method, options_of, with_options
-from secateurs.app.cli.recipe import GROUPS, Recipe
+from secateurs.app.cli.recipe import GROUPS, IMAGES_ALONE, Recipe
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.registry import make, summary
 
@@ -133,6 +133,8 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
     if plain.get("weights") is not None:
         plain = {**FROM_WEIGHTS, **plain}
+    if str(plain.get("data", base.data)).startswith("images:"):
+        plain = {**IMAGES_ALONE, **plain}
     name = plain.get("method", base.method)
     options = dict(plain.pop("options", base.options if name == base.method else {}))
     recipe = replace(base, **plain, options=_merged(options, own or {}))

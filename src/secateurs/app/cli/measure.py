@@ -12,7 +12,7 @@ from secateurs.app.bench.timing import Latency, device_name, latency
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import TRAINED, Work, stages
 from secateurs.app.report import Figures, Report, draw, layer_widths
-from secateurs.app.training import score
+from secateurs.app.training import METRICS, score
 from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
 
@@ -27,11 +27,14 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     device = work.device()
     times = latency([dense.to(device), recovered.to(device)], (work.loaders.example(),), seconds=4)
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
-    scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
+    splits, device_of = work.loaders.splits, work.recipe.device
+    scores = [
+        score(model, work.loaders.test_dataloader(), device=device_of, splits=splits) for model in (dense, recovered)
+    ]
     before, after = (
         Figures(
-            accuracy=found.accuracy,
-            top5=found.top5,
+            accuracy=None if found is None else found.accuracy,
+            top5=None if found is None else found.top5,
             **record[key],
             file_bytes=file.stat().st_size,
             latency=time.median,
@@ -45,6 +48,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         widths=layer_widths(dense, recovered),
         stages=stages(work),
         conditions=_conditions(work, times, record),
+        metric=METRICS[splits.task],
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report)})
@@ -82,10 +86,13 @@ def budget_words(budget: sct.Budget) -> str:
 def _conditions(work: Work, times: tuple[Latency, ...], record: dict[str, Any]) -> dict[str, str]:
     splits = work.loaders.splits
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]  # type: ignore[arg-type]
+    drawn = f"{counts[0]} images to train, {counts[1]} to decide by, {counts[2]} to test once"
+    if splits.task == "none":
+        drawn = f"{counts[0]} images without labels, so that no accuracy was measured"
     zeros = f"{record.get('zeros', 0):,} single weights; zeros inside dense tensors do not run faster by themselves"
     return {
         "seed": str(work.recipe.seed),
-        "data": f"{splits.name}: {counts[0]} images to train, {counts[1]} to decide by, {counts[2]} to test once",
+        "data": f"{splits.name}: {drawn}",
         "verified": f"removal equals silence: relative error {record['error']:.1e}",
         **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",

@@ -22,8 +22,9 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
+from secateurs.app.cli.tasks import check_task
 from secateurs.app.report import Report, table
-from secateurs.app.training import Loaders
+from secateurs.app.training import Loaders, loss_of
 from secateurs.app.training.fit import check_precision
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
@@ -150,10 +151,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     )
     work = Work(recipe, method, budget, loaders, folder, console)
     model = work.fresh()
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(
-            f"{recipe.model} has no parameters to train, so nothing of it can be pruned; name another model"
-        )
+    check_task(recipe, loaders, model, method)
     if recipe.weights and not folder.done("trained"):
         initialise(model, recipe, loaders.splits)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
@@ -173,7 +171,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         session_of(work, model)
     elif not isinstance(method, Criterion):
         exact = None if budget is None else budget.exact
-        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
+        method.select(graph, model, exact, data=loaders.calibration(1), loss=loss_of(loaders.splits), seed=recipe.seed)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
     return work

@@ -51,11 +51,18 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT; masks:ROOT for "
+            "segmentation; images:FOLDER for images without labels",
+            "NAME",
         ),
     )
+    task: Literal["classification", "segmentation"] | None = field(
+        default=None,
+        metadata=_about("data", "classification or segmentation; the data's own where it is not given", "NAME"),
+    )
     image_size: int = field(
-        default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
+        default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")
     )
     batch_size: int = field(default=128, metadata=_about("data", "images in a batch", "N"))
     calibration_batches: int = field(
@@ -284,3 +291,6 @@ GROUPS = {
     "machine": "machine",
 }
 """Headings of the help, in order."""
+
+IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
+"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""

@@ -18,7 +18,7 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
-from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
+from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session, loss_of
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
 from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
@@ -58,9 +58,10 @@ class Work:
         cuda = self.recipe.device == "cuda" or (self.recipe.device == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if cuda else "cpu")
 
-    def validate(self, model: nn.Module) -> float:
-        """The accuracy that decisions are made by."""
-        return evaluate(model, self.loaders.val_dataloader(), device=self.recipe.device)
+    def validate(self, model: nn.Module) -> float | None:
+        """What decisions are made by: the accuracy, or mIoU; None where there are no labels."""
+        splits = self.loaders.splits
+        return evaluate(model, self.loaders.val_dataloader(), device=self.recipe.device, splits=splits)
 
     def again(self, model: nn.Module, name: Path) -> nn.Module:
         """A network that an earlier start of this run saved."""
@@ -84,7 +85,9 @@ class Work:
         """One line: what is done, how good the network is now, and how long it took."""
         took = note or f"{record['seconds']:.0f} s"
         mark = "✓" if "utf" in self.console.encoding else "ok"
-        self.console.print(f"[green]{mark}[/] {name:<13} validation {100 * record['accuracy']:6.2f} %   [dim]{took}[/]")
+        found = record["accuracy"]
+        measured = "" if found is None else f"validation {100 * found:6.2f} %   "
+        self.console.print(f"[green]{mark}[/] {name:<13} {measured}[dim]{took}[/]")
 
 
 def train(work: Work) -> nn.Module:
@@ -114,8 +117,7 @@ def cut(work: Work, dense: nn.Module) -> nn.Module:
     seed_everything(work.recipe.seed, verbose=False)
     trains = isinstance(work.method, TrainingMethod)
     pruned, plan, more = (cut_while_training if trains else cut_at_once)(work, dense)
-    images, _ = next(iter(work.loaders.calibration(1)))
-    verified = sct.verify(plan, dense.cpu(), images[:4], per_group=False)
+    verified = sct.verify(plan, dense.cpu(), work.loaders.pictures(4), per_group=False)
     verified.raise_if_failed()
     sct.save(pruned, plan, work.folder.path / PRUNED, overwrite=True)
     graph = sct.trace(dense, work.loaders.example(), protect=work.recipe.protect)
@@ -142,6 +144,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
         method=work.method,
         budget=work.budget,
         data=work.loaders.calibration(recipe.calibration_batches),
+        loss=loss_of(work.loaders.splits),
         protect=recipe.protect,
         seed=recipe.seed,
         allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
@@ -169,6 +172,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             steps_per_epoch=steps,
             epochs=epochs,
             data=work.loaders.calibration(recipe.calibration_batches),
+            loss=loss_of(work.loaders.splits),
             protect=recipe.protect,
             seed=recipe.seed,
         )

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from secateurs.app.data.cifar import cifar10, cifar100
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
+from secateurs.app.data.masks import masks
+from secateurs.app.data.unlabelled import unlabelled
 from secateurs.errors import InputError, RecipeError, near
 
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT")
+NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT", "masks:ROOT", "images:ROOT")
 """What a data set may be called."""
 
 
@@ -45,6 +47,8 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     kind, root = _split(name)
     if root is None:
         return digits()
+    if kind in ("masks", "images"):
+        return (masks if kind == "masks" else unlabelled)(root, size=image_size)
     if kind == "imagefolder":
         return imagefolder(root, size=image_size)
     return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)

@@ -17,8 +17,8 @@ FORMAT = 1
 class Figures:
     """What one network is worth and what it costs."""
 
-    accuracy: float
-    """On the test split, a fraction."""
+    accuracy: float | None
+    """On the test split, a fraction, or what `Report.metric` names instead; None where there were no labels."""
     macs: int
     params: int
     memory: int
@@ -46,7 +46,7 @@ class Stage:
     """Where the run stood: what had just been done, and the validation accuracy then."""
 
     name: str
-    accuracy: float
+    accuracy: float | None
     seconds: float = 0.0
 
 
@@ -61,6 +61,8 @@ class Report:
     widths: tuple[LayerWidth, ...]
     stages: tuple[Stage, ...]
     conditions: dict[str, str] = field(default_factory=dict)
+    metric: str = "accuracy"
+    """What stands in the fields called accuracy: it, or mIoU; empty where nothing was measured."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""
@@ -79,6 +81,7 @@ class Report:
             widths=tuple(LayerWidth(**width) for width in found["widths"]),
             stages=tuple(Stage(**stage) for stage in found["stages"]),
             conditions=found["conditions"],
+            metric=found.get("metric", "accuracy"),
         )
 
 

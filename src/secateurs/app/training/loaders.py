@@ -49,7 +49,12 @@ class Loaders(LightningDataModule):
 
     def example(self) -> Tensor:
         """One training image as it is, [1, channels, height, width]."""
-        return self.splits.calibration[0][0][None]
+        return _image(self.splits.calibration[0])[None]
+
+    def pictures(self, count: int) -> Tensor:
+        """The first training images as they are, [count, channels, height, width]."""
+        images = self.splits.calibration
+        return torch.stack([_image(images[index]) for index in range(min(count, _count(images)))])
 
     def shuffled(self, epoch: int) -> DataLoader[Any]:
         """Training images as they come in an epoch."""
@@ -75,6 +80,11 @@ class Loaders(LightningDataModule):
             collate_fn=_collated(images),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _image(sample: Any) -> Tensor:
+    """The image of a sample, with or without a label."""
+    return sample if isinstance(sample, Tensor) else sample[0]
 
 
 def _count(images: Dataset[Any]) -> int:
