@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.allocate import Budget
+from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
 from secateurs.deploy.closed_loop import by_macs, by_time, guarded, ranked_within
 from secateurs.deploy.device import Device
@@ -57,7 +58,7 @@ def keep_on_device(
         rig = Rig(graph, model, device)
 
         def select(limited: Budget) -> Mapping[str, Ints]:
-            return method.select(graph, model, limited, data=data, loss=loss, seed=seed)
+            return agreed(graph, method.select(graph, model, limited, data=data, loss=loss, seed=seed))
 
         if budget.latency is None:
             keep = dict(select(budget))

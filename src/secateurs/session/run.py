@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget, levels
-from secateurs.allocate.agreement import agreed
+from secateurs.allocate.agreement import in_step
 from secateurs.allocate.budget import RESOURCES, UNBOUNDED
 from secateurs.errors import PlanError, TraceError
 from secateurs.graph import Cost, Graph, Group, trace
@@ -114,7 +114,7 @@ class Run:
                 "A plan only removes. Save the model's state_dict together with session.history."
             )
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
-        return Plan.from_keep(self.origin, agreed(self.origin, keep))
+        return Plan.from_keep(self.origin, keep)
 
     # --- what happens ---
 
@@ -130,8 +130,11 @@ class Run:
         )
 
     def remove(self, units: Picked, note: str) -> None:
-        """Remove living units (present numbers): they are silent from now on, and count as gone."""
-        picked = {name: np.asarray(found, dtype=np.int64) for name, found in units.items() if len(found)}
+        """Remove living units (present numbers): they are silent from now on, and count as gone.
+
+        Groups that are tied in count lose the first of theirs, as many as all of them can lose in step.
+        """
+        picked = {name: np.asarray(found, dtype=np.int64) for name, found in in_step(self.graph.ties, units).items()}
         if not picked:
             return
         for name, found in picked.items():
@@ -165,7 +168,7 @@ class Run:
         Returns the kept units by group, in the numbers that they had until now, or None where none was silent. What
         a driver remembers of units follows by `Driver.shrink`, which calls this.
         """
-        keep = agreed(self.graph, {name: np.flatnonzero(alive) for name, alive in self.alive.items()})
+        keep = {name: np.flatnonzero(alive) for name, alive in self.alive.items()}
         if all(len(kept) == len(self.alive[name]) for name, kept in keep.items()):
             return None
         plan = Plan.from_keep(self.graph, {name: units.tolist() for name, units in keep.items()})
