@@ -67,6 +67,7 @@ def photos(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_segmentation_network_is_pruned_and_measured_by_miou(own, photos, tmp_path, capsys):
     flags = ["--model", f"{own}:pixels", "--data", f"masks:{photos}", "--task", "segmentation", "--macs", "60%"]
     flags += ["--train-epochs", "8", "--epochs", "2", "--method", "taylor", *SMALL]

@@ -22,7 +22,7 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
-from secateurs.app.cli.tasks import check_task
+from secateurs.app.cli.task_check import check_task
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders, loss_of
 from secateurs.app.training.fit import check_precision

@@ -53,13 +53,15 @@ class Recipe:
         metadata=_about(
             "data",
             "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT; masks:ROOT for "
-            "segmentation; images:FOLDER for images without labels",
+            "segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
             "NAME",
         ),
     )
-    task: Literal["classification", "segmentation"] | None = field(
+    task: Literal["classification", "segmentation", "detection"] | None = field(
         default=None,
-        metadata=_about("data", "classification or segmentation; the data's own where it is not given", "NAME"),
+        metadata=_about(
+            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
+        ),
     )
     image_size: int = field(
         default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")

@@ -167,7 +167,7 @@ class _Masked(Dataset[tuple[Tensor, Tensor]]):
             else v2.Resize((self.size, self.size), antialias=True)
         )
         pixels, target = placed(*pair)
-        pixels = v2.functional.normalize(v2.functional.to_dtype(pixels, torch.float32, scale=True), MEAN, STD)
+        pixels = v2.functional.normalize(v2.functional.to_dtype(pixels, torch.float32, scale=True), [*MEAN], [*STD])
         labels = target.as_subclass(Tensor).long()
         return pixels.as_subclass(Tensor), torch.where(labels == VOID, IGNORED, labels)
 

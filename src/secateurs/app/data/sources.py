@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateurs.app.data.cifar import cifar10, cifar100
+from secateurs.app.data.coco import coco
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
 from secateurs.app.data.masks import masks
@@ -15,7 +16,7 @@ from secateurs.errors import InputError, RecipeError, near
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT", "masks:ROOT", "images:ROOT")
+NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT", "masks:ROOT", "coco:ROOT", "images:ROOT")
 """What a data set may be called."""
 
 
@@ -47,10 +48,9 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     kind, root = _split(name)
     if root is None:
         return digits()
-    if kind in ("masks", "images"):
-        return (masks if kind == "masks" else unlabelled)(root, size=image_size)
-    if kind == "imagefolder":
-        return imagefolder(root, size=image_size)
+    sized = {"imagefolder": imagefolder, "masks": masks, "coco": coco, "images": unlabelled}
+    if kind in sized:
+        return sized[kind](root, size=image_size)
     return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)
 
 

@@ -28,7 +28,7 @@ class Augmented(Protocol):
         ...
 
 
-Task = Literal["classification", "segmentation", "none"]
+Task = Literal["classification", "segmentation", "detection", "none"]
 
 SPLIT_SEED = 0
 """Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
@@ -53,7 +53,7 @@ class Splits:
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the parts were drawn from, where that may change: place -> how many images and a hash."""
     task: Task = "classification"
-    """What a network names: images, or their pixels; with images alone there is nothing to measure."""
+    """What a network names: images, their pixels, or boxes in them; with images alone there is nothing to measure."""
 
     def augmented(self, how: Augmentation) -> Splits:
         """The same images, those to learn from augmented otherwise."""

@@ -119,12 +119,16 @@ def _check_entry(name: str, entry: str, known: list[str]) -> None:
     if entry not in known:
         hint = near(entry, known).split(" Known: ")[0] if len(known) > 60 else near(entry, known)
         source = name.partition(":")[0]
-        raise RecipeError(f"{source} has no classification or segmentation model called {entry!r}; {hint.strip()}")
+        raise RecipeError(f"{source} has no model for images called {entry!r}; {hint.strip()}")
 
 
 def _torchvision_builders() -> list[str]:
     models = package("torchvision.models")
-    return [*models.list_models(module=models), *models.list_models(module=models.segmentation)]
+    return [
+        *models.list_models(module=models),
+        *models.list_models(module=models.segmentation),
+        *models.list_models(module=models.detection),
+    ]
 
 
 def _from_torchvision(entry: str, in_channels: int, num_classes: int) -> nn.Module:

@@ -6,7 +6,7 @@ from secateurs.app.training.module import Classifier
 from secateurs.app.training.optimisation import Optimisation, Stepping
 from secateurs.app.training.progress import Epoch
 from secateurs.app.training.score import Score, evaluate, score
-from secateurs.app.training.segmenter import METRICS, check_shape, loss_of
+from secateurs.app.training.tasks import METRICS, check_shape, loss_of
 
 __all__ = [
     "METRICS",

@@ -20,8 +20,8 @@ from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.app.training.quiet import quietly
 from secateurs.app.training.score import accelerator, deterministic
 from secateurs.app.training.seeds import SeedEachEpoch
-from secateurs.app.training.segmenter import module_of
 from secateurs.app.training.session_callback import SessionCallback
+from secateurs.app.training.tasks import module_of
 from secateurs.errors import DamageError, InputError, SecateursError
 from secateurs.recover import DistilLoss
 from secateurs.session import Session

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from typing_extensions import override
 
+from secateurs.app.data.coco import together
 from secateurs.app.data.images import Images, as_batch
 from secateurs.app.data.splits import Splits
 from secateurs.app.training.seeds import SeedWorker, Shuffled, epoch_seed
@@ -64,7 +65,7 @@ class Loaders(LightningDataModule):
             batch_size=self.batch_size,
             sampler=Shuffled(_count(images), seed),
             num_workers=self.workers,
-            collate_fn=_collated(images),
+            collate_fn=together if self.splits.task == "detection" else _collated(images),
             worker_init_fn=SeedWorker(seed),
             generator=torch.Generator(),  # or making an iterator would draw from the global one
             # A last batch of one image would leave BatchNorm nothing to average over on a 1x1 map.
@@ -77,7 +78,7 @@ class Loaders(LightningDataModule):
             images,
             batch_size=self.batch_size,
             num_workers=self.workers,
-            collate_fn=_collated(images),
+            collate_fn=together if self.splits.task == "detection" else _collated(images),
             pin_memory=torch.cuda.is_available(),
         )
 

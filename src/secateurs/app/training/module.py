@@ -1,7 +1,6 @@
 """Lightning module of an image classifier: training, validation and test steps, optimizer and schedule."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -103,9 +102,6 @@ def heads_of(output: Any) -> list[Tensor]:
     """The logits, then those of any auxiliary heads."""
     if isinstance(output, Tensor):
         return [output]
-    if isinstance(output, Mapping) and "out" in output:  # torchvision's segmentation networks
-        named = cast("Mapping[str, Tensor]", output)
-        return [named["out"], *(named[key] for key in named if key == "aux")]
     if isinstance(logits := getattr(output, "logits", None), Tensor) and not isinstance(output, tuple):
         return [logits]  # transformers' ModelOutput; torchvision's tuples with auxiliary heads have the field too
     if isinstance(output, tuple | list) and output and all(isinstance(o, Tensor) for o in output if o is not None):

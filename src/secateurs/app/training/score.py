@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from secateurs.app.data.splits import Splits
 from secateurs.app.training.optimisation import Optimisation
 from secateurs.app.training.quiet import quietly
-from secateurs.app.training.segmenter import module_of
+from secateurs.app.training.tasks import module_of
 
 
 @final

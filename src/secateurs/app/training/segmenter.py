@@ -1,26 +1,21 @@
-"""Lightning module of a network that names the class of every pixel, and the module that a data set asks for."""
+"""Lightning module of a network that names the class of every pixel."""
 
-from typing import Any, final
+from collections.abc import Mapping
+from typing import Any, cast, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex
 from typing_extensions import override
 
 from secateurs.app.data.masks import IGNORED
-from secateurs.app.data.splits import Splits
 from secateurs.app.training.module import Classifier, heads_of
 from secateurs.app.training.optimisation import Optimisation
 from secateurs.errors import InputError
 from secateurs.recover import DistilLoss
-from secateurs.types import Loss
 
 AUXILIARY = 0.5
 """Weight of an auxiliary head's loss, as in torchvision's reference training."""
-
-METRICS = {"classification": "accuracy", "segmentation": "mIoU", "none": ""}
-"""What a network is measured by, by task."""
 
 
 @final
@@ -42,7 +37,7 @@ class Segmenter(Classifier):
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
-        first, *auxiliary = (at_pixels(logits, labels) for logits in heads_of(self.model(images)))
+        first, *auxiliary = (at_pixels(logits, labels) for logits in pixel_heads(self.model(images)))
         smoothing = self.optimisation.label_smoothing
         loss = F.cross_entropy(first, labels, ignore_index=IGNORED, label_smoothing=smoothing)
         for head in auxiliary:
@@ -53,12 +48,20 @@ class Segmenter(Classifier):
     @override
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        logits = at_pixels(heads_of(self.model(images))[0], labels)
+        logits = at_pixels(pixel_heads(self.model(images))[0], labels)
         meter: Any = self.meters[split]
         meter.update(logits.argmax(1), labels)
         loss = F.cross_entropy(logits, labels, ignore_index=IGNORED)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         self.log(f"{split}/accuracy", meter, on_step=False, on_epoch=True)
+
+
+def pixel_heads(output: Any) -> list[Tensor]:
+    """The logits of the pixels, then those of any auxiliary head; torchvision's networks return a dict of them."""
+    if isinstance(output, Mapping) and "out" in output:
+        named = cast("Mapping[str, Tensor]", output)
+        return [named["out"], *(named[key] for key in named if key == "aux")]
+    return heads_of(output)
 
 
 def at_pixels(logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,29 +82,4 @@ def at_pixels(logits: Tensor, labels: Tensor) -> Tensor:
 
 def pixel_loss(outputs: Any, labels: Any) -> Tensor:
     """The loss of the first head, as criteria and methods take it: a function of (outputs, targets)."""
-    return F.cross_entropy(at_pixels(heads_of(outputs)[0], labels), labels, ignore_index=IGNORED)
-
-
-def loss_of(splits: Splits) -> Loss | None:
-    """The loss that a data set is learnt by; None is the library's own, cross-entropy."""
-    return pixel_loss if splits.task == "segmentation" else None
-
-
-def module_of(
-    model: nn.Module, optimisation: Optimisation, splits: Splits | None, teacher: DistilLoss | None = None
-) -> Classifier:
-    """The module that trains and measures a network on a data set; without one, a classifier."""
-    kind = Segmenter if splits is not None and splits.task == "segmentation" else Classifier
-    return kind(model, optimisation, teacher, classes=0 if splits is None else len(splits.classes))
-
-
-def check_shape(model: nn.Module, example: Tensor, splits: Splits) -> None:
-    """Refuse a network whose outputs are not what the task needs, before any work."""
-    if splits.task == "segmentation":
-        with torch.no_grad():
-            logits = at_pixels(heads_of(model(example))[0], example)
-        if logits.shape[1] < len(splits.classes):
-            raise InputError(
-                f"the network tells {logits.shape[1]} classes of pixels apart and the masks hold "
-                f"{len(splits.classes)}; build it with num_classes"
-            )
+    return F.cross_entropy(at_pixels(pixel_heads(outputs)[0], labels), labels, ignore_index=IGNORED)

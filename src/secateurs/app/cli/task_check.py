@@ -15,7 +15,7 @@ def check_task(recipe: Recipe, loaders: Loaders, model: nn.Module, method: objec
     if recipe.task is not None and recipe.task != splits.task:
         raise InputError(
             f"--task {recipe.task} and --data {recipe.data} do not belong together; segmentation takes masks:ROOT, "
-            "classification takes digits, cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT"
+            "detection coco:ROOT, classification takes digits, cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT"
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
