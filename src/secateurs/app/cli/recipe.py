@@ -7,6 +7,7 @@ from typing import Any, Literal, final
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.data.augment import Crop
+from secateurs.app.training.logs import Logger
 from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 
@@ -52,8 +53,8 @@ class Recipe:
         default="digits",
         metadata=_about(
             "data",
-            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, imagefolder:ROOT; masks:ROOT for "
-            "segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
+            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
             "NAME",
         ),
     )
@@ -265,6 +266,10 @@ class Recipe:
         default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
     )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -19,8 +19,8 @@ from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session, loss_of
+from secateurs.app.training.logs import check_logger
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
-from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
 
 Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
@@ -41,6 +41,10 @@ class Work:
     folder: RunFolder
     console: Console
 
+    def __post_init__(self) -> None:
+        """Refuse a logger that is not installed."""
+        check_logger(self.recipe.logger)
+
     def fresh(self) -> nn.Module:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
@@ -51,7 +55,7 @@ class Work:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
         bar = self.console.is_terminal
         folder = self.folder.path / "checkpoints" / name
-        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell)
+        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell, self.recipe.logger)
 
     def device(self) -> torch.device:
         """Where evidence is gathered and latency is measured."""
@@ -160,18 +164,17 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
             "Give --epochs 0."
         )
-    # A plan only removes, and a run folder is a plan for the dense network.
-    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
     steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
+    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
     try:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method,
+            method=work.method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
-            data=work.loaders.calibration(recipe.calibration_batches),
+            data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
             loss=loss_of(work.loaders.splits),
             protect=recipe.protect,
             seed=recipe.seed,
@@ -242,4 +245,6 @@ def stages(work: Work) -> tuple[Stage, ...]:
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
     }
-    return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)
+    return tuple(
+        Stage(name, r["accuracy"], r["seconds"], tuple(r.get("history", ()))) for name, r in records.items() if r
+    )

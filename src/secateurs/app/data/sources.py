@@ -10,13 +10,23 @@ from secateurs.app.data.coco import coco
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
 from secateurs.app.data.masks import masks
+from secateurs.app.data.tiny_imagenet import tiny_imagenet
 from secateurs.app.data.unlabelled import unlabelled
 from secateurs.errors import InputError, RecipeError, near
 
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT", "masks:ROOT", "coco:ROOT", "images:ROOT")
+NAMES = (
+    "digits",
+    "cifar10:ROOT",
+    "cifar100:ROOT",
+    "tiny-imagenet:ROOT",
+    "imagefolder:ROOT",
+    "masks:ROOT",
+    "coco:ROOT",
+    "images:ROOT",
+)
 """What a data set may be called."""
 
 
@@ -51,7 +61,7 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     sized = {"imagefolder": imagefolder, "masks": masks, "coco": coco, "images": unlabelled}
     if kind in sized:
         return sized[kind](root, size=image_size)
-    return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)
+    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](root)
 
 
 def _is_folder(root: Path) -> bool:

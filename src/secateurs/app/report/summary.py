@@ -96,7 +96,8 @@ def _milliseconds(seconds: float) -> str:
 ROWS: tuple[tuple[str, Callable[[Figures], float], Callable[[float], str]], ...] = (
     ("MACs", lambda f: f.macs, in_units),
     ("parameters", lambda f: f.params, in_units),
-    ("activation memory", lambda f: f.memory, in_bytes),
+    ("activations written", lambda f: f.memory, in_bytes),
+    ("peak activation memory", lambda f: f.peak_memory, in_bytes),
     ("file size", lambda f: f.file_bytes, in_bytes),
     ("latency", lambda f: f.latency, _milliseconds),
 )

@@ -9,11 +9,11 @@ from typing import final
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
+from secateurs.app.training.logs import make_logger
 from secateurs.app.training.module import Classifier
 from secateurs.app.training.optimisation import Optimisation
 from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
@@ -35,7 +35,7 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn.
+    lines go when no bar is drawn. logger: what each epoch's figures are written by.
     """
 
     folder: Path
@@ -43,6 +43,7 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
+    logger: str = "csv"
 
 
 @final
@@ -161,7 +162,7 @@ def _trainer(place: Place, callbacks: list[Callback], optimisation: Optimisation
         accelerator=accelerator(place.device),
         devices=1,
         deterministic=deterministic(place.device),
-        logger=CSVLogger(place.folder, name="log"),
+        logger=make_logger(place.logger, place.folder, place.folder.name),
         callbacks=[*callbacks, *shown, every_epoch],
         plugins=[WholeFiles()],
         enable_progress_bar=place.bar,
