@@ -14,7 +14,7 @@ from secateurs.app.cli.flags import add_fields, new_parser, parse_keys, setting
 from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.method_list import list_methods
 from secateurs.app.cli.method_options import add_method, options_of, with_options
-from secateurs.app.cli.recipe import GROUPS, IMAGES_ALONE, Recipe
+from secateurs.app.cli.recipe import Recipe
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.registry import make, summary
 
@@ -93,6 +93,20 @@ class Invocation:
 
 FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
 """A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
+
+GROUPS = {
+    "network": "network",
+    "data": "data",
+    "method": "method",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
+    "training": "training and recovery",
+    "augmentation": "augmentation of training images",
+    "machine": "machine",
+}
+"""Headings of the help, in order."""
+
+IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
+"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""
 
 METHODS = """\
 {}

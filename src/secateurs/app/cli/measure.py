@@ -23,7 +23,7 @@ from secateurs.app.report import (
     page,
     timed,
 )
-from secateurs.app.training import METRICS, score
+from secateurs.app.training import METRICS, Score, score
 from secateurs.deploy import Measurement
 from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
@@ -43,10 +43,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     devices = _devices(work)
     times = [device.compare([dense, recovered], (example,), seconds=SECONDS) for device in devices]
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
-    splits, device_of = work.loaders.splits, work.recipe.device
-    scores = [
-        score(model, work.loaders.test_dataloader(), device=device_of, splits=splits) for model in (dense, recovered)
-    ]
+    scores = [_scored(work, model) for model in (dense, recovered)]
     before, after = (
         Figures(
             accuracy=None if found is None else found.accuracy,
@@ -72,12 +69,18 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         layers=_layers(devices, dense, recovered, example),
         protected=kept_whole(sct.trace(dense, example, protect=work.recipe.protect)),
         conditions=_conditions(work, times[0], record),
-        metric=METRICS[splits.task],
+        metric=METRICS[work.loaders.splits.task],
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
+
+
+def _scored(work: Work, model: nn.Module) -> Score | None:
+    """What the test split says; None where there are no labels."""
+    loaders = work.loaders
+    return score(model, loaders.test_dataloader(), device=work.recipe.device, splits=loaders.splits)
 
 
 def _devices(work: Work) -> list[sct.Device]:

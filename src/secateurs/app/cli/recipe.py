@@ -293,18 +293,3 @@ class Recipe:
 
 def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, tuple) else value
-
-
-GROUPS = {
-    "network": "network",
-    "data": "data",
-    "method": "method",
-    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
-    "training": "training and recovery",
-    "augmentation": "augmentation of training images",
-    "machine": "machine",
-}
-"""Headings of the help, in order."""
-
-IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
-"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""
