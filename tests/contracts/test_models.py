@@ -197,7 +197,7 @@ def test_function_in_a_file(own):
     [
         ("resnet21", RecipeError, "did you mean .*'resnet20'"),
         ("torchvision:resnet19", RecipeError, "did you mean 'resnet18'"),
-        ("torchvision:fcn_resnet50", RecipeError, "no classification model"),
+        ("torchvision:raft_small", RecipeError, "no model for images called"),
         ("timm:resnet19", RecipeError, "did you mean"),
         ("absent.py:net", InputError, "absent.py of the model .* is not there"),
         ("absent.py", RecipeError, "absent.py:FUNCTION"),

@@ -85,6 +85,7 @@ def test_a_body_of_another_width_is_refused(tmp_path):
         initialise(built(recipe, data(2)), recipe, data(2))
 
 
+@pytest.mark.slow
 def test_timm_takes_its_tags_and_channels(monkeypatch):
     """`timm:NAME` with the tag in the name or in --weights; the first convolution is fitted by timm."""
     state = timm.create_model("resnet18").state_dict()
@@ -103,7 +104,7 @@ def test_timm_takes_its_tags_and_channels(monkeypatch):
         (NAME, "IMAGENET1K_V9", "did you mean 'IMAGENET1K_V1'"),
         ("timm:resnet18", "a1_in2k", "did you mean 'a1_in1k'"),
         ("timm:resnet18.a1_in1k", "a2_in1k", "has no weights 'a2_in1k'"),
-        ("timm:test_nothing", "DEFAULT", "no classification model"),
+        ("timm:test_nothing", "DEFAULT", "no model for images"),
         ("hf:", "DEFAULT", "no model is called"),
         ("resnet20", "DEFAULT", "DEFAULT: this is not there"),
     ],
@@ -136,6 +137,7 @@ def test_no_network_is_one_sentence(monkeypatch):
         initialise(built(recipe, data(2)), recipe, data(2))
 
 
+@pytest.mark.slow
 def test_a_repository_is_pruned(tmp_path):
     """A folder as transformers saves one: seven classes there, ten here, so that the head is trained first."""
     torch.manual_seed(0)

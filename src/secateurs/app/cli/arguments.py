@@ -95,6 +95,9 @@ class Invocation:
 FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
 """A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
 
+IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
+"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""
+
 METHODS = """\
 {}
 
@@ -134,6 +137,8 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
     if plain.get("weights") is not None:
         plain = {**FROM_WEIGHTS, **plain}
+    if str(plain.get("data", base.data)).startswith("images:"):
+        plain = {**IMAGES_ALONE, **plain}
     name = plain.get("method", base.method)
     options = dict(plain.pop("options", base.options if name == base.method else {}))
     recipe = replace(base, **plain, options=_merged(options, own or {}))

@@ -45,7 +45,8 @@ def compare(comparison: Comparison, console: Console) -> None:
     shown.add_column("")
     for name in ("dense", escape(str(comparison.first)), escape(str(comparison.second)), "difference"):
         shown.add_column(name, justify="right", overflow="fold")
-    shown.add_row("test accuracy", *_accuracies(first, second))
+    if None not in (first.before.accuracy, first.after.accuracy, second.after.accuracy):
+        shown.add_row(f"test {first.metric}", *_accuracies(first, second))
     for name, read, write in ROWS:
         dense, one, other = (read(figures) for figures in (first.before, first.after, second.after))
         shown.add_row(name, write(dense), write(one), write(other), f"{100 * (other / one - 1):+.1f} %" if one else "–")
@@ -59,7 +60,7 @@ def _there(report: Report | None, path: Path) -> Report:
 
 
 def _accuracies(first: Report, second: Report) -> tuple[str, ...]:
-    dense, one, other = (figures.accuracy for figures in (first.before, first.after, second.after))
+    dense, one, other = (figures.accuracy or 0.0 for figures in (first.before, first.after, second.after))
     return *(f"{100 * a:.2f} %" for a in (dense, one, other)), f"{100 * (other - one):+.2f} points"
 
 

@@ -9,7 +9,7 @@ from torch import nn
 import secateurs as sct
 from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
 from secateurs.app.cli.work import Cut, Work
-from secateurs.app.training import fit_session
+from secateurs.app.training import fit_session, loss_of
 from secateurs.errors import BudgetError, RecipeError, ScheduleError
 
 
@@ -24,6 +24,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
             method=work.method,
             budget=work.budget,
             data=work.loaders.calibration(recipe.calibration_batches),
+            loss=loss_of(work.loaders.splits),
             protect=recipe.protect,
             seed=recipe.seed,
             allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
@@ -52,6 +53,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             steps_per_epoch=steps,
             epochs=epochs,
             data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
+            loss=loss_of(work.loaders.splits),
             protect=recipe.protect,
             seed=recipe.seed,
         )

@@ -66,7 +66,7 @@ def export(order: Order, console: Console) -> None:
     out = order.out or order.run / "export"
     out.mkdir(parents=True, exist_ok=True)
     networks = {"dense": sct.load(fresh(), order.run / TRAINED), "pruned": sct.load(fresh(), order.run)}
-    figures: dict[str, tuple[Exported, float]] = {}
+    figures: dict[str, tuple[Exported, float | None]] = {}
     for name, network in networks.items():
         for int8 in (False, True)[: 1 + order.int8]:
             kind = f"{name} int8" if int8 else name
@@ -80,7 +80,9 @@ def export(order: Order, console: Console) -> None:
                 int8=calibration,
                 device=device,
             )
-            accuracy = evaluate(Loaded(file.path, threads=order.threads), loaders.test_dataloader(), device="cpu")
+            accuracy = evaluate(
+                Loaded(file.path, threads=order.threads), loaders.test_dataloader(), device="cpu", splits=splits
+            )
             figures[kind] = file, accuracy
             console.print(f"[green]✓[/] {kind:<12} {file.path}", highlight=False)
     rows = {name: {**asdict(file), "path": str(file.path), "accuracy": a} for name, (file, a) in figures.items()}
@@ -88,12 +90,13 @@ def export(order: Order, console: Console) -> None:
     console.print(_shown(figures, device))
 
 
-def _shown(figures: dict[str, tuple[Exported, float]], device: sct.Device) -> Table:
+def _shown(figures: dict[str, tuple[Exported, float | None]], device: sct.Device) -> Table:
     shown = Table(title=device.name, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("")
-    for heading in ("test accuracy", "latency", "file size", "error to eager"):
+    for heading in ("on the test split", "latency", "file size", "error to eager"):
         shown.add_column(heading, justify="right")
     for name, (file, accuracy) in figures.items():
         took = "–" if file.latency is None else f"{1e3 * file.latency.median:.2f} ms"
-        shown.add_row(name, f"{100 * accuracy:.2f} %", took, f"{file.bytes / 2**20:.2f} MiB", f"{file.error:.1e}")
+        measured = "–" if accuracy is None else f"{100 * accuracy:.2f} %"
+        shown.add_row(name, measured, took, f"{file.bytes / 2**20:.2f} MiB", f"{file.error:.1e}")
     return shown

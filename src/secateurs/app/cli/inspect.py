@@ -46,7 +46,7 @@ def inspect(question: Question, console: Console) -> None:
     """
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
-    model = models.build(question.model, in_channels=channels, num_classes=question.classes)
+    model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
     graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
     console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))

@@ -24,7 +24,7 @@ from secateurs.app.report import (
     page,
     timed,
 )
-from secateurs.app.training import score
+from secateurs.app.training import METRICS, Score, score
 from secateurs.deploy import Measurement
 from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
@@ -44,11 +44,11 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     devices = _devices(work)
     times = [device.compare([dense, recovered], (example,), seconds=SECONDS) for device in devices]
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
-    scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
+    scores = [_scored(work, model) for model in (dense, recovered)]
     before, after = (
         Figures(
-            accuracy=found.accuracy,
-            top5=found.top5,
+            accuracy=None if found is None else found.accuracy,
+            top5=None if found is None else found.top5,
             **record[key],
             peak_memory=sct.deploy.activations(model.cpu(), (example,)).peak,
             file_bytes=file.stat().st_size,
@@ -61,7 +61,8 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
     last = after.accuracy
     if (work.folder.path / LAST).is_dir():
         final, _ = work.again(work.folder.path / LAST)
-        last = score(final, work.loaders.test_dataloader(), device=work.recipe.device).accuracy
+        scored = _scored(work, final)
+        last = None if scored is None else scored.accuracy
     report = Report(
         title=title(work),
         before=before,
@@ -75,11 +76,18 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         protected=kept_whole(sct.trace(dense, example, protect=work.recipe.protect)),
         conditions=_conditions(work, times[0], record),
         last=last,
+        metric=METRICS[work.loaders.splits.task],
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
+
+
+def _scored(work: Work, model: nn.Module) -> Score | None:
+    """What the test split says; None where there are no labels."""
+    loaders = work.loaders
+    return score(model, loaders.test_dataloader(), device=work.recipe.device, splits=loaders.splits)
 
 
 def _devices(work: Work) -> list[sct.Device]:
@@ -146,10 +154,13 @@ def budget_words(budget: sct.Budget) -> str:
 def _conditions(work: Work, times: tuple[Measurement, ...], record: dict[str, Any]) -> dict[str, str]:
     splits = work.loaders.splits
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]  # type: ignore[arg-type]
+    drawn = f"{counts[0]} images to train, {counts[1]} to decide by, {counts[2]} to test once"
+    if splits.task == "none":
+        drawn = f"{counts[0]} images without labels, so that no accuracy was measured"
     zeros = f"{record.get('zeros', 0):,} single weights; zeros inside dense tensors do not run faster by themselves"
     return {
         "seed": str(work.recipe.seed),
-        "data": f"{splits.name}: {counts[0]} images to train, {counts[1]} to decide by, {counts[2]} to test once",
+        "data": f"{splits.name}: {drawn}",
         "verified": f"removal equals silence: relative error {record['error']:.1e}",
         **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",

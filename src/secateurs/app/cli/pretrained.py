@@ -38,7 +38,11 @@ def names_weights(recipe: Recipe) -> bool:
 
 def classes_of(recipe: Recipe, splits: Splits) -> int:
     """How many classes the network of a recipe tells apart: the data's, or with --keep-head its own."""
-    if recipe.keep_head and names_weights(recipe) and recipe.weights:
+    if splits.task == "none" and recipe.weights is None:
+        raise InputError(f"{splits.name} have no labels to train by; give trained weights: --weights FILE, or DEFAULT")
+    if splits.task == "none" and recipe.weights is not None and not names_weights(recipe):
+        return _classes_in(recipe, splits.shape[0], _read(Path(recipe.weights)))
+    if (recipe.keep_head or splits.task == "none") and names_weights(recipe) and recipe.weights:
         own = models.published_classes(recipe.model, recipe.weights)
         if own < len(splits.classes):
             raise InputError(
@@ -90,6 +94,19 @@ def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, .
         )
     load_weights(model, kept, place, fresh=fresh)
     return fresh
+
+
+def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> int:
+    """How many classes the weights of a file tell apart: the size of a tensor of theirs that follows that number."""
+    with torch.random.fork_rng(devices=[]):
+        one, other = (
+            models.build(recipe.model, in_channels=channels, num_classes=count).state_dict() for count in (10, 11)
+        )
+    for name, tensor in one.items():
+        for dim, (size, larger) in enumerate(zip(tensor.shape, other[name].shape, strict=True)):
+            if larger - size == 1 and name in found and found[name].dim() == tensor.dim():
+                return found[name].shape[dim]
+    return 10
 
 
 def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:

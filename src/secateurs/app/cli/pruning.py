@@ -25,9 +25,10 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import cut, recover, train
+from secateurs.app.cli.task_check import check_task
 from secateurs.app.cli.work import Work
 from secateurs.app.report import Report, table
-from secateurs.app.training import Loaders
+from secateurs.app.training import Loaders, loss_of
 from secateurs.app.training.fit import check_precision
 from secateurs.app.training.machines import early_rank, once, rank
 from secateurs.app.training.score import accelerator
@@ -164,10 +165,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     )
     work = Work(recipe, method, replaced, budget, loaders, folder, console)
     model = work.fresh()
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(
-            f"{recipe.model} has no parameters to train, so nothing of it can be pruned; name another model"
-        )
+    check_task(recipe, loaders, model, method)
     if recipe.weights and not folder.done("trained"):
         initialise(model, recipe, loaders.splits)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
@@ -198,7 +196,8 @@ def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
         session_of(work, model)
     elif not isinstance(method, Criterion):
         exact = None if budget is None else budget.exact
-        method.select(graph, model, exact, data=work.loaders.calibration(1), loss=None, seed=recipe.seed)
+        data, loss = work.loaders.calibration(1), loss_of(work.loaders.splits)
+        method.select(graph, model, exact, data=data, loss=loss, seed=recipe.seed)
 
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:

@@ -56,12 +56,19 @@ class Recipe(Where):
         default="digits",
         metadata=_about(
             "data",
-            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
+            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
             "NAME",
         ),
     )
+    task: Literal["classification", "segmentation", "detection"] | None = field(
+        default=None,
+        metadata=_about(
+            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
+        ),
+    )
     image_size: int = field(
-        default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
+        default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")
     )
     batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
     prune_batch_size: int | None = field(

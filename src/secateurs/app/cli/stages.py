@@ -62,8 +62,7 @@ def cut(work: Work, dense: nn.Module) -> tuple[nn.Module, sct.Plan]:
 
 def _verified(work: Work, dense: nn.Module, plan: sct.Plan) -> dict[str, Any]:
     """Verify that the plan removes silence, and say what the network costs before and after."""
-    images, _ = next(iter(work.loaders.calibration(1)))
-    verified = sct.verify(plan, dense.cpu(), images[:4], per_group=False)
+    verified = sct.verify(plan, dense.cpu(), work.loaders.pictures(4), per_group=False)
     verified.raise_if_failed()
     graph = sct.trace(dense, work.loaders.example(), protect=work.recipe.protect)
     return {

@@ -37,11 +37,6 @@ class Where:
         metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
     )
 
-    logger: Logger = field(
-        default="csv",
-        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
-    )
-
     def machines(self) -> Machines:
         """The devices that train; Machines refuses what cannot train together."""
         return Machines(self.devices, self.num_nodes, self.strategy)

@@ -77,7 +77,6 @@ class Work:
             say=self.tell if first and not bar else None,
             logger=self.recipe.logger,
             machines=self.recipe.machines(),
-            logger=self.recipe.logger,
         )
 
     def device(self) -> torch.device:
@@ -85,9 +84,10 @@ class Work:
         cuda = self.recipe.device == "cuda" or (self.recipe.device == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if cuda else "cpu")
 
-    def validate(self, model: nn.Module) -> float:
-        """The accuracy that decisions are made by."""
-        return once(lambda: evaluate(model, self.loaders.val_dataloader(), device=self.recipe.device))
+    def validate(self, model: nn.Module) -> float | None:
+        """What decisions are made by: the accuracy, or mIoU; None where there are no labels."""
+        loader, splits = self.loaders.val_dataloader(), self.loaders.splits
+        return once(lambda: evaluate(model, loader, device=self.recipe.device, splits=splits))
 
     def done(self, name: str, *keys: str) -> dict[str, Any] | None:
         """What was recorded when a stage was finished; None where it is not."""
@@ -142,4 +142,6 @@ class Work:
         """One line: what is done, how good the network is now, and how long it took."""
         took = note or f"{record['seconds']:.0f} s"
         mark = "✓" if "utf" in self.console.encoding else "ok"
-        self.console.print(f"[green]{mark}[/] {name:<13} validation {100 * record['accuracy']:6.2f} %   [dim]{took}[/]")
+        found = record["accuracy"]
+        measured = "" if found is None else f"validation {100 * found:6.2f} %   "
+        self.console.print(f"[green]{mark}[/] {name:<13} {measured}[dim]{took}[/]")

@@ -3,6 +3,6 @@
 from secateurs.app.data.augment import Augmentation, Crop
 from secateurs.app.data.images import Images, Standard
 from secateurs.app.data.sources import NAMES, check_name, load
-from secateurs.app.data.splits import Splits, stratified
+from secateurs.app.data.splits import Splits, Task, stratified
 
-__all__ = ["NAMES", "Augmentation", "Crop", "Images", "Splits", "Standard", "check_name", "load", "stratified"]
+__all__ = ["NAMES", "Augmentation", "Crop", "Images", "Splits", "Standard", "Task", "check_name", "load", "stratified"]

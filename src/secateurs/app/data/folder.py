@@ -33,7 +33,7 @@ def imagefolder(root: Path, *, size: int) -> Splits:
     InputError names a layout that is none of these, a class with too few images for its parts, and files that are no
     images of a type that is read.
     """
-    still, moving = _still(size), _moving(size, Augmentation())
+    plain, moving = still(size), _moving(size, Augmentation())
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if present == ["train", "val", "test"]:
         sets = {name: _open(root / name) for name in present}
@@ -56,9 +56,9 @@ def imagefolder(root: Path, *, size: int) -> Splits:
     return Splits(
         name="imagefolder",
         train=_Learning(_Seen(train.folder, moving), train.indices, size),
-        calibration=train.through(still),
-        validation=validation.through(still),
-        test=test.through(still),
+        calibration=train.through(plain),
+        validation=validation.through(plain),
+        test=test.through(plain),
         classes=tuple(train.folder.classes),
         shape=(3, size, size),
         fingerprint=_fingerprint(root, train, validation, test),
@@ -160,7 +160,7 @@ def _same_classes(root: Path, *parts: _Part) -> None:
             )
 
 
-def _still(size: int) -> Callable[[Any], Any]:
+def still(size: int) -> Callable[[Any], Any]:
     """ImageNet's usual way to see an image: resize to 8/7, and crop the centre."""
     from torchvision.transforms import v2
 

@@ -7,15 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateurs.app.data.cifar import cifar10, cifar100
+from secateurs.app.data.coco import coco
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
+from secateurs.app.data.masks import masks
 from secateurs.app.data.tiny_imagenet import tiny_imagenet
+from secateurs.app.data.unlabelled import unlabelled
 from secateurs.errors import InputError, RecipeError, near
 
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "digits:PIXELS", "cifar10:ROOT", "cifar100:ROOT", "tiny-imagenet:ROOT", "imagefolder:ROOT")
+NAMES = (
+    "digits",
+    "digits:PIXELS",
+    "cifar10:ROOT",
+    "cifar100:ROOT",
+    "tiny-imagenet:ROOT",
+    "imagefolder:ROOT",
+    "masks:ROOT",
+    "coco:ROOT",
+    "images:ROOT",
+)
 """What a data set may be called."""
 
 
@@ -50,8 +63,9 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     if kind == "digits":
         return digits(None if root is None else _pixels(root))
     folder = root or Path()  # check_name has refused a name without its root
-    if kind == "imagefolder":
-        return imagefolder(folder, size=image_size)
+    sized = {"imagefolder": imagefolder, "masks": masks, "coco": coco, "images": unlabelled}
+    if kind in sized:
+        return sized[kind](folder, size=image_size)
     return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](folder)
 
 

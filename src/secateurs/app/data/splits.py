@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from torch.utils.data import Subset
@@ -29,6 +29,8 @@ class Augmented(Protocol):
         ...
 
 
+Task = Literal["classification", "segmentation", "detection", "none"]
+
 SPLIT_SEED = 0
 """Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
 
@@ -51,6 +53,8 @@ class Splits:
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+    task: Task = "classification"
+    """What a network names: images, their pixels, or boxes in them; with images alone there is nothing to measure."""
 
     def first(self, images: int | None) -> Splits:
         """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""

@@ -119,12 +119,16 @@ def _check_entry(name: str, entry: str, known: list[str]) -> None:
     if entry not in known:
         hint = near(entry, known).split(" Known: ")[0] if len(known) > 60 else near(entry, known)
         source = name.partition(":")[0]
-        raise RecipeError(f"{source} has no classification model called {entry!r}; {hint.strip()}")
+        raise RecipeError(f"{source} has no model for images called {entry!r}; {hint.strip()}")
 
 
 def _torchvision_builders() -> list[str]:
     models = package("torchvision.models")
-    return models.list_models(module=models)
+    return [
+        *models.list_models(module=models),
+        *models.list_models(module=models.segmentation),
+        *models.list_models(module=models.detection),
+    ]
 
 
 def _from_torchvision(entry: str, in_channels: int, num_classes: int) -> nn.Module:
@@ -134,7 +138,11 @@ def _from_torchvision(entry: str, in_channels: int, num_classes: int) -> nn.Modu
             "use timm:NAME, whose models take any number, or a function of your own: path.py:function"
         )
     models = package("torchvision.models")
-    return models.get_model(entry, weights=None, num_classes=num_classes, **_TORCHVISION_EXTRA.get(entry, {}))
+    # Published segmentation networks have the auxiliary head; their backbones are loaded with them, not before.
+    wanted = {"aux_loss": True, "weights_backbone": None}
+    taken = inspect.signature(models.get_model_builder(entry)).parameters
+    given = {key: value for key, value in wanted.items() if key in taken}
+    return models.get_model(entry, weights=None, num_classes=num_classes, **given, **_TORCHVISION_EXTRA.get(entry, {}))
 
 
 def _from_timm(entry: str, in_channels: int, num_classes: int) -> nn.Module:

@@ -20,8 +20,8 @@ FORMAT = 2
 class Figures:
     """What one network is worth and what it costs."""
 
-    accuracy: float
-    """On the test split, a fraction."""
+    accuracy: float | None
+    """On the test split, a fraction, or what `Report.metric` names instead; None where there were no labels."""
     macs: int
     params: int
     memory: int
@@ -54,7 +54,7 @@ class Stage:
     """
 
     name: str
-    accuracy: float
+    accuracy: float | None
     seconds: float = 0.0
     history: tuple[Mapping[str, float], ...] = ()
 
@@ -158,6 +158,8 @@ class Report:
     conditions: dict[str, str] = field(default_factory=dict)
     last: float | None = None
     """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
+    metric: str = "accuracy"
+    """What stands in the fields called accuracy: it, or mIoU; empty where nothing was measured."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""

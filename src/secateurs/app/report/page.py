@@ -109,13 +109,14 @@ def _widths(report: Report) -> list[Bar]:
 
 def _curve(report: Report) -> list[Dot]:
     """The stages' accuracies, from the lowest to the highest over the height of the curve."""
-    values = [stage.accuracy for stage in report.stages]
+    measured = [(stage, stage.accuracy) for stage in report.stages if stage.accuracy is not None]
+    values = [value for _, value in measured]
     if not values:
         return []
     low, room = min(values), max(max(values) - min(values), 0.01)
     step = (WIDE - 2 * EDGE) / max(1, len(values) - 1)
     found: list[Dot] = []
-    for place, (stage, value) in enumerate(zip(report.stages, values, strict=True)):
+    for place, (stage, value) in enumerate(measured):
         around = [values[k] for k in (place - 1, place + 1) if 0 <= k < len(values)]
         y = HIGH - EDGE - (HIGH - 2 * EDGE) * (value - low) / room
         above = not all(other > value for other in around)

@@ -49,14 +49,18 @@ def draw(report: Report) -> bytes:
 
 def _headline(figure: Any, report: Report) -> None:
     before, after = report.before, report.after
-    points = 100 * (after.accuracy - before.accuracy)
+    measured = "no labels, so no accuracy"
+    if before.accuracy is not None and after.accuracy is not None:
+        points = 100 * (after.accuracy - before.accuracy)
+        figures = f"{100 * before.accuracy:.2f} % → {100 * after.accuracy:.2f} %"
+        measured = f"test {report.metric} {figures} ({points:+.2f} points)"
     figure.text(0.03, 0.945, report.title, fontsize=16, weight="bold", va="center")
     figure.text(
         0.03,
         0.893,
         f"{in_units(before.macs)} → {in_units(after.macs)} MACs ({100 * after.macs / before.macs:.1f} %), "
         f"{in_units(before.params)} → {in_units(after.params)} parameters, "
-        f"test accuracy {100 * before.accuracy:.2f} % → {100 * after.accuracy:.2f} % ({points:+.2f} points)",
+        f"{measured}",
         fontsize=11.5,
         va="center",
     )
@@ -85,7 +89,11 @@ def _widths(axes: Any, widths: tuple[LayerWidth, ...]) -> None:
 
 
 def _accuracy(axes: Any, report: Report) -> None:
-    values = [100 * stage.accuracy for stage in report.stages]
+    stages = [stage for stage in report.stages if stage.accuracy is not None]
+    values = [100 * (stage.accuracy or 0.0) for stage in stages]
+    if not values:
+        axes.set_axis_off()
+        return
     places = list(range(len(values)))
     points = {"marker": "o", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 2}
     axes.plot(places, values, color=BARK, linewidth=2, **points)
@@ -98,9 +106,9 @@ def _accuracy(axes: Any, report: Report) -> None:
         axes.text(place, value + rise * room, f"{value:.1f}", ha="center", va=anchor, fontsize=9.5)
     axes.set_ylim(low - 0.35 * room, high + 0.35 * room)
     axes.set_xlim(-0.4, len(values) - 0.6)
-    axes.set_xticks(places, [stage.name for stage in report.stages])
+    axes.set_xticks(places, [stage.name for stage in stages])
     axes.set_yticks([])
-    axes.set_title("Validation accuracy after each stage, %", loc="left", fontsize=11, weight="bold")
+    axes.set_title(f"Validation {report.metric} after each stage, %", loc="left", fontsize=11, weight="bold")
     _plain(axes)
 
 

@@ -21,8 +21,10 @@ def table(report: Report) -> Table:
     for heading in ("before", "after", "change"):
         shown.add_column(heading, justify="right")
     before, after = report.before, report.after
-    points = 100 * (after.accuracy - before.accuracy)
-    shown.add_row("test accuracy", _percent(before.accuracy), _percent(after.accuracy), f"{points:+.2f} points")
+    if before.accuracy is not None and after.accuracy is not None:
+        points = 100 * (after.accuracy - before.accuracy)
+        name = f"test {report.metric}"
+        shown.add_row(name, _percent(before.accuracy), _percent(after.accuracy), f"{points:+.2f} points")
     if before.top5 is not None and after.top5 is not None:
         points = 100 * (after.top5 - before.top5)
         shown.add_row("top-5 accuracy", _percent(before.top5), _percent(after.top5), f"{points:+.2f} points")

@@ -6,8 +6,10 @@ from secateurs.app.training.module import Classifier
 from secateurs.app.training.optimisation import Optimisation, Stepping
 from secateurs.app.training.progress import Epoch
 from secateurs.app.training.score import Score, evaluate, score
+from secateurs.app.training.tasks import METRICS, check_shape, loss_of
 
 __all__ = [
+    "METRICS",
     "Classifier",
     "Epoch",
     "Fitted",
@@ -16,8 +18,10 @@ __all__ = [
     "Place",
     "Score",
     "Stepping",
+    "check_shape",
     "evaluate",
     "fit",
     "fit_session",
+    "loss_of",
     "score",
 ]

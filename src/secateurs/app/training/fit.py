@@ -22,6 +22,7 @@ from secateurs.app.training.quiet import quietly
 from secateurs.app.training.score import accelerator, deterministic
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.app.training.session_callback import SessionCallback
+from secateurs.app.training.tasks import module_of
 from secateurs.errors import DamageError, InputError, SecateursError
 from secateurs.recover import DistilLoss
 from secateurs.session import Session
@@ -78,7 +79,7 @@ def fit(
     """
     decay = optimisation.stepping.ema
     progress = Progress(model, averaged=decay > 0)
-    module = Classifier(model, optimisation, teacher, classes=len(data.splits.classes))
+    module = module_of(model, optimisation, data.splits, teacher)
     averaging = [EMAWeightAveraging(decay=decay)] if decay else []
     _run(module, data, [progress, *averaging], place=place, resume=resume)
     if progress.best is None:
@@ -103,7 +104,7 @@ def fit_session(
     With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
     """
     progress = Progress(session.model, keeps=False)
-    module = Classifier(session.model, optimisation, classes=len(data.splits.classes))
+    module = module_of(session.model, optimisation, data.splits)
     _run(module, data, [progress, SessionCallback(session)], place=place, resume=resume)
     if not session.finished:  # all epochs had been trained before this start
         session.finish()

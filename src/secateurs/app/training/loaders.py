@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from typing_extensions import override
 
+from secateurs.app.data.coco import together
 from secateurs.app.data.images import Images, as_batch
 from secateurs.app.data.splits import Splits
 from secateurs.app.training.machines import Machines, rank
@@ -65,7 +66,12 @@ class Loaders(LightningDataModule):
 
     def example(self) -> Tensor:
         """One training image as it is, [1, channels, height, width]."""
-        return self.splits.calibration[0][0][None]
+        return _image(self.splits.calibration[0])[None]
+
+    def pictures(self, count: int) -> Tensor:
+        """The first training images as they are, [count, channels, height, width]."""
+        images = self.splits.calibration
+        return torch.stack([_image(images[index]) for index in range(min(count, _count(images)))])
 
     def shuffled(self, epoch: int) -> DataLoader[Any]:
         """Training images as they come in an epoch, on all devices together."""
@@ -79,7 +85,7 @@ class Loaders(LightningDataModule):
             batch_size=batch_size,
             sampler=order,
             num_workers=self.workers,
-            collate_fn=_collated(images),
+            collate_fn=together if self.splits.task == "detection" else _collated(images),
             worker_init_fn=SeedWorker(seed),
             generator=torch.Generator(),  # or making an iterator would draw from the global one
             # A last batch of one image would leave BatchNorm nothing to average over on a 1x1 map.
@@ -92,9 +98,14 @@ class Loaders(LightningDataModule):
             images,
             batch_size=self.batch_size,
             num_workers=self.workers,
-            collate_fn=_collated(images),
+            collate_fn=together if self.splits.task == "detection" else _collated(images),
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _image(sample: Any) -> Tensor:
+    """The image of a sample, with or without a label."""
+    return sample if isinstance(sample, Tensor) else sample[0]
 
 
 def _count(images: Dataset[Any]) -> int:

@@ -1,6 +1,6 @@
 """Lightning module of an image classifier: training, validation and test steps, optimizer and schedule."""
 
-from typing import Any, final
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,7 +17,6 @@ AUXILIARY = 0.3
 """Weight of an auxiliary head's loss (Szegedy et al., "Going Deeper with Convolutions", 2014, section 5)."""
 
 
-@final
 class Classifier(LightningModule):
     """Cross-entropy on a network's logits, and the share of images it names rightly, at first and among five names.
 
@@ -44,7 +43,7 @@ class Classifier(LightningModule):
         images, labels = mixed(*batch, stepping, self.classes)
         if stepping.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        logits, *auxiliary = _heads(self.model(images))
+        logits, *auxiliary = heads_of(self.model(images))
         smoothing = self.optimisation.label_smoothing
         if self.teacher is None:
             loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -65,7 +64,7 @@ class Classifier(LightningModule):
 
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        logits = _heads(self.model(images))[0]
+        logits = heads_of(self.model(images))[0]
         named = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         found = {
             f"{split}/loss": F.cross_entropy(logits, labels),
@@ -99,7 +98,7 @@ def _decayed(model: nn.Module, weight_decay: float, *, norms: bool) -> list[dict
     ]
 
 
-def _heads(output: Any) -> list[Tensor]:
+def heads_of(output: Any) -> list[Tensor]:
     """The logits, then those of any auxiliary heads."""
     if isinstance(output, Tensor):
         return [output]

@@ -10,22 +10,33 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from secateurs.app.training.module import Classifier
+from secateurs.app.data.splits import Splits
 from secateurs.app.training.optimisation import Optimisation
 from secateurs.app.training.quiet import quietly
+from secateurs.app.training.tasks import module_of
 
 
 @final
 @dataclass(frozen=True)
 class Score:
-    """Shares of images: those named rightly at first, and those whose name is among the first five."""
+    """Shares of images: those named rightly at first, and those whose name is among the first five.
+
+    Of segmentation: mIoU, and nothing.
+    """
 
     accuracy: float
-    top5: float
+    top5: float | None
 
 
-def score(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") -> Score:
-    """Measure a model on a loader's images; it is left in eval mode."""
+def score(
+    model: nn.Module, loader: DataLoader[Any], *, device: str = "auto", splits: Splits | None = None
+) -> Score | None:
+    """Measure a model on a loader's images by what their data set is measured by; it is left in eval mode.
+
+    None where there are no labels.
+    """
+    if splits is not None and splits.task == "none":
+        return None
     with quietly():
         trainer = Trainer(
             accelerator=accelerator(device),
@@ -36,14 +47,21 @@ def score(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") ->
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        figures = trainer.test(Classifier(model, Optimisation(1, 1.0)), loader, verbose=False)
+        figures = trainer.test(module_of(model, Optimisation(1, 1.0), splits), loader, verbose=False)
     model.eval()
-    return Score(float(figures[0]["test/accuracy"]), float(figures[0]["test/top5"]))
+    top5 = figures[0].get("test/top5")
+    return Score(float(figures[0]["test/accuracy"]), None if top5 is None else float(top5))
 
 
-def evaluate(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") -> float:
-    """The share of a loader's images that the model names rightly; the model is left in eval mode."""
-    return score(model, loader, device=device).accuracy
+def evaluate(
+    model: nn.Module, loader: DataLoader[Any], *, device: str = "auto", splits: Splits | None = None
+) -> float | None:
+    """The share of a loader's images that the model names rightly, or what their data set is measured by instead.
+
+    None where there are no labels; the model is left in eval mode.
+    """
+    found = score(model, loader, device=device, splits=splits)
+    return None if found is None else found.accuracy
 
 
 def accelerator(device: str) -> str:
