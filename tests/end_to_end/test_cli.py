@@ -26,6 +26,7 @@ from secateurs.app.report import Report, picture
 from secateurs.app.training import Loaders, evaluate
 from secateurs.app.training.module import Classifier
 from secateurs.errors import InputError
+from secateurs.methods.adaptive.driver import AdaptiveDriver, read_by_modules
 
 NET = """
 from torch import nn
@@ -186,6 +187,42 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
     assert report.after.params == sum(p.numel() for p in model.parameters())
     assert len(record["history"]) == 2
     assert any("penalty" in event for event in record["events"])
+
+
+@pytest.mark.slow
+def test_filters_that_are_inserted_are_in_the_plan_of_the_run(own, tmp_path, monkeypatch):
+    """Adaptive Pruning inserts on the command line too: the run verifies, loads, and resumes to the same bits."""
+
+    def insert(self, seen, pruned):
+        if self._rounds == 1:
+            self.shrink()
+            parents = list(range(8))
+            self._run.grow({"3": parents}, "every unit earns")
+            self._standing["3"] = self._standing["3"].grown(parents, self._rounds)
+            self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    flags = ["prune", "--model", f"{own}:net", "--macs", "0.6", *FAST, "--method", "adaptive-pruning"]
+    flags += ["--method.after", "1", "--prune-epochs", "4", "--multiple-of", "1"]
+    monkeypatch.setattr(AdaptiveDriver, "_grow", insert)
+    assert main([*flags, "--out", str(tmp_path / "whole")]) == 0
+    step, count = Classifier.training_step, iter(range(1, 10_000))
+
+    def stop(*args):
+        if next(count) > 2 * 16 + 3 * 16 + 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        assert main([*flags, "--out", str(tmp_path / "cut")]) == 130
+    assert main([*flags, "--out", str(tmp_path / "cut"), "--resume"]) == 0
+    plan = sct.load_plan(tmp_path / "whole")
+
+    assert plan.copies["3"] > 0, plan.keep
+    assert read(tmp_path / "whole" / "stages" / "pruned.json")["error"] < 1e-9
+    assert sct.load(fresh(own), tmp_path / "whole")[3].out_channels == len(plan.keep["3"])
+    for name in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -21,7 +21,6 @@ from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
 from secateurs.app.training.logs import check_logger
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
-from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
 
 Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
@@ -162,18 +161,17 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
             "Give --epochs 0."
         )
-    # A plan only removes, and a run folder is a plan for the dense network.
-    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
     steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
+    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
     try:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method,
+            method=work.method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
-            data=work.loaders.calibration(recipe.calibration_batches),
+            data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
             protect=recipe.protect,
             seed=recipe.seed,
         )
