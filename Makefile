@@ -85,7 +85,7 @@ gpu: .venv ## Run the tests that need a GPU
 claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
 
-attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (minutes)
+attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (half an hour; fuzzes if atheris is installed)
 	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md
 
 bench: .venv ## Measure speed and accuracy

@@ -89,13 +89,12 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        check_loss(loss)
         work = Pass(
             Replica(network, around=False).model,
             weights,
             open_streams(graph, costly, _chosen(graph, groups)),
             needs=tuple(costly),
-            loss=loss or cross_entropy,
+            loss=check_loss(loss) or cross_entropy,
         )
         found |= work.over(read_batches(data, device_of(network.model), batches))
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))

@@ -11,10 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, ScheduleError, SessionError, check_seed
+from secateurs.errors import InputError, ScheduleError, SessionError
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
 from secateurs.notebook import html_table
+from secateurs.running.batches import check_loss
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
@@ -65,18 +66,16 @@ class Session:
         strict: bool = False,
     ) -> None:
         asked = named_method(method, seed)
-        check_seed(seed)
-        check_data(data, loss)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
             budget=check_budget(budget),
             clock=Clock(steps_per_epoch, epochs),
+            data=check_data(data),
+            loss=check_loss(loss),
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
             example=example_inputs,
-            data=data,
-            loss=loss,
             shrinks=not parallel if shrink is None else shrink,
             seed=seed,
         )

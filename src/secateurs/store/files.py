@@ -222,6 +222,12 @@ def write_new(path: Path, content: Content) -> None:
         os.fsync(file.fileno())
 
 
+def flush_file(path: Path) -> None:
+    """Make the contents of a file durable that another library wrote."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def flush_directory(directory: Path) -> None:
     """Make renames durable; Windows has no such call for a directory."""
     if os.name == "posix":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
@@ -10,6 +10,7 @@ from secateurs.app.data.augment import Crop
 from secateurs.app.training.logs import Logger
 from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
+from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
@@ -263,6 +264,12 @@ class Recipe:
         default="csv",
         metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        for f in fields(self):
+            if getattr(self, f.name) is None and type(None) not in get_args(f.type):
+                raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.

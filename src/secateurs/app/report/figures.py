@@ -7,6 +7,7 @@ from typing import Any, Self, final
 
 from torch import nn
 
+from secateurs.app.report.typed import typed
 from secateurs.deploy import LayerTime, Measurement
 from secateurs.errors import InputError
 
@@ -162,37 +163,11 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote; a TypeError, KeyError or the like says that it is something else."""
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
-        layers = found["layers"]
-        return cls(
-            title=found["title"],
-            before=Figures(**found["before"]),
-            after=Figures(**found["after"]),
-            widths=tuple(LayerWidth(**width) for width in found["widths"]),
-            stages=tuple(_stage(stage) for stage in found["stages"]),
-            settings=Settings(**found["settings"]),
-            proof=Proof(**found["proof"]),
-            latency=tuple(_timed(row) for row in found["latency"]),
-            layers=layers and LayerTimes(layers["device"], _layers(layers["before"]), _layers(layers["after"])),
-            protected=tuple(Kept(row["reason"], tuple(row["tensors"])) for row in found["protected"]),
-            conditions=found["conditions"],
-        )
-
-
-def _stage(found: dict[str, Any]) -> Stage:
-    return Stage(found["name"], found["accuracy"], found["seconds"], tuple(found["history"]))
-
-
-def _timed(found: dict[str, Any]) -> Timed:
-    row: dict[str, Any] = {**found, "before": Spread(**found["before"]), "after": Spread(**found["after"])}
-    return Timed(**row)
-
-
-def _layers(found: list[dict[str, Any]]) -> tuple[LayerTime, ...]:
-    return tuple(LayerTime(**row) for row in found)
+        return typed(cls, found)
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:

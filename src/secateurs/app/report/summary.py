@@ -51,7 +51,7 @@ def _bar(width: LayerWidth, length: int = 10) -> str:
     >>> _bar(LayerWidth("conv", 16, 8))
     '━━━━━─────'
     """
-    filled = round(length * width.after / width.before)
+    filled = min(length, max(0, round(length * width.after / max(width.before, 1))))
     return "━" * filled + "─" * (length - filled)
 
 
