@@ -11,7 +11,7 @@ from torch import nn
 from secateurs.deploy.builder import Builder
 from secateurs.deploy.device import Device
 from secateurs.deploy.runtimes import Program
-from secateurs.deploy.stopwatch import LONGER, Measurement
+from secateurs.deploy.stopwatch import Measurement
 from secateurs.errors import DeviceError
 from secateurs.graph import Graph
 from secateurs.surgery import Plan, apply
@@ -75,7 +75,7 @@ class Rig:
         if decide and not all(one.steady for one in found[len(found) > 1 :]):
             worst = max(found, key=lambda one: one.doubt)
             raise DeviceError(
-                f"the machine is too busy to measure on: after {LONGER * seconds:.0f} s one time is known to within "
+                f"the machine is too busy to measure on: after {worst.runs} runs one time is known to within "
                 f"{worst.doubt:.0%} only, and nothing is decided on noise. Other work disturbed "
                 f"{worst.disturbed:.0%} of the samples. Stop it, or measure later."
             )

@@ -21,8 +21,8 @@ LEAST = 11
 PRECISE, STEADY = 0.01, 0.03
 """Relative standard errors of a median: up to the first no more samples are taken; above the second, it is noise."""
 
-LONGER = 6
-"""A measurement that is not precise goes on for so many times its time."""
+LONGER, MORE = 6, 44
+"""A measurement that is not precise goes on for so many times its time, and until it has so many samples."""
 
 
 @final
@@ -111,7 +111,9 @@ def race(
             continue
         samples, clock, disturbed = _clocked([np.array(found, np.float64) for found in rows], single=single)
         measured = _summaries(samples, repeats, clock, disturbed, conditions)
-        if spent >= LONGER * seconds or all(one.doubt <= PRECISE for one in measured[len(measured) > 1 :]):
+        if all(one.doubt <= PRECISE for one in measured[len(measured) > 1 :]):
+            return measured
+        if spent >= LONGER * seconds and len(rows[0]) >= MORE:
             return measured
 
 

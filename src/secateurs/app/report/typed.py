@@ -41,7 +41,9 @@ def _read(hint: Any, value: Any) -> Any:
         return hint(**{name: _read(hints[name], held) for name, held in _mapping(value).items()})
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return None if value is None and NoneType in inner else _read(*(h for h in inner if h is not NoneType), value)
+        return (
+            None if value is None and NoneType in inner else _read(next(h for h in inner if h is not NoneType), value)
+        )
     if origin is tuple and isinstance(value, list):
         return tuple(_read(inner[0], held) for held in value)  # pyright: ignore[reportUnknownVariableType]
     if origin in (dict, Mapping):

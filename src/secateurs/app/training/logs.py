@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
-PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",), "wandb": ("wandb",)}
-"""Packages of which a logger needs one."""
+PACKAGES = {
+    "tensorboard": (("tensorboard", "tensorboardX"),),
+    "mlflow": (("mlflow",), ("sqlalchemy",)),  # mlflow-skinny lacks the second, which its database is written by
+    "wandb": (("wandb",),),
+}
+"""What a logger needs: of each tuple one module, the first being the package's name."""
 
 PROJECT = "secateurs"
 """Name of the experiment (MLflow) and of the project (W&B)."""
@@ -23,12 +27,12 @@ PROJECT = "secateurs"
 
 def check_logger(name: str) -> None:
     """Refuse a logger whose package is not installed, and say which it is."""
-    wanted = PACKAGES.get(name, ())
-    if wanted and not any(importlib.util.find_spec(package) for package in wanted):
-        raise InputError(
-            f"--logger {name} needs the package {wanted[0]}, which is not installed; "
-            f"python -m pip install {wanted[0]}, or leave --logger out"
-        )
+    for wanted in PACKAGES.get(name, ()):
+        if not any(importlib.util.find_spec(module) for module in wanted):
+            raise InputError(
+                f"--logger {name} needs the package {name}, of which {wanted[0]} is missing; "
+                f"python -m pip install {name}, or leave --logger out"
+            )
 
 
 def make_logger(name: str, folder: Path, stage: str) -> LightningLogger:
