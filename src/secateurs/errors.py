@@ -19,7 +19,8 @@ SecateursError
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,6 +94,19 @@ def expect(argument: str, value: object, kinds: type | tuple[type, ...], remedy:
     if not isinstance(value, kinds):
         shown = repr(value)
         message = f"{argument}={shown[:60]}{'…' if len(shown) > 60 else ''} is a {type(value).__name__}. {remedy}"
+        raise InputError(message)
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that random generators do not take: anything but a whole number from 0 to 2**63 - 1.
+
+    >>> check_seed(1.5)
+    Traceback (most recent call last):
+    secateurs.errors.InputError: seed=1.5 is no seed. Pass a whole number from 0 to 2**63 - 1, such as seed=0.
+    """
+    whole = hasattr(type(seed), "__index__") and not isinstance(seed, bool)
+    if not whole or not 0 <= index(seed) < 2**63:
+        message = f"seed={str(seed)[:40]} is no seed. Pass a whole number from 0 to 2**63 - 1, such as seed=0."
         raise InputError(message)
 
 

@@ -194,6 +194,11 @@ def _refuse_storage(name: str, tensor: Tensor) -> None:
             f"{name} is a {type(tensor.data).__name__}, not a plain tensor. Its entries do not lie where its shape "
             "says (sharded, packed or quantised). Prune the plain model first, then shard or convert it."
         )
+    if tensor.layout is not torch.strided:
+        raise ModelError(
+            f"{name} has the layout {tensor.layout}: its entries do not lie where its shape says. "
+            "Make it dense first: tensor.to_dense()."
+        )
     if not tensor.is_leaf:
         raise ModelError(
             f"{name} is the result of a differentiable operation ({tensor.grad_fn}), not a leaf. "
@@ -215,6 +220,11 @@ def _refuse_values(named: dict[str, Tensor]) -> None:
                 "Load the weights (model.to_empty, then load_state_dict) first."
             )
         if isinstance(tensor, nn.Parameter) or name.rpartition(".")[2] in _STATISTICS:
+            if tensor.is_floating_point() and tensor.element_size() == 1:
+                raise ModelError(
+                    f"{name} has the type {tensor.dtype}, in which PyTorch has no sums. Units cannot be scored in it. "
+                    "Prune the model in float32 or bfloat16 (model.float()), then convert the result."
+                )
             total = tensor.detach().sum()
             sums.setdefault((total.device, total.dtype), {})[name] = total
     for found in sums.values():

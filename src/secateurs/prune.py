@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import tee
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -11,10 +12,11 @@ from torch import nn
 from secateurs.allocate import Allocator, Budget, Ranked, aligned
 from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
-from secateurs.errors import BudgetError, InputError, RecipeError
+from secateurs.errors import BudgetError, InputError, RecipeError, check_seed, expect
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.notebook import html_table
 from secateurs.recover.recovery import Recovery, read_steps
 from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import kind_of, names, value_of
@@ -54,16 +56,27 @@ class Result:
     notes: tuple[str, ...] = ()
     timing: Timing | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """One line: what remains."""
+        parts = (f"{name} {now / max(was, 1):.1%}" for name, was, now in self._figures())
+        return f"Result({', '.join(parts)} remain)"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        rows = [(name, was, now, f"{now / max(was, 1):.1%}") for name, was, now in self._figures()]
+        notes = [*([] if self.timing is None else [str(self.timing)]), *self.notes, repr(self.plan)]
+        return html_table("Result", ("", "before", "after", "remains"), rows, notes)
+
+    def _figures(self) -> tuple[tuple[str, int, int], ...]:
         before, after = self.cost_before, self.cost_after
-        figures = (
-            f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})"
-            for name, was, now in (
-                ("MACs", before.macs, after.macs),
-                ("parameters", before.params, after.params),
-                ("activation bytes", before.memory, after.memory),
-            )
+        return (
+            ("MACs", before.macs, after.macs),
+            ("parameters", before.params, after.params),
+            ("activation bytes", before.memory, after.memory),
         )
+
+    def __str__(self) -> str:
+        figures = (f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})" for name, was, now in self._figures())
         return "\n".join([*figures, *([] if self.timing is None else [str(self.timing)]), *self.notes])
 
 
@@ -95,9 +108,11 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
     >>> len(chosen.keep["0"])
     3
     """
+    expect("graph", graph, Graph, "Pass what secateurs.trace gave.")
     network = Network.of(model)
     check_shapes(graph.signature, network)
     _check_budget(budget)
+    check_seed(seed)
     chosen = value_of(criterion, seed=seed)
     if not isinstance(chosen, Criterion):
         message = (
@@ -122,6 +137,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     protect: Iterable[str] = (),
     seed: int = 0,
     recover: Recovery | Iterable[Recovery] | None = None,
+    allocator: Allocator | None = None,
 ) -> Result:
     """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
 
@@ -131,6 +147,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     so. Where it names a `device`, the time there is measured (`result.timing`): `latency` is met within 3 %, and a
     network that is slower than the dense one is refused.
     data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
+    allocator: how a criterion's scores become widths, as in `plan`; methods have their own.
     protect names modules whose channels stay. seed is for methods that draw at random.
     recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
 
@@ -151,9 +168,11 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     activation bytes: 56 -> 32 (57.1%)
     """
     network = Network.of(model).with_values
+    check_seed(seed)
     chosen = _one_shot(method, seed)
+    _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
-    data = _read_twice(data) if steps else data
+    data, again = _read_twice(data) if steps else (data, None)
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -164,7 +183,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
         found = Plan.from_keep(graph, keep)
     elif isinstance(chosen, Criterion):
-        found = plan(graph, network, chosen, _check_budget(given), data=data, loss=loss)
+        found = plan(graph, network, chosen, _check_budget(given), allocator=allocator, data=data, loss=loss)
     else:
         stand_in = Replica(network, around=False).model
         keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)
@@ -173,7 +192,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
     if steps:
-        pruned = recovered(pruned, network.model, data or (), plan=found, steps=steps)
+        pruned = recovered(pruned, network.model, again or (), plan=found, steps=steps)
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 
@@ -204,12 +223,23 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
     raise RecipeError(message)
 
 
-def _read_twice(data: Iterable[Any] | None) -> Iterable[Any]:
-    """Data that can be read once to choose and once to recover."""
+def _check_allocator(allocator: Allocator | None, method: object, budget: Budget | None) -> None:
+    """Refuse an allocator where nothing asks it."""
+    if allocator is not None and (not isinstance(method, Criterion) or (budget and budget.device)):
+        message = (
+            f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
+            "budget has a way of its own. Leave it out."
+        )
+        raise RecipeError(message)
+
+
+def _read_twice(data: Iterable[Any] | None) -> tuple[Iterable[Any], Iterable[Any]]:
+    """The data to choose by, and the same again to recover by: an iterator can be read only once."""
     if data is None:
         message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
         raise InputError(message)
-    return list(data) if isinstance(data, Iterator) else data
+    first, second = tee(data) if isinstance(data, Iterator) else (data, data)
+    return first, second
 
 
 def _check_budget(budget: object) -> Budget:

@@ -42,6 +42,7 @@ ALIASES: Mapping[str, str] = {
     "depgraph": "dep-graph",
     "orthoreg": "ortho-reg",
     "increg": "inc-reg",
+    "grasp": "gra-sp",
 }
 """Other spellings, as papers and other libraries have them -> the name."""
 
@@ -76,8 +77,7 @@ class Entry:
                 "has needs and is called with (group, evidence); a method has select(...) or start(run)."
             )
             raise RecipeError(message)
-        seeded = is_dataclass(value) and any(f.name == "seed" and f.init for f in fields(value))
-        return replace(value, seed=seed) if seeded else value  # pyright: ignore[reportArgumentType]
+        return _seeded(value, seed)
 
 
 _registered: dict[str, tuple[Any, Entry]] = {}
@@ -135,21 +135,33 @@ def _kind(entry: Entry) -> Kind | None:
 
 
 def make(name: str, *, seed: int = 0) -> Any:
-    """Return the criterion or method called `name`, with its default settings and the run's seed.
+    """Return the criterion or method called `name`, or its preset `name:preset`, with the run's seed where it draws.
 
     >>> make("l2")
     Magnitude(p=2, roles=None)
     >>> make("random", seed=7)
     Random(seed=7)
+    >>> make("epruner:resnet56").beta
+    0.76
     >>> make("l3")
     Traceback (most recent call last):
     secateurs.errors.RecipeError: no method or criterion is called 'l3': did you mean 'l2' or 'l1'? Known: ...
     """
+    name, colon, preset = name.partition(":")
     known = entries()
     if name not in known:
-        message = f"no method or criterion is called {name!r}: {near(name, known)}"
+        raise RecipeError(f"no method or criterion is called {name!r}: {near(name, known)}")
+    value = known[name].make(seed)
+    if colon and not hasattr(type(value), "preset"):
+        message = f"{name!r} has no presets, and {preset!r} was asked for. Leave :{preset} out."
         raise RecipeError(message)
-    return known[name].make(seed)
+    return _seeded(type(value).preset(preset), seed) if colon else value
+
+
+def _seeded(value: Any, seed: int) -> Any:
+    """Give a value the seed, if it takes one."""
+    takes = is_dataclass(value) and any(f.name == "seed" and f.init for f in fields(value))
+    return replace(value, seed=seed) if takes else value  # pyright: ignore[reportArgumentType]
 
 
 def value_of(method: object, *, seed: int = 0) -> Any:
@@ -183,7 +195,7 @@ def summary(value: object) -> str:
     'The p-norm of all parameters that go when the unit goes.'
     """
     text = " ".join((getdoc(type(value)) or "").partition("\n\n")[0].split())
-    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
+    return re.split(r"(?<=[^A-Z]\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def kebab(name: str) -> str:
@@ -263,8 +275,7 @@ def _loader(name: str, points: Sequence[EntryPoint]) -> Callable[[], Any]:
 
 
 def _packages(points: Sequence[EntryPoint]) -> str:
-    told = [f"the package {p.dist.name if p.dist else p.value}" for p in points]
-    return " and ".join(told)
+    return " and ".join(f"the package {p.dist.name if p.dist else p.value}" for p in points)
 
 
 def _check_free(name: str, thing: Any) -> None:
@@ -272,9 +283,9 @@ def _check_free(name: str, thing: Any) -> None:
     holder, _ = _registered.get(name, (thing, None))
     same = holder is thing or ((isfunction(thing) or isinstance(thing, type)) and _place(holder) == _place(thing))
     by = None if same else f"{holder!r}"
-    if name in ALIASES or name in _shipped():
-        by = "secateurs"
-    others = [p for p in _installed(tuple(sys.path)).get(name, ()) if p.module.partition(".")[0] != _root(thing)]
+    by = "secateurs" if name in ALIASES or name in _shipped() else by
+    root = _module(thing).partition(".")[0]
+    others = [p for p in _installed(tuple(sys.path)).get(name, ()) if p.module.partition(".")[0] != root]
     by = by or (_packages(others) if others else None)
     if by:
         message = f"{name!r} is taken by {by}. A name means one thing. Register it under another name."
@@ -283,10 +294,6 @@ def _check_free(name: str, thing: Any) -> None:
 
 def _module(thing: Any) -> str:
     return str(getattr(thing, "__module__", type(thing).__module__))
-
-
-def _root(thing: Any) -> str:
-    return _module(thing).partition(".")[0]
 
 
 def _place(thing: Any) -> tuple[str, str]:

@@ -579,3 +579,54 @@ def test_a_traced_network_meets_its_budget(allocator, multiple_of):
     for name, dims in graph.kept_indices(keep).items():
         if 0 in dims:
             assert small[name][0] % multiple_of == 0
+
+
+# ---- shares of filters ----
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)
+def test_a_share_of_the_filters_is_met_exactly(allocator):
+    """So many units remain, whatever they cost; excluded ones are not counted."""
+    graph = network([8, 6, 10], singles=np.array([[1, 50, 3]] * 3))
+    scores = {g.name: torch.arange(g.units, dtype=torch.float64) for g in graph.groups}
+
+    keep = allocator(scores, graph, Budget(filters=0.5))
+    some = allocator(scores, graph, Budget(filters=0.5, exclude=("g1",)))
+
+    assert sum(map(len, keep.values())) == 12
+    assert (len(some["g1"]), len(some["g0"]) + len(some["g2"])) == (6, 9)
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)
+def test_shares_are_met_layer_by_layer(allocator):
+    """A share is rounded up; a longer name wins; what has none follows the other constraints."""
+    graph = network([8, 7, 10])
+    scores = {g.name: torch.arange(g.units, dtype=torch.float64) for g in graph.groups}
+    shares = (("block0", 0.5), ("g1", 3), ("block2", 0.9), ("block2.conv", 0.25))
+
+    keep = allocator(scores, graph, Budget(shares=shares))
+    more = allocator(scores, graph, Budget(shares=(("g1", 0.3),), params=0.5))
+
+    assert {name: units.tolist() for name, units in keep.items()} == {
+        "g0": [4, 5, 6, 7],
+        "g1": [4, 5, 6],
+        "g2": [7, 8, 9],
+    }
+    assert (len(more["g1"]), sum(map(len, more.values()))) == (3, 12)
+
+
+def test_shares_that_cannot_be_are_refused():
+    """A share below a floor, of an excluded group, of nothing; a name that is not there."""
+    graph = network([8, 7])
+    scores = {g.name: torch.zeros(g.units) for g in graph.groups}
+    for budget, error in (
+        (dict(shares=(("g0", 0.25),), min_keep=4), BudgetError),
+        (dict(shares=(("g0", 0.25),), exclude=("g0",)), BudgetError),
+        (dict(shares=(("g9", 0.25),)), RecipeError),
+        (dict(filters=0.25, min_keep=4), BudgetError),
+    ):
+        with pytest.raises(error):
+            Uniform()(scores, graph, Budget(**budget))
+    for shares in ((("g0", 0.0),), ("g0", 0.5), (("g0", 1.5),)):
+        with pytest.raises(BudgetError):
+            Budget(shares=shares)

@@ -189,6 +189,7 @@ def test_imagefolder_without_images_is_refused(tmp_path):
         ("cifar10:", RecipeError, "cifar10:ROOT"),
         ("digits:here", RecipeError, "no data set"),
         ("cifar100:nowhere/at/all", InputError, "nowhere/at/all is not there"),
+        ("imagefolder:" + "x" * 5000, InputError, "xxx is not there"),
     ],
 )
 def test_unknown_data_is_refused(name, error, words):

@@ -114,10 +114,9 @@ def commands(page):
 def test_shell_lines_are_understood(page, monkeypatch, capsys):
     """Every command with its flags is read without an error; the work itself is that of other tests."""
     done = []
-    monkeypatch.setattr(cli_commands, "run", lambda *given: done.append(given))
-    monkeypatch.setattr(cli_commands.inspection, "inspect", lambda *given: done.append(given))
-    monkeypatch.setattr(cli_commands.exporting, "export", lambda *given: done.append(given))
+    monkeypatch.setattr(cli_commands, "execute", lambda *given: done.append(given))
     monkeypatch.setattr(cli_arguments, "read_file", lambda path: {})
+    monkeypatch.setattr(cli_arguments, "_keys", lambda path: {})
     lines = list(commands(page))
     for line, words in lines:
         assert main(words) == 0, f"{page.name}:{line}: {capsys.readouterr().err}"

@@ -198,7 +198,7 @@ def test_a_method_in_a_file_is_named_by_its_path(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(FILE)
     (tmp_path / "beside.py").write_text("SCALE = 2.0")
-    recipe = compose(Recipe(), {"method": "mine.py:Backwards", "macs": 0.5}, ["--method.times", "3"])
+    recipe = compose(Recipe(), {"method": "mine.py:Backwards", "macs": 0.5}, {"times": 3})
 
     assert recipe.options == {"times": 3.0}
     result = sct.prune(made(Tied), images(), method=chosen_method(recipe), budget=HALF)

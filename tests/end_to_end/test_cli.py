@@ -1,5 +1,6 @@
 """The command line, from flags to a run folder: what it writes, how it resumes, and what it refuses."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -26,6 +26,7 @@ from secateurs.app.report import Report, picture
 from secateurs.app.training import Loaders, evaluate
 from secateurs.app.training.module import Classifier
 from secateurs.errors import InputError
+from secateurs.methods.adaptive.driver import AdaptiveDriver, read_by_modules
 
 NET = """
 from torch import nn
@@ -62,7 +63,8 @@ def fresh(own):
 def brief():
     """Latency is measured in a twentieth of a second, and pictures are coarse: nobody looks at these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "latency", partial(measure.latency, seconds=0.05))
+        patch.setattr(measure, "SECONDS", 0.05)
+        patch.setattr(measure, "RUNS", 1)
         patch.setattr(picture, "DOTS", 20)
         yield
 
@@ -95,7 +97,7 @@ def finished(prune, tmp_path_factory):
 
 def test_the_run_folder_holds_what_was_promised(finished):
     """The model, its plan and recipe, the report and its picture."""
-    promised = {"model.safetensors", "plan.json", "recipe.yaml", "report.json", "report.png"}
+    promised = {"model.safetensors", "plan.json", "recipe.yaml", "report.json", "report.png", "report.html"}
 
     assert promised <= {path.name for path in finished.iterdir()}
     assert (finished / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -136,10 +138,31 @@ def test_an_exported_run_is_as_accurate_as_the_run(finished, tmp_path, capsys):
     assert max(row["error"] for row in figures.values()) < 1e-4
 
 
+def test_two_runs_are_compared(finished, tmp_path, capsys):
+    """The other run's figures stand beside; the difference is theirs; as JSON, too; what is no run is refused."""
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    report = read(other / "report.json")
+    report["after"]["macs"] *= 2
+    content = json.dumps(report).encode()
+    (other / "report.json").write_bytes(content)
+    RunFolder(other).finish("measured", {"report": hashlib.sha256(content).hexdigest()})
+
+    assert main(["compare", str(finished), str(other)]) == 0
+    assert re.search(r"MACs .*\+100\.0 %", capsys.readouterr().out)
+    assert main(["compare", "--json", str(finished), str(other)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures[str(other)]["after"]["macs"] == 2 * figures[str(finished)]["after"]["macs"]
+    assert main(["compare", str(finished), str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert main(["compare", str(finished)]) == 2
+    assert "secateurs compare RUN RUN" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--to", "onnx"], "name the folder"),
+        (["--to", "onnx"], "name the folder of a finished run first: secateurs export RUN"),
         (["nowhere"], "no finished run"),
         (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
         (["RUN", "--to", "tensorrt"], "--to takes"),
@@ -164,6 +187,58 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
     assert report.after.params == sum(p.numel() for p in model.parameters())
     assert len(record["history"]) == 2
     assert any("penalty" in event for event in record["events"])
+
+
+@pytest.mark.slow
+def test_filters_that_are_inserted_are_in_the_plan_of_the_run(own, tmp_path, monkeypatch):
+    """Adaptive Pruning inserts on the command line too: the run verifies, loads, and resumes to the same bits."""
+
+    def insert(self, seen, pruned):
+        if self._rounds == 1:
+            self.shrink()
+            parents = list(range(8))
+            self._run.grow({"3": parents}, "every unit earns")
+            self._standing["3"] = self._standing["3"].grown(parents, self._rounds)
+            self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    flags = ["prune", "--model", f"{own}:net", "--macs", "0.6", *FAST, "--method", "adaptive-pruning"]
+    flags += ["--method.after", "1", "--prune-epochs", "4", "--multiple-of", "1"]
+    monkeypatch.setattr(AdaptiveDriver, "_grow", insert)
+    assert main([*flags, "--out", str(tmp_path / "whole")]) == 0
+    step, count = Classifier.training_step, iter(range(1, 10_000))
+
+    def stop(*args):
+        if next(count) > 2 * 16 + 3 * 16 + 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        assert main([*flags, "--out", str(tmp_path / "cut")]) == 130
+    assert main([*flags, "--out", str(tmp_path / "cut"), "--resume"]) == 0
+    plan = sct.load_plan(tmp_path / "whole")
+
+    assert plan.copies["3"] > 0, plan.keep
+    assert read(tmp_path / "whole" / "stages" / "pruned.json")["error"] < 1e-9
+    assert sct.load(fresh(own), tmp_path / "whole")[3].out_channels == len(plan.keep["3"])
+    for name in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_criterion_prunes_in_rounds_to_a_share_of_the_filters(own, tmp_path):
+    """With the settings of a paper's run; half of the filters are left, in as many cuts as rounds."""
+    out = tmp_path / "out"
+    flags = ["--method", "taylor", "--rounds", "3", "--prune-epochs", "2", "--filters", "0.5", "--multiple-of", "1"]
+    flags += ["--prune-lr", "0.01", "--schedule", "step", "--step-every", "1", "--ema", "0.9", "--mixup", "0.2"]
+    flags += ["--randaugment", "1", "--accumulate", "2", "--channels-last", "true", "--label-smoothing", "0.1"]
+    assert main(["prune", "--model", f"{own}:net", "--out", str(out), *FAST, *flags]) == 0
+    record = read(out / "stages" / "pruned.json")
+    report = Report.from_json((out / "report.json").read_text())
+
+    assert sum(kept for _, kept in record["groups"].values()) == 16
+    assert sum("round" in event for event in record["events"]) == 3
+    assert report.after.accuracy <= report.after.top5 <= 1
 
 
 @pytest.mark.slow
@@ -251,7 +326,7 @@ def test_one_table_is_printed(finished, prune, capsys):
         assert prune(finished, "--resume") == 0
     printed = capsys.readouterr().out
 
-    for row in ("test accuracy", "MACs", "parameters", "activation memory", "file size", "latency", "width of 0"):
+    for row in ("test accuracy", "MACs", "parameters", "activations written", "file size", "latency", "width of 0"):
         assert len(re.findall(rf"^\s*{row}\s", printed, re.MULTILINE)) == 1
     assert before == {p: (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in finished.rglob("*")}
 
@@ -559,7 +634,9 @@ def test_flags_win_over_a_recipe_file(own, tmp_path, capsys):
     ("text", "words"),
     [
         ("maccs: 0.5", "unknown key 'maccs'; did you mean 'macs'"),
-        ("macs: half", "macs of the recipe .* takes a number"),
+        ("macs: half", "macs of the recipe .* takes a share such as 0.5 or 50%"),
+        ("epochs: many", "epochs of the recipe .* takes a whole number, not 'many'"),
+        ("decay_norms: 3", "decay_norms of the recipe .* takes true or false"),
         ("method: {p: 1}", "has no name"),
         ("method: {name: magnitude, power: 1}", "has no option 'power'"),
         ("[1, 2", "is not YAML"),
@@ -575,7 +652,16 @@ def test_a_bad_recipe_file_is_refused(tmp_path, capsys, text, words):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["--help"], ["prune", "--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "--help"]]
+    "command",
+    [
+        [],
+        ["--help"],
+        ["prune", "--help"],
+        ["demo", "--help"],
+        ["export", "--help"],
+        ["inspect", "--help"],
+        ["compare", "--help"],
+    ],
 )
 def test_help(command, capsys):
     """Every command explains itself on standard output."""
@@ -834,6 +920,14 @@ def test_a_model_file_that_leaves_is_told(body, words, tmp_path, capsys):
 
     assert main(["prune", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_network_that_leaves_in_its_forward_is_told(prune, tmp_path, monkeypatch, capsys):
+    """`sys.exit(0)` in the middle of the work is a failure of the work, whatever code it names."""
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: sys.exit(0))
+
+    assert prune(tmp_path / "out") == 1
+    assert "called sys.exit(0)" in capsys.readouterr().err
 
 
 def test_what_fails_during_the_work_is_one_sentence_and_exit_code_1(prune, tmp_path, monkeypatch, capsys):

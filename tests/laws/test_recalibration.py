@@ -48,7 +48,7 @@ def test_only_the_statistics_change():
 
 @pytest.mark.parametrize(
     ("data", "error"),
-    [([], InputError), ([torch.ones(5, 3, 4, 4), "images"], EvidenceError), ([torch.ones(5, 2, 4, 4)], RuntimeError)],
+    [([], InputError), ([torch.ones(5, 3, 4, 4), "images"], EvidenceError), ([torch.ones(5, 2, 4, 4)], EvidenceError)],
     ids=["no batch", "text", "wrong shape"],
 )
 def test_a_failing_batch_leaves_the_statistics(data, error):

@@ -200,6 +200,48 @@ def test_another_class_is_refused_by_name(saved):
         sct.load(len, directory)
 
 
+class Strided(nn.Module):
+    """A network with the tensors of others that compute something else."""
+
+    def __init__(self, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=stride)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.conv(x))
+
+
+class Renamed(Strided):
+    """Another class."""
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Renamed(), r"the model was Strided\(\) .* is Renamed\(\) here"),
+        (Strided(2), r"conv was .*stride=\(1, 1\).*\(2, 2\)"),
+    ],
+    ids=["class", "setting"],
+)
+def test_another_class_with_the_same_tensors_is_warned_of(tmp_path, model, words):
+    """It is loaded, because a class may have been renamed, and what differs is named."""
+    dense = Strided()
+    result = sct.prune(dense, torch.ones(1, 3, 8, 8), method="l1", budget=sct.Budget(macs=0.5))
+    directory = sct.save(result.model, result.plan, tmp_path / "a")
+    with pytest.warns(UserWarning, match=words):
+        loaded = sct.load(model, directory)
+
+    assert torch.equal(loaded.conv.weight, result.model.conv.weight)
+
+
+def test_files_without_descriptions_are_loaded_as_before(tied):
+    """Those that an earlier version wrote."""
+    resealed(tied, lambda body: body.pop("modules"))
+
+    assert sct.load(made(Tied, seed=1), tied).stem.out_channels == 6
+
+
 def test_a_tie_that_would_lose_a_tensor_is_refused(tmp_path):
     """Two different tensors cannot be loaded into one."""
 
@@ -367,6 +409,8 @@ HOSTILE = {
     "no groups": put("plan", "attributes", value={"stem:groups": 0}),
     "more groups": put("plan", "attributes", value={"stem:groups": 3}),
     "a weight": put("plan", "attributes", value={"stem:weight": 3}),
+    "descriptions of another type": put("modules", value=[1]),
+    "a description that is no text": put("modules", value={"": 3}),
     "the head of the file": put("secateurs", value=1),
 }
 

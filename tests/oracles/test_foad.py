@@ -196,6 +196,44 @@ def test_maps_are_those_behind_norm_activation_and_pooling():
     assert keep["0.0"].tolist() == slow_absorb_with_duplicates(s, 1, 1e-6)
 
 
+def published_choice(net, images):
+    """The authors' loop over a VGG: each block's output, and the pooling of the last one behind it."""
+    maps, found = images, {}
+    with torch.no_grad():
+        for name, block in net.features.named_children():
+            maps = block(maps)
+            found[f"features.{name}.0"] = slow_absorb(slow_similarity(maps.flatten(2)), 1, 0.0)
+    return found
+
+
+def test_the_published_code_reads_the_last_maps_before_their_pooling():
+    """Blocks with a pooling inside are read behind it; the pooling that makes features comes after the choice."""
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+
+            def block(before, after, *more):
+                return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), *more)
+
+            self.features = nn.Sequential(block(3, 12, nn.MaxPool2d(2)), block(12, 16), block(16, 40))
+            self.pool, self.classifier = nn.AvgPool2d(2), nn.Linear(160, 5)
+
+        def forward(self, x):
+            return self.classifier(self.pool(self.features(x)).flatten(1))
+
+    net = Net().eval()
+    images = torch.randn(4, 3, 8, 8)
+    graph = trace(net, images)
+    published, ours = (
+        method.select(graph, net, None, data=[images]) for method in (FOAD.preset("published"), FOAD(duplicates=None))
+    )
+
+    assert {name: units.tolist() for name, units in published.items()} == published_choice(net, images)
+    assert ours["features.2.0"].tolist() != published["features.2.0"].tolist()
+
+
 def test_the_stronger_of_two_stays_in_the_order_of_energy():
     """Whatever the places; in index order the first stays."""
     net = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 1, 1)).double()

@@ -1918,3 +1918,54 @@ class BoundInAnAttribute(Sandwich):
 
     def between(self, x):
         return torch.cat([self.one(x[:, : self.first]), x[:, self.first :]], 1)
+
+
+# ---- attention of two heads, and integers that agree by chance ----
+
+
+@micro(Prunable(24, "0.weight", exact=False), Prunable(72, "1.linear1.weight"), inputs=rows(5, 6), watch="0.weight")
+class EncoderOfTwoHeads(nn.Sequential):
+    """One head of two left is a width of one; the MLP is as wide as the packed projection."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 24), nn.TransformerEncoderLayer(24, 2, 72, batch_first=True), nn.Linear(24, 3))
+
+
+@micro(Prunable(24, "0.weight", exact=False), Prunable(24, "1.linear1.weight"), inputs=rows(5, 6), watch="0.weight")
+class EncoderOfOneWidth(nn.Sequential):
+    """The MLP is as wide as the stream, and the sequence comes first."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 24), nn.TransformerEncoderLayer(24, 2, 24, norm_first=True), nn.Linear(24, 3))
+
+
+@micro(Prunable(12, "embed.weight"), inputs=rows(6, 5), watch="embed.weight")
+class ShiftAsLargeAsHeads(nn.Module):
+    """The second attention's shift is as large as its number of heads: only the heads count its units."""
+
+    class Attention(nn.Module):
+        def __init__(self, shift: int):
+            super().__init__()
+            self.shift_size, self.num_heads = [shift, shift], 3
+            self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+
+        def forward(self, x):
+            b, n, c = x.shape
+            q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
+            attention = (q * (c // self.num_heads) ** -0.5) @ k.mT
+            if self.shift_size[0]:
+                mask = x.new_zeros(n)
+                for cut in (slice(-3), slice(-3, None), slice(self.shift_size[1])):
+                    mask[cut] = cut.start or cut.stop
+                attention = attention + (mask[:, None] - mask) / 9
+            return self.proj((attention.softmax(-1) @ v).transpose(1, 2).reshape(b, n, c))
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(5, 12), nn.Linear(12, 3)
+        self.plain, self.shifted = self.Attention(0), self.Attention(3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x + self.plain(x)
+        return self.head(x + self.shifted(x))

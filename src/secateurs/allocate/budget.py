@@ -40,15 +40,17 @@ class Budget:
     """What remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
-    bytes for memory). latency: the time of one forward pass as measured on `device` (a `secateurs.Device`): a fraction
-    of the dense network's, or milliseconds (a number above 1). A device without a latency only guards: `prune` refuses
-    to hand over a network that is slower there than the dense one, unless `allow_slower`.
-    min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every group. multiple_of:
-    the width of every tensor dimension that a pruned group writes becomes a multiple of it (see `levels`); an
-    `Alignment` chooses the multiple by the width of the group. None is exact in `plan` and in allocators; `prune` then
-    takes the device's grid, or `Alignment()`. exclude: names of groups, or of modules, whose own outputs all stay. What
-    feeds such a module may still shrink, and its input channels with it; `trace(..., protect=...)` is for modules that
-    nothing may change.
+    bytes for memory). filters: likewise of the units of all groups that may be pruned, coupled filters counted once.
+    shares: pairs (name of a group, or of a module for the groups that it writes; what remains of each group's units, a
+    fraction or a number): per layer or per stage, rounded up; of several names the longest counts. latency: the time of
+    one forward pass as measured on `device` (a `secateurs.Device`): a fraction of the dense network's, or milliseconds
+    (a number above 1). A device without a latency only guards: `prune` refuses to hand over a network that is slower
+    there than the dense one, unless `allow_slower`. min_keep, min_keep_fraction: at least so many units, and such a
+    fraction of units, stay in every group. multiple_of: the width of every tensor dimension that a pruned group writes
+    becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the group. None is
+    exact in `plan` and in allocators; `prune` then takes the device's grid, or `Alignment()`. exclude: names of groups,
+    or of modules, whose own outputs all stay. What feeds such a module may still shrink, and its input channels with
+    it; `trace(..., protect=...)` is for modules that nothing may change.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]
@@ -65,12 +67,14 @@ class Budget:
     latency: float | None = None
     device: Timed | None = None
     allow_slower: bool = False
+    filters: int | float | None = None
+    shares: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, by name and value."""
-        given = {name: value for name in RESOURCES if (value := getattr(self, name)) is not None}
-        if not given and self.latency is None:
-            remedy = "Give at least one of macs=, params=, memory=, latency=."
+        given = {name: value for name in (*RESOURCES, "filters") if (value := getattr(self, name)) is not None}
+        if not given and self.latency is None and not self.shares:
+            remedy = "Give at least one of macs=, params=, memory=, filters=, shares=, latency=."
             msg = f"Budget() asks for nothing. It says what remains. {remedy}"
             raise BudgetError(msg)
         for name, value in given.items():
@@ -90,6 +94,7 @@ class Budget:
             msg = f"exclude={self.exclude!r} is not a tuple of names. Write exclude=({self.exclude!r},) for one."
             raise BudgetError(msg)
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        object.__setattr__(self, "shares", read_shares(self.shares))
 
     @property
     def exact(self) -> Budget:
@@ -135,16 +140,59 @@ class Budget:
 
     def excluded(self, groups: Iterable[Group]) -> frozenset[str]:
         """Return the names of the groups that stay whole because of `exclude`."""
+        return frozenset[str]().union(*matched("exclude", self.exclude, tuple(groups)).values())
+
+    def most_filters(self, groups: Iterable[Group]) -> int:
+        """Return the most units that may remain in the groups that are not excluded.
+
+        >>> Budget(filters=0.5).most_filters([Group("a", 7, ()), Group("b", 4, ())])
+        5
+        """
         groups = tuple(groups)
-        found: set[str] = set()
-        for name in self.exclude:
-            hit = {group.name for group in groups if group.name == name or _writes(group, name)}
-            known = {group.name for group in groups} | _modules(groups)
-            if name not in known:
-                msg = f"exclude={name!r} matches no prunable group and no module of one: {near(name, known)}"
-                raise RecipeError(msg)
-            found |= hit
-        return frozenset(found)
+        excluded = self.excluded(groups)
+        return _target(self.filters, sum(group.units for group in groups if group.name not in excluded))
+
+    def shared(self, groups: Iterable[Group]) -> dict[str, int]:
+        """Return the units that remain of each group that `shares` names, by the name of the group.
+
+        >>> Budget(shares=(("a", 0.3),)).shared([Group("a", 7, ()), Group("b", 4, ())])
+        {'a': 3}
+        """
+        groups, shares = tuple(groups), dict(self.shares)
+        units, found = {group.name: group.units for group in groups}, dict[str, int]()
+        hits = matched("shares", shares, groups)
+        for name in sorted(shares, key=lambda name: (name in units, len(name))):
+            share = shares[name]
+            for group in hits[name]:
+                left = share if _is_integer(share) else math.ceil(round(share * units[group], 9))
+                found[group] = min(units[group], int(left))
+        return found
+
+
+def matched(what: str, names: Iterable[str], groups: tuple[Group, ...]) -> dict[str, frozenset[str]]:
+    """Return the groups that each name means: a group's own, or a module's, for what it and the modules in it write."""
+    found: dict[str, frozenset[str]] = {}
+    known = {group.name for group in groups} | _modules(groups)
+    for name in names:
+        if name not in known:
+            msg = f"{what}={name!r} matches no prunable group and no module of one: {near(name, known)}"
+            raise RecipeError(msg)
+        found[name] = frozenset(group.name for group in groups if group.name == name or _writes(group, name))
+    return found
+
+
+def read_shares(shares: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    """Return pairs of a name and what remains there, checked."""
+    pairs = tuple(shares)
+    if any(not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) for pair in pairs):
+        msg = f"shares={shares!r} are not pairs (name, what remains). Write shares=(('layer1', 0.5),)."
+        raise BudgetError(msg)
+    for name, share in pairs:
+        number = _is_number(share) and (share >= 1 if _is_integer(share) else 0 < share <= 1)
+        if not number:
+            msg = f"the share {share!r} of {name!r} is not what remains. Give a float in (0, 1], or a number of units."
+            raise BudgetError(msg)
+    return tuple((name, share) for name, share in pairs)
 
 
 def _writes(group: Group, module: str) -> bool:

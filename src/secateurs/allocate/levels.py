@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from secateurs.allocate.budget import Budget
+from secateurs.errors import BudgetError
 from secateurs.graph.groups import Group, Tie
 from secateurs.types import Ints
 
@@ -93,7 +94,7 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
     no allowed number stays whole and is part of P for the others.
     Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
     Tied groups have equally many levels: those that all of them allow after as many steps. Where one is excluded, all
-    stay whole.
+    stay whole. A group of which the budget names a share has one level: the largest allowed number within that share.
 
     floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
     """
@@ -102,6 +103,7 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
     ties = [Tied.of(tie, graph) for tie in graph.ties]
     excluded = budget.excluded(graph.groups)
     fixed = {g for g, group in enumerate(graph.groups) if group.name in excluded}
+    shared = budget.shared(graph.groups)
     dims = _written(graph)
     while True:
         for tied in ties:
@@ -110,11 +112,22 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
             np.array([n], np.int64) if g in fixed else _allowed(g, least[g], budget, dims, units, fixed)
             for g, n in enumerate(units)
         ]
+        for g, group in enumerate(graph.groups):
+            if group.name in shared:
+                found[g] = found[g][found[g] <= shared[group.name]][-1:]
         for tied in ties:
             tied.agree(found, units)
         stuck = {g for g, counts in enumerate(found) if not counts.size}
         if not stuck:
             return found
+        refused = [group.name for g, group in enumerate(graph.groups) if g in stuck and group.name in shared]
+        if refused:
+            stuck_at = next(g for g, group in enumerate(graph.groups) if group.name == refused[0])
+            msg = (
+                f"the share of group {refused[0]!r} leaves {shared[refused[0]]} of its {units[stuck_at]} units, and "
+                "what is excluded, tied to it, its floor or the multiples allow no such number. Leave out one of them."
+            )
+            raise BudgetError(msg)
         # Freezing one group changes what the others must add up to, so one at a time.
         fixed.add(min(stuck))
 

@@ -92,4 +92,5 @@ def _savings(graph: Costed, budget: Budget, allowed: list[Ints]) -> Floats:
     whole = graph.costs.at(top)
     saved = (whole - graph.costs.at(stepped)) / np.maximum(whole, 1)
     given = [getattr(budget, name) is not None for name in RESOURCES]
-    return saved[:, given].sum(1) / np.maximum(top - next_, 1)
+    counted = 0.0 if budget.filters is None else (top - next_) / max(1, int(top.sum()))
+    return (saved[:, given].sum(1) + counted) / np.maximum(top - next_, 1)

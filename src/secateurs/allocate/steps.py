@@ -88,9 +88,11 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
     _refuse_free(budget, dense)
-    targets = budget.targets(dense)
-    if not _exceeds(graph, whole, targets).any():
-        return whole
+    over = Limits.of(graph, budget).exceeded
+    # Where widths are rounded, the highest level may lie below the whole, and nothing must go for its sake.
+    top = np.array([counts[-1] for counts in allowed], np.int64) if budget.shares else whole
+    if not over(top).any():
+        return top
     steps = Steps.of(allowed, [Tied.of(tie, graph) for tie in graph.ties])
     flat = np.zeros(len(steps.group))
     if keys:
@@ -101,11 +103,11 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     order = steps.order(flat, whole)
     low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
     smallest = steps.widths(order)
-    if _exceeds(graph, smallest, targets).any():
-        raise BudgetError(_unreachable(budget, dense, targets, graph.costs.at(smallest)) + _obstacle(graph))
+    if over(smallest).any():
+        raise BudgetError(_unreachable(graph, budget, smallest) + _obstacle(graph))
     while high - low > 1:
         middle = (low + high) // 2
-        if _exceeds(graph, steps.widths(order[:middle]), targets).any():
+        if over(steps.widths(order[:middle])).any():
             low = middle
         else:
             high = middle
@@ -115,13 +117,36 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
 def reachable(graph: Costed, budget: Budget) -> bool:
     """Whether the smallest widths that the levels of a budget allow meet its constraints."""
     whole = np.array([group.units for group in graph.groups], np.int64)
-    targets = budget.targets(Cost(*graph.costs.at(whole).tolist()))
     lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
-    return not _exceeds(graph, whole, targets).any() or not _exceeds(graph, lowest, targets).any()
+    over = Limits.of(graph, budget).exceeded
+    return not over(whole).any() or not over(lowest).any()
 
 
-def _exceeds(graph: Costed, widths: Ints, targets: Ints) -> NDArray[np.bool_]:
-    return graph.costs.at(widths) > targets
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """The most that may remain of (macs, params, memory, filters) in a network, and what remains of them."""
+
+    graph: Costed
+    most: Ints
+    counted: Ints
+    """1 for groups whose units count as filters, 0 for those that are excluded."""
+
+    @staticmethod
+    def of(graph: Costed, budget: Budget) -> Limits:
+        """Read a budget for a network."""
+        whole = np.array([group.units for group in graph.groups], np.int64)
+        targets = budget.targets(Cost(*graph.costs.at(whole).tolist()))
+        excluded = budget.excluded(graph.groups)
+        counted = np.array([group.name not in excluded for group in graph.groups], np.int64)
+        return Limits(graph, np.append(targets, budget.most_filters(graph.groups)), counted)
+
+    def remains(self, widths: Ints) -> Ints:
+        """Return (macs, params, memory, filters) [..., 4] for units kept per group [..., G]."""
+        return np.concatenate([self.graph.costs.at(widths), (widths @ self.counted)[..., None]], axis=-1)
+
+    def exceeded(self, widths: Ints) -> NDArray[np.bool_]:
+        """Return which of the four are exceeded."""
+        return self.remains(widths) > self.most
 
 
 def removal_order(scores: Floats) -> Ints:
@@ -173,20 +198,24 @@ def _finite(name: str, values: Tensor, units: int) -> Floats:
     return array
 
 
-_UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes"}
+_UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes", "filters": "filters"}
 
 
-def _unreachable(budget: Budget, dense: Cost, targets: Ints, smallest: Ints) -> str:
+def _unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
     """Say which constraint cannot be met, and what can."""
+    limits = Limits.of(graph, budget)
+    whole = limits.remains(np.array([group.units for group in graph.groups], np.int64))
     floors = [f"min_keep={budget.min_keep}"]
     floors += [f"min_keep_fraction={budget.min_keep_fraction}"] if budget.min_keep_fraction else []
     floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of not in (None, 1) else []
     floors += [f"exclude={budget.exclude}"] if budget.exclude else []
-    whole = (dense.macs, dense.params, dense.memory)
+    floors += [f"shares={budget.shares}"] if budget.shares else []
     facts = [
         f"{name}={getattr(budget, name)} asks for {_amount(target)} {_UNITS[name]}; the smallest network with "
         f"{', '.join(floors)} has {_amount(least)} ({100 * least / full:.1f} %)"
-        for name, target, least, full in zip(RESOURCES, targets.tolist(), smallest.tolist(), whole, strict=True)
+        for name, target, least, full in zip(
+            _UNITS, limits.most.tolist(), limits.remains(smallest).tolist(), whole.tolist(), strict=True
+        )
         if least > target
     ]
     return (

@@ -1,16 +1,20 @@
 """Criteria: a group and its evidence in, one importance a unit out."""
 
 from secateurs.criteria.batch_norm_scale import BatchNormScale
+from secateurs.criteria.class_fisher import RDT
 from secateurs.criteria.criterion import Criterion, score
 from secateurs.criteria.geometric_median import GeometricMedian
+from secateurs.criteria.gradient_flow import GraSP
 from secateurs.criteria.magnitude import Magnitude
 from secateurs.criteria.random import Random
 from secateurs.criteria.taylor import Taylor
 
 __all__ = [
+    "RDT",
     "BatchNormScale",
     "Criterion",
     "GeometricMedian",
+    "GraSP",
     "Magnitude",
     "Random",
     "Taylor",

@@ -8,6 +8,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from secateurs.errors import check_seed
 from secateurs.evidence.kinds import Evidence, Needs
 from secateurs.graph.groups import Group
 
@@ -25,6 +26,10 @@ class Random:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no seed."""
+        check_seed(self.seed)
 
     @property
     def needs(self) -> Needs:

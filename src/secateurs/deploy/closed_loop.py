@@ -13,7 +13,7 @@ from torch import Tensor
 from secateurs.allocate import Budget, Ranked, levels
 from secateurs.allocate.budget import RESOURCES
 from secateurs.allocate.levels import Costs, Tied
-from secateurs.allocate.steps import checked, kept, removal_order
+from secateurs.allocate.steps import Limits, checked, kept, removal_order
 from secateurs.deploy.calibrate import calibrated
 from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
 from secateurs.deploy.predict import Predictor
@@ -104,7 +104,8 @@ def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Kee
     best = _within(found, 0 if rival is None else rival.macs) or rival
     if best is None:
         raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
-    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error)
+    plain_macs = None if rival is None else rival.macs
+    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error, plain_macs=plain_macs)
 
 
 @final
@@ -250,12 +251,16 @@ def _out_of_reach(
 
 def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
     """The exact costs that the budget limits beside the time."""
-    targets = budget.exact.targets(graph.cost())
+    limits = Limits.of(graph, budget.exact)
     return [
-        (partial(_cost, graph.costs, place), float(target))
-        for place, (name, target) in enumerate(zip(RESOURCES, targets.tolist(), strict=True))
+        (partial(_remains, limits, place), float(most))
+        for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
         if getattr(budget, name) is not None
     ]
+
+
+def _remains(limits: Limits, place: int, widths: Ints) -> Floats:
+    return limits.remains(widths)[..., place].astype(np.float64)
 
 
 def _cost(costs: Costs, place: int, widths: Ints) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.allocate import Budget
+from secateurs.allocate.agreement import agreed
 from secateurs.criteria import Criterion, score
 from secateurs.deploy.closed_loop import by_macs, by_time, guarded, ranked_within
 from secateurs.deploy.device import Device
@@ -57,13 +58,16 @@ def keep_on_device(
         rig = Rig(graph, model, device)
 
         def select(limited: Budget) -> Mapping[str, Ints]:
-            return method.select(graph, model, limited, data=data, loss=loss, seed=seed)
+            return agreed(graph, method.select(graph, model, limited, data=data, loss=loss, seed=seed))
 
         if budget.latency is None:
             keep = dict(select(budget))
         else:
             keep, timing = by_macs(rig, select, budget)
     handed, measured = guarded(rig, keep, budget, equal)
-    if timing is not None and handed is keep:
-        measured = replace(timing, dense=measured.dense, pruned=measured.pruned)
-    return handed, measured
+    if timing is None or handed is not keep:
+        return handed, measured
+    # what was predicted is a share of the dense network's time, which is another one in every measurement
+    share = None if timing.predicted is None else timing.predicted / timing.dense.median
+    predicted = None if share is None else share * measured.dense.median
+    return handed, replace(timing, dense=measured.dense, pruned=measured.pruned, predicted=predicted)

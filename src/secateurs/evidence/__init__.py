@@ -1,5 +1,6 @@
 """Evidence: per-unit tensors gathered once, only what is needed, leaving the model as it was."""
 
+from secateurs.evidence.derivatives import Derivatives
 from secateurs.evidence.kinds import (
     Accumulator,
     Activations,
@@ -19,6 +20,7 @@ from secateurs.evidence.observe import observe
 __all__ = [
     "Accumulator",
     "Activations",
+    "Derivatives",
     "Evidence",
     "GateGradients",
     "Gradients",

@@ -12,9 +12,10 @@ A criterion maps names of its own choice to *needs*, and reads the statistics ba
 | `Gradients` | `Gradients`: the loss gradient of every parameter, averaged over samples |
 | `Activations(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
 | `GateGradients(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
+| `Derivatives(make)` | parameter name -> tensor: `make().result()`, fed with batches to differentiate |
 
-The last two are the way to add evidence: write one class with `update` and `result` (an `Accumulator`), and name
-`Activations(ThatClass, at=Reads())` in `needs`. Nothing else changes, and nothing of the size of an activation is kept.
+Evidence is added by one class with `update` and `result` (an `Accumulator`): name `Activations(ThatClass, at=Reads())`
+in `needs`. Nothing else changes, and nothing of the size of an activation is kept.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from torch import Tensor
 
 from secateurs.errors import EvidenceError
+from secateurs.evidence.derivatives import Derivatives
 from secateurs.graph.groups import Group, Site
 
 R = TypeVar("R")
@@ -135,7 +137,7 @@ class GateGradients(Generic[R]):
     at: SitePolicy = field(default_factory=Writes)
 
 
-Need = type[Weights] | type[Gradients] | Activations[Any] | GateGradients[Any]
+Need = type[Weights] | type[Gradients] | Activations[Any] | GateGradients[Any] | Derivatives
 """One kind of evidence, with its settings."""
 
 Needs = Mapping[str, Need]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -13,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportUnknownVariableType]
 
 from secateurs.errors import EvidenceError, InputError, near
+from secateurs.evidence.derivatives import Derivatives, Differentiable, Statistic
 from secateurs.evidence.kinds import Activations, Evidence, GateGradients, Gradients, Need, Needs, Weights, describe
 from secateurs.evidence.streams import Sited, Streams, open_streams, probe
 from secateurs.network import Network
-from secateurs.running.batches import Batch, cross_entropy, read_batch, summed_loss
+from secateurs.running.batches import Batch, check_loss, cross_entropy, read_batches, summed_loss
 from secateurs.running.process import all_or_nothing
 from secateurs.running.replica import Replica
 from secateurs.running.untouched import device_of, untouched
@@ -89,15 +89,14 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        streams = open_streams(graph, costly, _chosen(graph, groups))
         work = Pass(
             Replica(network, around=False).model,
             weights,
-            streams,
-            wants_gradients=Gradients in costly,
-            loss=loss or cross_entropy,
+            open_streams(graph, costly, _chosen(graph, groups)),
+            needs=tuple(costly),
+            loss=check_loss(loss) or cross_entropy,
         )
-        found |= work.over(islice(data, batches), costly)
+        found |= work.over(read_batches(data, device_of(network.model), batches))
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
 
 
@@ -105,7 +104,7 @@ def _by_name(needs: Needs | Iterable[Need], who: str) -> dict[Any, Need]:
     """Check that everything asked for is evidence; a need without a name is its own name."""
     named = dict(needs) if isinstance(needs, Mapping) else {need: need for need in needs}
     for name, need in named.items():
-        if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients):
+        if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients | Derivatives):
             called = "" if name is need else f"as {describe(name)} "
             msg = f"{who} needs {called}{describe(need)}, which is no evidence. {_KINDS}"
             raise EvidenceError(msg)
@@ -117,7 +116,7 @@ def _told(named: Mapping[Any, Need], costly: Iterable[Need]) -> list[str]:
     return [describe(n) if n is need else f"{describe(need)} as {n!r}" for n, need in named.items() if need in costly]
 
 
-_KINDS = "Ask for Weights, Gradients, Activations(...) or GateGradients(...)."
+_KINDS = "Ask for Weights, Gradients, Activations(...), GateGradients(...) or Derivatives(...)."
 
 
 def read_weights(graph: Traced, network: Network) -> Weights:
@@ -156,29 +155,34 @@ class Pass:
     model: nn.Module
     weights: Weights
     streams: Streams
-    wants_gradients: bool
+    needs: tuple[Need, ...]
     loss: Loss
+    wants_gradients: bool = field(init=False)
+    statistics: dict[Derivatives, Statistic] = field(init=False)
     tensors: dict[str, Tensor] = field(init=False)
     sums: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare the tensors that stand in for the model's own, and the sums of gradients."""
+        self.wants_gradients = Gradients in self.needs
+        self.statistics = {need: need.make() for need in self.needs if isinstance(need, Derivatives)}
         self.tensors, self.sums = {}, {}
         for name, tensor in self.weights.tensors.items():
             if name in self.weights.buffers:
                 self.tensors[name] = tensor.clone()
                 continue
-            learnt = self.wants_gradients and tensor.is_floating_point()
+            learnt = (self.wants_gradients or bool(self.statistics)) and tensor.is_floating_point()
             self.tensors[name] = tensor.detach().requires_grad_(learnt)
             if learnt:
                 self.sums[name] = torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
-    def over(self, data: Iterable[Any], needs: Iterable[Need]) -> dict[Need, Any]:
+    def over(self, data: Iterable[Batch]) -> dict[Need, Any]:
         """Run over the data and return what each need gets."""
         samples, device = 0, device_of(self.model)
+        passes = max((statistic.passes for statistic in self.statistics.values()), default=1)
+        data = list(data) if passes > 1 else data
         with untouched(self.model) as stack:
-            for number, raw in enumerate(data):
-                batch = read_batch(raw, number, device)
+            for number, batch in enumerate(data):
                 if number == 0 and self.streams.streams:
                     probe(self.streams, self.model, lambda size, b=batch: self._forward(_few(b, size), 0))
                     self.streams.watch(self.model, stack)
@@ -186,15 +190,34 @@ class Pass:
                     self._run(part, number)
                     self.streams.close(part.size, device)
                 samples += batch.size
+                self._differentiate(batch, number, 0)
+            for turn in range(1, passes):
+                for number, batch in enumerate(data):
+                    self._differentiate(batch, number, turn)
         if not samples:
             msg = "data yielded no batch. Evidence is averaged over samples. Pass a loader that is not empty or spent."
             raise EvidenceError(msg)
-        return {need: self._result(need, samples) for need in needs}
+        return {need: self._result(need, samples) for need in self.needs}
+
+    def _differentiate(self, batch: Batch, number: int, turn: int) -> None:
+        """Hand a batch to the statistics that take part in this pass over the data."""
+        whole = Differentiable(
+            {name: self.tensors[name] for name in self.sums},
+            batch.size,
+            lambda: self._forward(batch, number),
+            lambda outputs: summed_loss(outputs, batch, self.loss, number),
+        )
+        for statistic in self.statistics.values():
+            if turn < statistic.passes:
+                with torch.enable_grad():
+                    statistic.update(whole, turn)
 
     def _run(self, batch: Batch, number: int) -> None:
         """One forward, and one backward where a need wants gradients."""
         gated = any(isinstance(stream.need, GateGradients) for stream in self.streams.streams)
         if not (gated or self.wants_gradients):
+            if self.statistics and not self.streams.streams:
+                return
             with torch.no_grad():
                 self._forward(batch, number)
             return
@@ -226,6 +249,8 @@ class Pass:
         if need is Gradients:
             means = {name: sum_ / samples for name, sum_ in self.sums.items()}
             return Gradients(MappingProxyType(means), samples)
+        if isinstance(need, Derivatives):
+            return MappingProxyType(dict(self.statistics[need].result()))
         mine = [stream for stream in self.streams.streams if stream.need == need]
         return MappingProxyType({stream.group.name: stream.accumulator.result() for stream in mine})
 

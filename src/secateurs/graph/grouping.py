@@ -10,7 +10,6 @@ import numpy as np
 
 from secateurs.graph.groups import Group, Protected, Slice
 from secateurs.graph.label_arrays import Axes, chosen, entry_of
-from secateurs.graph.propagate import tensors
 from secateurs.graph.ties import Bond, Conflict, tie
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Units:
     inexact: list[tuple[str, ...]]
     why: dict[int, Reason]
     shapes: dict[str, tuple[int, ...]]
-    choices: dict[Any, int]
+    refused: dict[Any, tuple[Any, ...]]
     sites: dict[Any, Any] = field(default_factory=dict)
     labs: dict[int, Any] = field(default_factory=dict)
     unused: list[tuple[str, int, int]] = field(default_factory=list)
@@ -110,7 +109,7 @@ def gather(
     tapes: list[Tape],
     results: list[list[tuple[tuple[Any, ...], ...]]],
     shapes: dict[str, tuple[int, ...]],
-    choices: dict[Any, int],
+    refused: dict[Any, tuple[Any, ...]],
 ) -> Units:
     """Turn what a collecting pass saw into units and groups."""
     unit_of = p.space.components()
@@ -123,7 +122,7 @@ def gather(
     unused = [(n, d, s) for n, shape in shapes.items() for d, s in enumerate(shape) if s > 1 and (n, d) not in p.params]
     units = Units(
         tapes, results, p.params, p.roles, p.choices.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
-        np.zeros(0, dtype=np.int64), [], [], why, shapes, choices, p.choices.sites, p.labs, unused, p.fixed_because,
+        np.zeros(0, dtype=np.int64), [], [], why, shapes, refused, p.choices.sites, p.labs, unused, p.fixed_because,
         p.equals,
     )  # fmt: skip
     _group(units, free)
@@ -157,14 +156,13 @@ def _protect_unread(
     """
     read = np.zeros(unit_of.size, dtype=bool)
     for tape, found in zip(tapes, results, strict=True):
-        constant = set(tape.origins)
-        for op, outs in zip(tape.ops, found, strict=False):
-            if all(id(t) in constant for t in (*tensors(op.args), *tensors(tuple(op.kwargs.values())))):
-                constant.update(id(t) for t in tensors(op.out))
-                continue
-            for axis in (p.settle(axis) for axes in outs for axis in axes):
-                if isinstance(axis, np.ndarray):
-                    read[unit_of[axis[axis >= 0]]] = True
+        seen: dict[int, Labels] = {}
+        for index, outs in enumerate(found):
+            if index not in tape.constant:
+                axes = (p.settle(axis) for axes in outs for axis in axes)
+                seen |= {id(axis): axis for axis in axes if isinstance(axis, np.ndarray)}
+        for axis in seen.values():
+            read[unit_of[axis[axis >= 0]]] = True
     for labels, op in p.left_out:
         for unit in np.unique(unit_of[labels[labels >= 0]]).tolist():
             if not read[unit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -47,7 +48,8 @@ class Site:
     """Where units pass through an activation: entries `index[u]` along `dim` of a module's input or output.
 
     `writes` is True where a parametrised operator of this module (convolution, linear) produces the units, so that the
-    site is the raw output of a filter; `reads` where such an operator consumes them.
+    site is the raw output of a filter; `reads` where such an operator consumes them. `shape` is that of the activation
+    as it was traced.
     """
 
     module: str
@@ -56,6 +58,16 @@ class Site:
     index: Index
     writes: bool = False
     reads: bool = False
+    shape: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> int:
+        """Entries that a unit owns here: of the map of an image, where the batch was one image.
+
+        >>> Site("pool", "input", 1, np.zeros((8, 1), dtype=np.int64), shape=(1, 8, 4, 4)).positions
+        16
+        """
+        return math.prod(self.shape) // max(1, self.shape[self.dim]) * self.index.shape[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from secateurs.graph.fitting import fitting
 from secateurs.network import Network, is_torchs
 
 _PLACE = re.compile(r"(\w+)((?:\[(?:\d+|'[^']*')\])*)")
@@ -42,12 +44,28 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
     return found
 
 
-def number_of(network: Network, path: str, name: str) -> Any:
-    """A module's attribute, or None; for the name "", every whole number that it holds, by place."""
-    module = network.modules.get(path)
-    if name:
-        return getattr(module, name, None)
-    return {} if module is None else whole_numbers(module)
+def numbers(network: Network) -> Callable[[str, str], Any]:
+    """(module path, attribute) -> its value, or None; for the name "", the whole numbers that count by place.
+
+    What follows from the shapes of a module's weights anyway counts nothing else.
+    """
+
+    @cache
+    def number(path: str, name: str) -> Any:
+        module = network.modules.get(path)
+        if name:
+            return getattr(module, name, None)
+        if module is None:
+            return {}
+        fitted = fitting(module, partial(_shape, module), partial(getattr, module))
+        return {place: value for place, value in whole_numbers(module).items() if place.partition("[")[0] not in fitted}
+
+    return number
+
+
+def _shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    tensor = getattr(module, name, None)
+    return tuple(tensor.shape) if isinstance(tensor, Tensor) else None
 
 
 def _items(place: str, holder: Any, depth: int) -> Iterator[tuple[str, int]]:

@@ -12,14 +12,12 @@ A tensor's `Lab` holds one entry per dimension:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -109,6 +107,9 @@ class Space:
         """Label -> unit, numbered by first label."""
         if not self._left:
             return np.arange(self.size, dtype=np.int64)
+        from scipy.sparse import coo_array  # half of the time of `import secateurs`, which not every program needs
+        from scipy.sparse.csgraph import connected_components
+
         left = np.concatenate(self._left)
         right = np.concatenate(self._right)
         real = (left >= 0) & (right >= 0)
@@ -121,14 +122,25 @@ class Space:
         return order[inverse].astype(np.int64)
 
 
+class Taken(NamedTuple):
+    """One moment at which a rule had a choice: when, about which labels, what it took, what it could still take."""
+
+    at: tuple[int, int]
+    labels: Labels | None
+    option: Any
+    left: int
+
+
 @dataclass
 class Choice:
-    """A place in the source where a rule had a choice: its options, what it took, the labels it decides about."""
+    """A place in the source where a rule has a choice, and every moment at which it was run."""
 
-    options: int
-    labels: list[Labels] = field(default_factory=list)
-    at: list[tuple[int, int]] = field(default_factory=list)
-    taken: list[Any] = field(default_factory=list)
+    moments: list[Taken] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[Labels]:
+        """What it decides about."""
+        return [taken.labels for taken in self.moments if taken.labels is not None]
 
 
 class Choices:
@@ -136,17 +148,17 @@ class Choices:
 
     def __init__(
         self,
-        numbers: Mapping[Any, int] | None = None,
+        refused: Mapping[Any, Sequence[Any]] | None = None,
         *,
         before: Mapping[Any, Choice] | None = None,
         picked: dict[Moment, Any] | None = None,
     ) -> None:
-        """`numbers`: place -> which option to take, the first by default.
+        """`refused`: place -> options that do not hold there; the first other one is taken.
 
         `before`: what another pass took at each place, to be taken here where it is an option; `picked`: what it took
         at every moment, to be taken again.
         """
-        self.numbers = numbers or {}
+        self.refused = refused or {}
         self.before = before or {}
         self.given = picked is not None
         self.picked: dict[Moment, Any] = picked if picked is not None else {}
@@ -156,14 +168,14 @@ class Choices:
         """The option for this moment at this place of the source."""
         if self.given:
             return self.picked[moment]
-        site = self.sites.setdefault(place, Choice(len(options)))
-        site.options = max(site.options, len(options))
-        site.at.append(moment[:2])
-        if isinstance(labels, np.ndarray):
-            site.labels.append(labels)
-        option = options[min(self.numbers.get(place, 0), len(options) - 1)]
-        earlier = self.before[place].taken if place in self.before else ()
-        option = self.picked[moment] = next((o for o in options if o in earlier), option)
-        if option not in site.taken:
-            site.taken.append(option)
+        refused = self.refused.get(place, ())
+        left = [option for option in options if option not in refused]
+        site = self.sites.setdefault(place, Choice())
+        # one line does one thing: what was taken there before comes first, so that no size that agrees by chance counts
+        earlier = [taken.option for taken in (self.before.get(place) or site).moments]
+        allowed = options if place in self.before else left
+        option = next((o for o in allowed if o in earlier), left[0] if left else options[-1])
+        self.picked[moment] = option
+        known = labels if isinstance(labels, np.ndarray) else None
+        site.moments.append(Taken(moment[:2], known, option, len(left)))
         return option

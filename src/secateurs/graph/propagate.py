@@ -12,9 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space
+from secateurs.graph.recorder import tensors
+from secateurs.network import is_torchs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from secateurs.graph.labels import Choices, Labels
     from secateurs.graph.recorder import Op, Tape
@@ -35,14 +37,15 @@ class Propagation:
         banned: Mapping[Any, str],
         attributes: Callable[[str, str], Any],
         hints: Callable[[int], tuple[Any, ...]] | None = None,
+        whole: Sequence[Op] = (),
         turn: int = -1,
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
         `choices`: what takes the options; `banned`: operator key -> reason for which its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
-        `hints` makes this a check: operator -> the axes that its results should have; `turn`: the number of the
-        recording before the first one run here.
+        `hints` makes this a check: operator -> the axes that its results should have, `whole`: the operators as the
+        whole network ran them; `turn`: the number of the recording before the first one run here.
         """
         self.params = params
         self.choices = choices
@@ -50,6 +53,7 @@ class Propagation:
         self.attribute = attributes
         self.check = hints is not None
         self.hints = hints
+        self.whole = whole
         self.turn = turn
         self.space = Space()
         self.labs: dict[int, Lab] = {}
@@ -245,18 +249,23 @@ class Propagation:
 
     def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
         """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
-        place = (*self.op.key, self.index - self.entered if self.in_attention else 0, kind)
+        place = (*self.op.key, self.index - self.entered if self.in_torch else 0, kind)
         return self.choices.take((self.turn, self.index, kind), place, labels, options)
 
     @property
-    def in_attention(self) -> bool:
-        """Whether this is torch's own multi-head attention: one line of the user's runs all of it."""
-        return self.attribute(self.op.module, "_qkv_same_embed_dim") is not None
+    def in_torch(self) -> bool:
+        """Whether this is a module of torch's own: one line of the user's runs all of it."""
+        kind = self.attribute(self.op.module, "__class__")
+        return isinstance(kind, type) and is_torchs(kind)
 
     def hint(self, k: int = 0) -> Any:
         """Checking: the axes that result `k` of the current operator should have."""
         assert self.hints is not None  # noqa: S101 (only asked while checking)
         return self.hints(self.index)[k]
+
+    def original(self, op: Op) -> Op:
+        """Checking: the current operator as the whole network ran it; collecting, the operator itself."""
+        return self.whole[self.index] if self.check else op
 
     def follow(self, attribute: str, labels: Labels) -> None:
         """The current module's attribute counts the survivors of these labels."""
@@ -286,12 +295,3 @@ def _agree(a: Labels, b: Labels) -> bool:
 def _mix(a: Labels, b: Labels) -> Labels:
     """Of two entries that met: the label if there is one, else fixed if one is fixed, else anything."""
     return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))
-
-
-def tensors(value: Any) -> Iterable[Tensor]:
-    """The tensors among operator arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from tensors(v)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateurs.graph.following import follow_patches
-from secateurs.graph.integers import number_of
+from secateurs.graph.integers import numbers
 from secateurs.graph.label_arrays import chosen
 from secateurs.graph.labels import ANY, Choices, Fresh, Lab
 from secateurs.graph.propagate import Misaligned, Propagation, tensors
@@ -80,9 +79,9 @@ def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: 
     params = _living(units, alive)
     p = Propagation(
         params,
-        choices=Choices(units.choices, before=units.sites),
+        choices=Choices(units.refused, before=units.sites),
         banned={},
-        attributes=partial(number_of, view),
+        attributes=numbers(view),
         turn=turn - 1,
     )
     results = collect_results(p, tape)
@@ -150,6 +149,7 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
         banned={},
         attributes=lambda _path, _name: {},
         hints=hints,
+        whole=reference.ops,
         turn=turn - 1,
     )
 
@@ -164,6 +164,12 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
         return Refuted(str(verdict), turn, p.index)
     except Exception as error:  # noqa: BLE001 (a rule that meets what it never met while collecting)
         return Refuted(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
+    return _parted(reference, shrunk, (together, count), turn)
+
+
+def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Refuted | None:
+    """Whether the narrower network went on as the whole one did; alike: so many operators were, of so many."""
+    together, count = alike
     if together < count:
         return Refuted(f"the forward takes another path at {reference.ops[together].where}", turn, together)
     if shrunk.error is not None:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from secateurs.graph.meta_kernels import FAST
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import CodeType
 
     from secateurs.graph.rules import Table
@@ -76,6 +77,31 @@ class Tape:
     real: bool = False
     broken: dict[int, str] = field(default_factory=dict)
     """Operators whose rule failed, by number, and how."""
+
+    @cached_property
+    def reads(self) -> list[tuple[Tensor, ...]]:
+        """The tensors among every operator's arguments, of a recording that is complete."""
+        return [tuple(tensors(op.args)) for op in self.ops]
+
+    @cached_property
+    def constant(self) -> frozenset[int]:
+        """Numbers of the operators that read no input, nor anything that comes from one."""
+        known = set(self.origins)
+        found: list[int] = []
+        for index, op in enumerate(self.ops):
+            if all(id(t) in known for t in (*self.reads[index], *tensors(tuple(op.kwargs.values())))):
+                known.update(id(t) for t in tensors(op.out))
+                found.append(index)
+        return frozenset(found)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among operator arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from tensors(v)
 
 
 _internal: dict[CodeType, bool] = {}

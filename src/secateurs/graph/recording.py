@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,16 @@ def _first_run(
     shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
     raise TraceError(
         f"The model does not run on the example inputs (shapes {shapes}): "
-        f"{type(error).__name__}: {error}{_inner(network, error)}"
+        f"{type(error).__name__}: {error}{_inner(network, error)}{_deeper(error)}"
     ) from error
+
+
+def _deeper(error: Exception | None) -> str:
+    """The remedy for modules that are nested deeper than Python's stack allows."""
+    limit = sys.getrecursionlimit()
+    if not isinstance(error, RecursionError):
+        return ""
+    return f". Its modules are nested deeper than Python's limit allows; raise it: sys.setrecursionlimit({10 * limit})."
 
 
 def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:

@@ -30,19 +30,21 @@ _PARAMETRISED = {
 def find_sites(units: Units, alive: NDArray[np.bool_]) -> list[tuple[Site, ...]]:
     """For every group, each module input and output that carries its units, once, in forward order."""
     ports = list(_ports(units))
-    distinct = {id(labels): labels for _, _, _, labels, _ in ports}
+    distinct = {id(labels): labels for _, _, _, labels, _, _ in ports}
     members = Axes([units.units(labels) for labels in distinct.values()]).members(alive, units.group_of, units.order)
     spread = dict(zip(distinct, members, strict=True))
     found: list[dict[tuple[str, str, int], Site]] = [{} for _ in units.counts]
-    for call, port, dim, labels, parametrised in ports:
+    for call, port, dim, labels, parametrised, shape in ports:
         for group, index in spread[id(labels)].items():
             if (call.module, port, dim) not in found[group]:
-                found[group][call.module, port, dim] = _site(call, port, dim, index, parametrised=parametrised)
+                side: Any = port
+                writes, reads = parametrised and port == "output", parametrised and port == "input"
+                found[group][call.module, port, dim] = Site(call.module, side, dim, index, writes, reads, shape)
     return [tuple(f.values()) for f in found]
 
 
-def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool]]:
-    """Every labelled dimension of every leaf module's first input and output."""
+def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool, tuple[int, ...]]]:
+    """Every labelled dimension of every leaf module's first input and output, and the shape."""
     for tape in units.tapes:
         for call in tape.calls:
             parametrised = any(op.func in _PARAMETRISED for op in tape.ops[call.start : call.stop])
@@ -51,14 +53,8 @@ def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool]]:
                 for dim, axis in enumerate(lab.axes if lab is not None else ()):
                     labels = units.params.get((axis.name, axis.dim)) if type(axis) is Fresh else axis
                     if isinstance(labels, np.ndarray):
-                        yield call, port, dim, labels, parametrised
-
-
-def _site(call: Call, port: str, dim: int, index: Any, *, parametrised: bool) -> Site:
-    side: Any = port
-    return Site(
-        call.module, side, dim, index, writes=parametrised and port == "output", reads=parametrised and port == "input"
-    )
+                        shape = () if tensor is None else tuple(int(n) for n in tensor.shape)
+                        yield call, port, dim, labels, parametrised, shape
 
 
 def _first(value: Any) -> Tensor | None:

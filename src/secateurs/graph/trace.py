@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from torch import nn
 from secateurs.errors import InputError, TraceError, expect, near
 from secateurs.graph.graph import Facts, Graph
 from secateurs.graph.grouping import gather
-from secateurs.graph.integers import number_of
+from secateurs.graph.integers import numbers
 from secateurs.graph.label_arrays import entry_of
-from secateurs.graph.labels import Choices
+from secateurs.graph.labels import Choices, Taken
 from secateurs.graph.propagate import Propagation, tensors
 from secateurs.graph.prove import Refuted, collect_results, disprove
 from secateurs.graph.recording import failed_rules, record, same_path
@@ -91,11 +90,11 @@ class _Finder:
         self.source = source
         self.tapes = tapes
         self.shielded = shielded
-        self.modules = view.modules
+        self.numbers = numbers(view)
         found = view.tensors
         self.shapes = {n: tuple(t.shape) for n, t in found.items()}
         self.parameters = frozenset(n for n, t in found.items() if isinstance(t, nn.Parameter))
-        self.choices: dict[Any, int] = {}
+        self.refused: dict[Any, tuple[Any, ...]] = {}
         self.banned: dict[Any, str] = {}
         self.lost: dict[tuple[str, int], list[tuple[Any, str]]] = {}
 
@@ -135,9 +134,10 @@ class _Finder:
         for key, site in list(units.sites.items()):
             if key[-1] not in ("split", "cut") or not site.labels or self._reach(units, site.labels):
                 continue
-            saved = dict(self.choices), dict(self.banned), {k: list(v) for k, v in self.lost.items()}
-            while self.choices.get(key, 0) < site.options - 1:
-                self.choices[key] = self.choices.get(key, 0) + 1
+            saved = dict(self.refused), dict(self.banned), {k: list(v) for k, v in self.lost.items()}
+            there = units
+            while (further := next((m for m in there.sites[key].moments if m.left > 1), None)) is not None:
+                self._refuse(key, further)
                 there = self._collect()
                 if there.conflict is None and self._reach(there, there.sites[key].labels):
                     found = self._settle()
@@ -146,7 +146,7 @@ class _Finder:
                         break
                     self.banned, self.lost = dict(saved[1]), {k: list(v) for k, v in saved[2].items()}
             else:
-                self.choices, self.banned, self.lost = saved
+                self.refused, self.banned, self.lost = saved
         return units
 
     @staticmethod
@@ -160,7 +160,7 @@ class _Finder:
         return disprove(units, self.source, self.view, np.ones(units.group_of.size, dtype=bool), keep)
 
     def _collect(self) -> Units:
-        p = Propagation({}, choices=Choices(self.choices), banned=self.banned, attributes=partial(number_of, self.view))
+        p = Propagation({}, choices=Choices(self.refused), banned=self.banned, attributes=self.numbers)
         results = []
         for tape in self.tapes:
             results.append(collect_results(p, tape))
@@ -173,7 +173,7 @@ class _Finder:
                     p.guard(axis[index], reason, located=False)
             if any(name.startswith(f"{prefix}.") for prefix in self.shielded):
                 p.guard(axis, "the user protects it", located=False)
-        return gather(p, self.tapes, results, self.shapes, dict(self.choices))
+        return gather(p, self.tapes, results, self.shapes, dict(self.refused))
 
     def _correct(self, units: Units, verdict: Refuted, keep: Any, attempt: int) -> None:
         """Move the guilty source line on to its next option, or protect what meets there."""
@@ -181,6 +181,8 @@ class _Finder:
         index = min(verdict.index, len(tape.ops) - 1)
         if attempt < _PATIENCE:
             guilty = self._guilty(units, tape, index)
+            if not guilty.size and self._miscounted(units, verdict.turn, index):
+                return
             if self._advance(units, guilty, verdict.turn, index) or (
                 guilty.size and self._ban(tape, index, str(verdict))
             ):
@@ -227,41 +229,52 @@ class _Finder:
 
     def _advance(self, units: Units, guilty: Any, turn: int, index: int) -> bool:
         """Take the next option of the nearest earlier choice about these units."""
-        nearest: tuple[int, Any] | None = None
         groups = np.unique(units.group_of[guilty])
+        nearest: tuple[int, Any, Taken] | None = None
         for key, site in units.sites.items():
-            if self.choices.get(key, 0) >= site.options - 1:
-                continue
-            before = [i for t, i in site.at if t == turn and i <= index]
-            if not before or (nearest is not None and max(before) <= nearest[0]):
-                continue
-            here = max(before) == index  # its sizes may be those of other units
-            touches = (
-                here
-                or (guilty.size and not site.labels)
-                or any(
-                    np.isin(units.group_of[of[of >= 0]], groups).any() for of in (units.units(a) for a in site.labels)
-                )
-            )
-            if touches:
-                nearest = (max(before), key)
-        key = nearest[1] if nearest is not None else self._ahead(units, turn, index)
-        if key is None:
+            for taken in site.moments:
+                t, i = taken.at
+                if t != turn or i > index or taken.left < 2 or (nearest is not None and i <= nearest[0]):
+                    continue
+                of = None if taken.labels is None else units.units(taken.labels)
+                # the sizes at the operator itself may be those of other units
+                if i == index or (guilty.size if of is None else np.isin(units.group_of[of[of >= 0]], groups).any()):
+                    nearest = (i, key, taken)
+        nearest = nearest or self._ahead(units, turn, index)
+        if nearest is None:
             return False
-        self.choices[key] = self.choices.get(key, 0) + 1
+        self._refuse(*nearest[1:])
         return True
 
-    def _ahead(self, units: Units, turn: int, index: int) -> Any:
+    def _miscounted(self, units: Units, turn: int, index: int) -> bool:
+        """An operator without units changes: refuse the nearest choice by which an integer of its module follows."""
+        module = self.tapes[turn].ops[index].module
+        following = {f.at for f in units.follows if f.module == module and f.at[0] == turn}
+        found = [
+            (taken.at[1] > index, abs(taken.at[1] - index), key, taken)
+            for key, site in units.sites.items()
+            for taken in site.moments
+            if taken.at in following and taken.left > 1
+        ]
+        if not found:
+            return False
+        self._refuse(*min(found, key=lambda one: one[:2])[2:])
+        return True
+
+    def _refuse(self, key: Any, taken: Taken) -> None:
+        self.refused[key] = (*self.refused.get(key, ()), taken.option)
+
+    def _ahead(self, units: Units, turn: int, index: int) -> tuple[int, Any, Taken] | None:
         """The next choice in the module that fails: one that checks its sizes does so before it uses them."""
         ops = self.tapes[turn].ops
         later = [
-            (i, key)
+            (taken.at[1], key, taken)
             for key, site in units.sites.items()
-            if self.choices.get(key, 0) < site.options - 1 and site.labels
-            for t, i in site.at
-            if t == turn and i > index and ops[i].module == ops[index].module
+            for taken in site.moments
+            if taken.left > 1 and taken.labels is not None and taken.at[0] == turn and taken.at[1] > index
         ]
-        return min(later, key=lambda found: found[0])[1] if later else None
+        here = [found for found in later if ops[found[0]].module == ops[index].module]
+        return min(here, key=lambda found: found[0]) if here else None
 
     def _ban(self, tape: Tape, index: int, why: str) -> bool:
         key = tape.ops[index].key

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import EvidenceError, InputError
+from secateurs.errors import EvidenceError, InputError, check_seed
 from secateurs.recover.features import Watch, features_apart
 from secateurs.recover.recovery import Pair
 from secateurs.running.untouched import untouched
@@ -61,6 +61,7 @@ class Distil:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        check_seed(self.seed)
         wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1 or not self.feature_weight >= 0
         if wrong or self.epochs < 0 or not 0 < self.lr < float("inf"):
             message = (

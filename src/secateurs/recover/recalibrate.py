@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 
-from secateurs.errors import InputError, expect
+from secateurs.errors import EvidenceError, InputError, expect
 from secateurs.recover.recovery import Pair
-from secateurs.running.batches import Batch, read_batch
+from secateurs.running.batches import Batch, read_batches
 from secateurs.running.process import all_or_nothing
 from secateurs.running.untouched import device_of, untouched
 
@@ -42,8 +41,7 @@ def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = Non
     if batches is not None and batches < 1:
         message = f"batches={batches} estimates nothing. Pass 1 or more, or None for all of the data."
         raise InputError(message)
-    device = device_of(model)
-    return _recalibrated(model, (read_batch(raw, number, device) for number, raw in enumerate(islice(data, batches))))
+    return _recalibrated(model, read_batches(data, device_of(model), batches))
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,9 @@ def _recalibrated(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
         return model
     seen = False
     with untouched(model), _averaging(norms), torch.no_grad():
-        for batch in batches:
+        for number, batch in enumerate(batches):
             seen = True
-            model(*batch.args, **batch.kwargs)
+            _forward(model, batch, number)
         if not seen:
             message = (
                 "the data gave no batch. Running statistics cannot be estimated from nothing. "
@@ -73,6 +71,17 @@ def _recalibrated(model: nn.Module, batches: Iterable[Batch]) -> nn.Module:
             raise InputError(message)
         _check_finite(model, norms)
     return model
+
+
+def _forward(model: nn.Module, batch: Batch, number: int) -> None:
+    try:
+        model(*batch.args, **batch.kwargs)
+    except Exception as error:
+        message = (
+            f"the model did not run on batch {number}: {type(error).__name__}: {error}. The old statistics are back. "
+            "Check the structure, shapes and dtypes of the data."
+        )
+        raise EvidenceError(message) from error
 
 
 def _check_finite(model: nn.Module, norms: list[_BatchNorm]) -> None:

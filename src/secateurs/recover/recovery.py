@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import EvidenceError, InputError, ModelError, PlanError
 from secateurs.network import Network
-from secateurs.running.batches import Batch, read_batch
+from secateurs.running.batches import Batch, read_batches
 from secateurs.running.compare import output_of
 from secateurs.running.nested import find_tensors
 from secateurs.running.process import all_or_nothing
@@ -136,8 +136,7 @@ def _read(data: Iterable[Any], images: int, device: torch.device) -> tuple[Batch
         raise InputError(message)
     found: list[Batch] = []
     count = 0
-    for number, raw in enumerate(data):
-        batch = read_batch(raw, number, device)
+    for number, batch in enumerate(read_batches(data, device)):
         _check_images(batch, number)
         found.extend(batch.rows(rows) for rows in torch.arange(batch.size)[: images - count].split(ROWS))
         count += batch.size

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_seed
 from secateurs.recover.layers import Layer, add_to, find_layers, follow, matrix, root_of, scale_of
 from secateurs.recover.recovery import Pair
 from secateurs.recover.replay import Recording, Replay
@@ -38,6 +38,10 @@ class Sampling:
     memory: int = 1 << 30
     seed: int = 0
     determined: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is no seed."""
+        check_seed(self.seed)
 
     def count(self, groups: int, columns: int, outputs: int) -> int:
         """Rows for a layer of this size."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -11,10 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from secateurs.errors import EvidenceError
+from secateurs.errors import EvidenceError, expect
 from secateurs.types import Loss
 
 LABELS = ("labels", "label", "targets", "target")
+
+ENDLESS = 10_000
+"""Batches of data without a length after which a warning says that it may never end."""
+
+IGNORED = -100
+"""The class that PyTorch's cross entropy skips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +47,23 @@ class Batch:
     def singles(self) -> Iterator[Batch]:
         """Yield the samples one by one."""
         return (self.rows(torch.tensor([row])) for row in range(self.size))
+
+
+def read_batches(data: Any, device: torch.device, batches: int | None = None) -> Iterator[Batch]:
+    """Yield the batches of a data loader on a device: all of them, or the first `batches`.
+
+    Raises InputError for what cannot be iterated over. Warns once where data without a length goes on for 10,000
+    batches, because an endless iterable never comes to its end.
+    """
+    expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
+    for number, raw in enumerate(islice(data, batches)):
+        if number == ENDLESS and batches is None and not isinstance(data, Sized):
+            warnings.warn(
+                f"data has no length and has yielded {ENDLESS:,} batches so far. If it is endless, this never ends. "
+                "Pass a part of it: itertools.islice(data, 100).",
+                stacklevel=2,
+            )
+        yield read_batch(raw, number, device)
 
 
 def read_batch(raw: Any, number: int, device: torch.device) -> Batch:
@@ -110,13 +135,43 @@ def cross_entropy(outputs: Any, targets: Any) -> Tensor:
             "Pass loss=a function of (outputs, targets)."
         )
         raise EvidenceError(msg)
+    if targets.dtype in (torch.int64, torch.uint8) and targets.numel() and logits.dim() > 0:
+        _check_classes(targets, logits.shape[min(1, logits.dim() - 1)])
     return F.cross_entropy(logits, targets)
 
 
+def _check_classes(targets: Tensor, classes: int) -> None:
+    """Refuse labels that are no class of the model; on a GPU they would end the process, not raise an error."""
+    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORED)]
+    if wrong.numel():
+        msg = (
+            f"label {wrong[0].item()} is no class: the model tells {classes} classes apart, 0 to {classes - 1}. "
+            "Check the labels, or the width of the model's last layer."
+        )
+        raise EvidenceError(msg)
+
+
+def check_loss(loss: Loss | None) -> Loss | None:
+    """Return the loss; refuse one that cannot be called."""
+    if loss is not None and not callable(loss):
+        expect("loss", loss, (), "Pass a function of (outputs, targets), or None for cross entropy.")
+    return loss
+
+
 def summed_loss(outputs: Any, batch: Batch, loss: Loss, number: int) -> Tensor:
-    """Sum of the losses of the samples: a scalar is taken as their mean (torch's default), a vector as one each."""
+    """Sum the losses of the samples: a scalar is taken as their mean (PyTorch's default), a vector as one for each.
+
+    Raises EvidenceError, naming the batch, if the loss fails, has another shape, or is not finite.
+    """
     wanted = batch.targets if batch.targets is not None or not batch.kwargs else batch.kwargs
-    value = loss(outputs, wanted)
+    try:
+        value = loss(outputs, wanted)
+    except Exception as error:
+        msg = (
+            f"the loss of batch {number} cannot be computed: {type(error).__name__}: {error} "
+            "Check that the targets fit the model's outputs, or pass loss=a function of (outputs, targets)."
+        )
+        raise EvidenceError(msg) from error
     if not isinstance(value, Tensor) or (value.dim() > 0 and value.shape != (batch.size,)):
         got = _shape(value)
         msg = (

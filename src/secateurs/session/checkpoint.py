@@ -12,7 +12,11 @@ from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Run
 
-FORMAT = 2
+FORMAT = 3
+PARTS = (
+    "method", "budget", "clock", "signature", "step", "kept", "shares", "alive", "masks", "history", "driver", "skipped"
+)  # fmt: skip
+"""What a state holds beside its format."""
 
 
 def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, Any]:
@@ -25,6 +29,7 @@ def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, An
         "signature": {name: list(shape) for name, shape in run.origin.signature.items()},
         "step": run.step,
         "kept": {name: units.tolist() for name, units in run.kept.items()},
+        "shares": {name: shares.tolist() for name, shares in run.shares.items()} if run.grew else {},
         "alive": {name: alive.tolist() for name, alive in run.alive.items()},
         "masks": run.masks,
         "history": run.history.rows(),
@@ -33,10 +38,15 @@ def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, An
 
 
 def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[str, Any]) -> None:
-    """Check that the state belongs here, bring the network to the saved widths, and restore."""
+    """Check that the state belongs to this session, cut the network to the saved widths, and restore the method.
+
+    Raises InputError for a state of another session or format, and for one that lacks a part.
+    """
     _check(run, method, state)
     kept = {name: np.asarray(units, dtype=np.int64) for name, units in state["kept"].items()}
-    if any(len(kept[name]) != len(units) for name, units in run.kept.items()):
+    if state["shares"]:
+        run.become(kept, {name: np.asarray(shares) for name, shares in state["shares"].items()})
+    elif any(len(kept[name]) != len(units) for name, units in run.kept.items()):
         place = {name: {int(u): at for at, u in enumerate(units)} for name, units in run.kept.items()}
         for name, units in kept.items():
             run.alive[name] = np.isin(run.kept[name], units)
@@ -61,6 +71,12 @@ def _check(run: Run, method: TrainingMethod, state: Mapping[str, Any]) -> None:
         raise InputError(
             f"the session state has format {found!r}; this version reads {FORMAT}. It was written by another version "
             "or is no session state. Pass what Session.state_dict() returned."
+        )
+    lacking = [part for part in PARTS if part not in state]
+    if lacking:
+        raise InputError(
+            f"the session state lacks {', '.join(map(repr, lacking))}. A part of it was lost, and the run would go on "
+            "as another one. Pass what Session.state_dict() returned, whole."
         )
     mine = {name: list(shape) for name, shape in run.origin.signature.items()}
     if mine != state["signature"]:

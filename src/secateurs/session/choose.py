@@ -16,7 +16,7 @@ from secateurs.criteria import Criterion, score
 from secateurs.evidence import observe
 from secateurs.graph import Graph
 from secateurs.session.run import Run
-from secateurs.session.scope import needed_budget
+from secateurs.session.scope import needed_budget, of_origin
 from secateurs.types import Scope
 
 Allocate = Callable[[Mapping[str, Tensor], Costed, Budget], Mapping[str, NDArray[np.int64]]]
@@ -42,7 +42,12 @@ def budget_so_far(run: Run, left: Callable[[float], float] | None) -> Budget:
         goal = min(target, full)
         if getattr(budget, name) is not None:
             found[name] = goal if left is None else max(2, int(left(1.0 - goal / full) * full))
-    return replace(budget, **found)
+    if left is None:
+        return replace(budget, **found)
+    # Shares of filters are of the groups in scope, which is known where they are allocated.
+    filters = left(1.0 - budget.filters) if isinstance(budget.filters, float) else budget.filters
+    shares = tuple((name, left(1.0 - s) if isinstance(s, float) else s) for name, s in budget.shares)
+    return replace(budget, **found, filters=filters, shares=shares)
 
 
 def surplus(
@@ -50,6 +55,8 @@ def surplus(
 ) -> dict[str, NDArray[np.int64]]:
     """The living units (present numbers) that an allocator takes out of the network as it is, to meet a budget."""
     living = {name: np.flatnonzero(alive) for name, alive in run.alive.items()}
+    inside = list(living) if scope == "coupled" else [group.name for group in run.groups(scope=scope)]
+    budget = of_origin(run, budget, inside)
     left: Graph = run.graph.shrink(living)
     of_living = {name: scores[name][units] for name, units in living.items() if name in scores}
     if scope == "coupled":

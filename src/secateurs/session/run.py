@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget, levels
-from secateurs.allocate.agreement import agreed
+from secateurs.allocate.agreement import in_step
 from secateurs.allocate.budget import RESOURCES, UNBOUNDED
-from secateurs.errors import PlanError, TraceError
+from secateurs.errors import TraceError
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.graph.groups import Role
 from secateurs.session.flat_units import Ledger, Rows
@@ -24,7 +24,8 @@ from secateurs.session.processes import Ranks
 from secateurs.session.schedule import Clock, Position
 from secateurs.session.silence import Silence
 from secateurs.surgery import Plan, apply, grow
-from secateurs.types import Ints, Loss, Picked
+from secateurs.surgery.copies import insert, plan_with_copies
+from secateurs.types import Floats, Ints, Loss, Picked
 
 
 @dataclass(eq=False)
@@ -54,6 +55,7 @@ class Run:
     followers: tuple[nn.Module, ...] = field(init=False, default=())
     kept: dict[str, Ints] = field(init=False)
     alive: dict[str, NDArray[np.bool_]] = field(init=False)
+    shares: dict[str, Floats] = field(init=False)
     grew: bool = field(init=False, default=False)
     _silence: Silence = field(init=False, default_factory=Silence)
 
@@ -62,6 +64,7 @@ class Run:
         self.budget = None if self.budget is None else absolute(self.budget, self.graph)
         self.kept = {group.name: np.arange(group.units) for group in self.graph.groups}
         self.alive = {group.name: np.ones(group.units, dtype=bool) for group in self.graph.groups}
+        self.shares = {group.name: np.ones(group.units) for group in self.graph.groups}
 
     # --- what is ---
 
@@ -108,13 +111,11 @@ class Run:
     @property
     def plan(self) -> Plan:
         """What is kept of the network that the session began with."""
-        if self.grew:
-            raise PlanError(
-                "filters were inserted, so the network is no part of the one that the session began with. "
-                "A plan only removes. Save the model's state_dict together with session.history."
-            )
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
-        return Plan.from_keep(self.origin, agreed(self.origin, keep))
+        if self.grew:
+            shares = {name: self.shares[name][self.alive[name]].tolist() for name in self.kept}
+            return plan_with_copies(self.origin, keep, shares)
+        return Plan.from_keep(self.origin, keep)
 
     # --- what happens ---
 
@@ -130,8 +131,11 @@ class Run:
         )
 
     def remove(self, units: Picked, note: str) -> None:
-        """Remove living units (present numbers): they are silent from now on, and count as gone."""
-        picked = {name: np.asarray(found, dtype=np.int64) for name, found in units.items() if len(found)}
+        """Remove living units (present numbers): they are silent from now on, and count as gone.
+
+        Groups that are tied in count lose the first of theirs, as many as all of them can lose in step.
+        """
+        picked = {name: np.asarray(found, dtype=np.int64) for name, found in in_step(self.graph.ties, units).items()}
         if not picked:
             return
         for name, found in picked.items():
@@ -165,7 +169,7 @@ class Run:
         Returns the kept units by group, in the numbers that they had until now, or None where none was silent. What
         a driver remembers of units follows by `Driver.shrink`, which calls this.
         """
-        keep = agreed(self.graph, {name: np.flatnonzero(alive) for name, alive in self.alive.items()})
+        keep = {name: np.flatnonzero(alive) for name, alive in self.alive.items()}
         if all(len(kept) == len(self.alive[name]) for name, kept in keep.items()):
             return None
         plan = Plan.from_keep(self.graph, {name: units.tolist() for name, units in keep.items()})
@@ -179,6 +183,7 @@ class Run:
         self._silence.cut(self.graph.kept_indices(keep))
         self.graph = self.graph.shrink(keep)
         self.kept = {name: units[keep[name]] for name, units in self.kept.items()}
+        self.shares = {name: found[keep[name]] for name, found in self.shares.items()}
         self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
         self.rebuild()
 
@@ -189,21 +194,34 @@ class Run:
         """
         for model in (self.model, *self.followers):
             grow(self.graph, model, units, self.optimizers if model is self.model else None)
+        for name, parents in units.items():
+            self.kept[name], shares = insert(self.kept[name], self.shares[name].tolist(), parents)
+            self.shares[name] = np.asarray(shares)
+        self._regrown()
+        self.note("grown", note, grown={name: len(parents) for name, parents in units.items()})
+
+    def become(self, kept: Mapping[str, Ints], shares: Mapping[str, Floats]) -> None:
+        """Bring the network that the session began with to the widths of a run that inserted units."""
+        sources = {name: units.tolist() for name, units in kept.items()}
+        plan = plan_with_copies(self.origin, sources, {name: found.tolist() for name, found in shares.items()})
+        for model in (self.model, *self.followers):
+            apply(plan, model, (self.optimizers or None) if model is self.model else None, proof=False)
+        self.kept, self.shares = dict(kept), dict(shares)
+        self._regrown()
+
+    def _regrown(self) -> None:
+        """Read the network anew after units were inserted; its groups are those that there were."""
         before = [group.name for group in self.graph.groups]
         self.graph = trace(self.model, self.example)
-        for name, parents in units.items():
-            order = np.sort(np.concatenate([np.arange(len(self.kept[name])), np.asarray(parents, dtype=np.int64)]))
-            self.kept[name] = self.kept[name][order]
-            self.alive[name] = np.ones(len(order), dtype=bool)
+        self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
         now = {group.name: group.units for group in self.graph.groups}
         if now != {name: len(self.kept[name]) for name in before}:
             raise TraceError(
-                f"after growing {', '.join(units)} the network's groups are others than before. Its forward depends on "
-                "widths. Prune it without growth, and report the model."
+                "after growing, the network's groups are others than before. Its forward depends on widths. Prune it "
+                "without growth, and report the model."
             )
         self.grew = True
         self.rebuild()
-        self.note("grown", note, grown={name: len(parents) for name, parents in units.items()})
 
     # --- what methods work on ---
 

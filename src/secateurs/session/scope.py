@@ -168,8 +168,27 @@ def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, 
     return (max(0.0, surplus / max(entries, 1)),) * len(names)
 
 
+def of_origin(run: Run, budget: Budget, names: Sequence[str]) -> Budget:
+    """A budget whose shares of filters are numbers: of these groups, as the session began with them."""
+    if budget.filters is None and not budget.shares:
+        return budget
+    out = budget.excluded(run.origin.groups)
+    groups = [group for group in run.origin.groups if group.name in set(names) - out]
+    free = replace(budget, exclude=())
+    filters = None if budget.filters is None else max(2, free.most_filters(groups))
+    return replace(budget, filters=filters, shares=tuple(free.shared(groups).items()))
+
+
+def refuse_filters(budget: Budget | None, method: object) -> None:
+    """Refuse a budget of filters for a method that compares costs only."""
+    if budget is not None and (budget.filters is not None or budget.shares):
+        raise BudgetError(
+            f"{type(method).__name__} removes by cost and meets no share of filters. Give macs=, params= or memory=."
+        )
+
+
 def _by_budget(run: Run, groups: Sequence[Group]) -> tuple[int, ...]:
-    budget = needed_budget(run)
+    budget = of_origin(run, needed_budget(run), [group.name for group in groups])
     # Not exclude=outside: the name of a group is that of a module, which groups inside may touch as well.
     scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in groups}
     keep = Uniform()(scores, Part(run.graph, tuple(groups)), replace(budget, exclude=()))

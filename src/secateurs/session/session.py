@@ -14,8 +14,10 @@ from secateurs.allocate import Budget
 from secateurs.errors import InputError, ScheduleError, SessionError
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.notebook import html_table
+from secateurs.running.batches import check_loss
 from secateurs.session.checkpoint import load_state, save_state
-from secateurs.session.checks import changes, check_budget, check_optimizer, named_method, unwrapped
+from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.processes import Ranks
@@ -64,18 +66,16 @@ class Session:
         strict: bool = False,
     ) -> None:
         asked = named_method(method, seed)
-        clock = Clock(steps_per_epoch, epochs)
-        budget = check_budget(budget)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
+            budget=check_budget(budget),
+            clock=Clock(steps_per_epoch, epochs),
+            data=check_data(data),
+            loss=check_loss(loss),
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
-            budget=budget,
-            clock=clock,
             example=example_inputs,
-            data=data,
-            loss=loss,
             shrinks=not parallel if shrink is None else shrink,
             seed=seed,
         )
@@ -107,6 +107,18 @@ class Session:
         return (
             f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
         )
+
+    def _repr_html_(self) -> str:
+        """Where the session stands, as a table, for notebooks."""
+        run, cost = self._run, self.cost
+        rows = [
+            ("step", f"{run.step:,} of {run.clock.total:,}"),
+            ("phase", self.phase),
+            ("budget", repr(run.budget)),
+            ("MACs now", f"{cost.macs:,}"),
+            ("parameters now", f"{cost.params:,}"),
+        ]
+        return html_table(f"Session({type(self.method).__name__})", ("", ""), rows, [self.note] if self.note else [])
 
     # --- reading ---
 

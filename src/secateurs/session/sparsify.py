@@ -19,7 +19,7 @@ SFP and its family set units to zero and let them return instead: `methods.SFP`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -43,8 +43,8 @@ class Sparsify:
     """Penalise units for the first part of a run, then cut the network to its budget, and recover.
 
     penalty: see `secateurs.session.penalty`. criterion, allocator: what is cut at the step until·(steps of the run).
-    scope: "coupled" (all groups) or "uncoupled" (groups that one operator writes). decoupled: whether W ← W − lr·λ·W
-    instead of adding to the gradient; None follows the optimizer.
+    until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups that one
+    operator writes). decoupled: whether W ← W − lr·λ·W instead of adding to the gradient; None follows the optimizer.
 
     >>> from secateurs.session.penalty import GroupNorm
     >>> Sparsify(GroupNorm(1e-4), Magnitude(p=2)).until
@@ -125,13 +125,16 @@ class Gradual:
     """Score, cut and retrain in rounds: any criterion while the network trains.
 
     After round k of `rounds`, schedule(k, rounds) of what the budget removes has been removed; the rounds are spread
-    evenly from the share `begin` of the run to the share `end`, and the rest of it recovers. schedule: `Cubic` (Zhu &
+    evenly from the share `begin` of the run to the share `end`, and the rest of it recovers. first: "train" cuts at the
+    end of each round, "cut" at its beginning (iterative pruning: cut, retrain, cut, ...). schedule: `Cubic` (Zhu &
     Gupta 2017), `Linear`, `Exponential`, `OneShot`, or a function of (k, n). scope: see `Sparsify`. Zhu & Gupta remove
     single weights of each layer; here units of the whole network go, and the share is of the budget's MACs, parameters
     or memory (ours).
 
     >>> Gradual(rounds=4).steps(100)
     (12, 25, 37, 50)
+    >>> Gradual(rounds=4, end=1.0, first="cut").steps(100)
+    (1, 25, 50, 75)
     """
 
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
@@ -141,6 +144,7 @@ class Gradual:
     begin: float = 0.0
     end: float = 0.5
     scope: Scope = "coupled"
+    first: Literal["train", "cut"] = "train"
     reference: ClassVar[str] = (
         "Michael Zhu, Suyog Gupta. To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression. "
         "ICLR workshop 2018. arXiv 1710.01878"
@@ -156,7 +160,8 @@ class Gradual:
     def steps(self, total: int) -> tuple[int, ...]:
         """The steps of a run of `total` after which the rounds cut."""
         width = (self.end - self.begin) / self.rounds
-        return tuple(max(1, int(total * (self.begin + width * k) + 1e-9)) for k in range(1, self.rounds + 1))
+        done = range(1, self.rounds + 1) if self.first == "train" else range(self.rounds)
+        return tuple(max(1, int(total * (self.begin + width * k) + 1e-9)) for k in done)
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the method itself: its rounds are at shares of the run."""

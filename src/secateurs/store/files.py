@@ -23,6 +23,9 @@ _OWN = re.compile(r"\.(?P<name>.+)\.(?P<mark>[0-9a-f]{16,64})\.new")
 MARK = 16
 """Digits of the random part of such a name; a hash has 64."""
 
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""O_NONBLOCK: opening a named pipe would wait for somebody to write into it."""
+
 _ONE_AT_A_TIME = RLock()
 
 Content = bytes | Callable[[BinaryIO], None]
@@ -77,7 +80,7 @@ def read_file(path: Path, *, most: int) -> bytes:
     """Read one file of at most so many bytes; DamageError if it is missing, unreadable, no plain file, or a pickle."""
     directory = path.parent
     if not _is_folder(directory):
-        what = _kind(directory) if directory.is_file() else "does not exist"
+        what = _kind(directory)
         message = f"{str(directory)!r} {what}. A saved model is a directory that secateurs.save wrote. Pass its path."
         raise StoreError(message)
     try:
@@ -109,8 +112,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _content(path: Path, most: int) -> bytes:
-    # O_NONBLOCK: opening a named pipe would wait for somebody to write into it
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, _READING)
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -123,8 +125,14 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        return "is a pickle, which is never opened" if file.read(8).startswith(_PICKLES) else "is a file"
+    try:
+        with os.fdopen(os.open(path, _READING), "rb") as file:
+            plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return "is a pickle, which is never opened" if plain and file.read(8).startswith(_PICKLES) else "is a file"
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:  # too long, with a NUL, or not ours to read
+        return f"cannot be opened ({error.strerror if isinstance(error, OSError) else error})"
 
 
 @contextmanager
@@ -211,6 +219,12 @@ def write_new(path: Path, content: Content) -> None:
         else:
             content(file)
         file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_file(path: Path) -> None:
+    """Make the contents of a file durable that another library wrote."""
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 

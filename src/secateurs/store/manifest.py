@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from typing import Any, cast
@@ -27,7 +27,8 @@ class Manifest:
 
     plan: what was removed from the dense model; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
     the name it is stored under; orders: tensors that do not lie in memory in the default order of dimensions; states:
-    module -> what its `get_extra_state` gave; sha256 and size are those of the weights file.
+    module -> what its `get_extra_state` gave; sha256 and size are those of the weights file; modules: module -> class
+    and settings, empty in files of versions that did not write them.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class Manifest:
     states: Mapping[str, Any]
     sha256: str
     size: int
+    modules: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_bytes(self) -> bytes:
         """Write the manifest, sealed with the hash of its own contents."""
@@ -47,6 +49,7 @@ class Manifest:
             "aliases": dict(self.aliases),
             "orders": {name: list(order) for name, order in self.orders.items()},
             "states": dict(self.states),
+            "modules": dict(self.modules),
             "plan": json.loads(self.plan.to_json()),
         }
         return json.dumps({**body, "seal": seal(body)}, indent=1).encode()
@@ -106,6 +109,7 @@ def _manifest(body: Mapping[str, Any]) -> Manifest:
             states=_mapping(body["states"]),
             sha256=body["weights"]["sha256"],
             size=body["weights"]["size"],
+            modules={path: _text(words) for path, words in _mapping(body.get("modules", {})).items()},
         )
         _check(manifest)
     except (KeyError, TypeError, AttributeError, ValueError, PlanError) as error:
@@ -137,6 +141,12 @@ def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{type(value).__name__} where names and values belong")
     return cast("dict[str, Any]", value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text belongs")
+    return value
 
 
 def _type(name: object) -> torch.dtype:

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from secateurs.errors import DamageError, PlanError, StoreError, expect
 from secateurs.network import Network
+from secateurs.store.descriptions import descriptions, warn_if_other
 from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
 from secateurs.surgery.plan import Plan
+from secateurs.surgery.plan_json import MOST_GROWTH
 from secateurs.surgery.tensors import differences
 from secateurs.surgery.transaction import Transaction
 
@@ -64,6 +66,7 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
         states=_extra_states(network.model),
         sha256=hashlib.sha256(weights).hexdigest(),
         size=len(weights),
+        modules=descriptions(network.model),
     )
     files = {PLAN: manifest.to_bytes(), WEIGHTS: weights}
     write_files(directory, files, overwrite=overwrite, named=(WEIGHTS, manifest.sha256))
@@ -77,7 +80,8 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     `requires_grad` are those of the model given. All files are checked, and every tensor is read, before the model is
     touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ) or on
     the meta device, for files that are missing, and for an unknown format; DamageError, a StoreError, for files that
-    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights.
+    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights. Warns if the tensors
+    fit and a module is of another class, or has other settings (a stride, say), than when it was saved.
     """
     network = Network.of(model)
     directory = _path(directory)
@@ -102,6 +106,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
         write(transaction, model, swaps, settings)
         for path, state in manifest.states.items():
             transaction.restate(model.get_submodule(path), state)
+    warn_if_other(model, manifest.modules)
     return model
 
 
@@ -128,7 +133,7 @@ def _weights(directory: Path, manifest: Manifest) -> bytes:
 
 
 def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
-    """Give what the plan sets; numbers only shrink, because a saved plan only removes."""
+    """Give what the plan sets; numbers only shrink where a saved plan only removes."""
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
         settings = settings_of(plan, model)
@@ -139,7 +144,7 @@ def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
         held = vars(modules[path]).get(name)
         if isinstance(held, int) != isinstance(value, int) and not isinstance(held, (list, tuple, dict, type(None))):
             fact = f"is {held}, and the plan sets it to {value}"
-        elif isinstance(held, int) and isinstance(value, int) and value > held:
+        elif isinstance(held, int) and isinstance(value, int) and value > held * (MOST_GROWTH if plan.copies else 1):
             fact = f"is {held}, and the plan raises it to {value}"
         else:
             continue

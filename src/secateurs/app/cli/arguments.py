@@ -1,23 +1,39 @@
-"""Parse a command: flags override a recipe file, which overrides a base recipe."""
+"""The arguments of a run: flags override a recipe file, which overrides a base recipe."""
 
-import math
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import Enum
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar
 
 import yaml
+from jsonargparse import ArgumentParser
 
 from secateurs.app.cli.consent import check_consent
-from secateurs.app.cli.flags import METHOD, method_fields, method_parser, parse_flags, parse_keys, recipe_parser
+from secateurs.app.cli.flags import add_fields, new_parser, parse_keys, setting
 from secateurs.app.cli.method_file import is_file, method_in_file
-from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.method_list import list_methods
+from secateurs.app.cli.method_options import add_method, options_of, with_options
+from secateurs.app.cli.recipe import GROUPS, Recipe
 from secateurs.errors import InputError, RecipeError, near
-from secateurs.registry import make
+from secateurs.registry import make, summary
 
 
-@final
+@dataclass(frozen=True)
+class RunFlags:
+    """What a run is told beside its recipe."""
+
+    out: Path | None = setting("folder of the run; a new one", "FOLDER", default=None, group="run")
+    config: Path | None = setting("recipe file, in YAML; flags win over it", "FILE", default=None, group="run")
+    resume: bool = setting("go on where an earlier start in --out was interrupted", default=False, group="run")
+    trust_code: bool = setting(
+        "run Python files that a recipe or a run folder names, unread by you", default=False, group="run"
+    )
+    allow_pth: bool = setting(
+        "read --weights from a .pth file: its tensors, nothing else (weights_only=True)", default=False, group="run"
+    )
+
+
 @dataclass(frozen=True)
 class Invocation:
     """A recipe, which of its fields were given, the folder of the run, and whether the run goes on.
@@ -31,39 +47,105 @@ class Invocation:
     resume: bool
     flags: Mapping[str, Any]
 
+    BASE: ClassVar[Recipe] = Recipe()
+    FOLDER: ClassVar[Path | None] = None
+    ONLY: ClassVar[tuple[str, ...]] = ()
 
-def read(argv: Sequence[str], base: Recipe, *, out: Path | None = None, only: Sequence[str] = ()) -> Invocation:
-    """Read the flags of a command; where `only` names fields, no others can be set."""
-    own, common = split_flags(argv)
-    flags = parse_flags(recipe_parser(base, only), common)
-    file, folder, resume = flags.pop("config", None), flags.pop("out", None) or out, flags.pop("resume", False)
-    if folder is None:
-        raise InputError("nothing says where to write; add --out FOLDER")
-    keys = read_file(file) if file else {}
-    agreed = dict(flags)
-    flags.pop("trust_code", None)
-    if file:
-        check_consent({key: value for key, value in keys.items() if key not in flags}, agreed, file)
-    if flags.get("method", keys.get("method")) != keys.get("method"):
-        keys.pop("options", None)
-    keys |= flags
-    given = frozenset[str](keys) | (frozenset({"options"}) if own else frozenset())
-    return Invocation(compose(base, keys, own), given, folder, resume, agreed)
+    @classmethod
+    def parser(cls, argv: Sequence[str]) -> ArgumentParser:
+        """Make the parser of a run's flags, with those of the method that `argv` or its recipe file names."""
+        name = _method_name(argv) or cls.BASE.method
+        parser = new_parser()
+        add_fields(parser, RunFlags)
+        add_fields(parser, Recipe, cls.BASE, only=cls.ONLY, headings=GROUPS)
+        method = default_method(name)
+        group = parser.add_argument_group(f"options of --method {name}", summary(method))
+        add_method(group, method)
+        parser.usage = None if cls.ONLY else "secateurs prune --macs X --out FOLDER [FLAGS]"
+        if not cls.ONLY and {"-h", "--help"} & set(argv):
+            parser.epilog = METHODS.format(list_methods())
+        return parser
+
+    @classmethod
+    def settings(cls, values: Mapping[str, Any]) -> "Invocation":
+        """Lay the flags that were given over the recipe file, and both over the base recipe."""
+        flags = dict(values)
+        method = dict(flags.pop("method", {}))
+        flags |= {"method": method.pop("name")} if "name" in method else {}
+        file, folder, resume = (
+            flags.pop("config", None),
+            flags.pop("out", None) or cls.FOLDER,
+            flags.pop("resume", False),
+        )
+        if folder is None:
+            raise InputError("nothing says where to write; add --out FOLDER")
+        keys = read_file(file) if file else {}
+        agreed = dict(flags)
+        flags = {key: value for key, value in flags.items() if key not in ("trust_code", "allow_pth")}
+        if file:
+            check_consent({key: value for key, value in keys.items() if key not in flags}, agreed, file)
+        if flags.get("method", keys.get("method")) != keys.get("method"):
+            keys.pop("options", None)
+        keys |= flags
+        given = frozenset[str](keys) | (frozenset({"options"}) if method else frozenset())
+        return cls(compose(cls.BASE, keys, method), given, folder, resume, agreed)
 
 
-def compose(base: Recipe, keys: Mapping[str, Any], own: Sequence[str] = ()) -> Recipe:
-    """Lay keys and a method's own flags over a recipe; the options of the method come out complete.
+FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
+"""A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
+
+METHODS = """\
+{}
+
+or path.py:CLASS, a method or criterion in a file of your own.
+
+Options of another method: secateurs prune --method NAME --help. In a recipe file they stand beside the name:
+  method: {{name: magnitude, p: 2}}
+"""
+
+
+def _method_name(argv: Sequence[str]) -> str | None:
+    """The method that flags name, or else their recipe file, so that its options become flags too."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--method", "--method.name", dest="method")
+    early.add_argument("--config", type=Path)
+    early.add_argument("--trust-code", action="store_true")
+    try:
+        found, _ = early.parse_known_args([word for word in argv if not word.startswith("--method.") or "name" in word])
+    except argparse.ArgumentError:
+        return None  # a value is missing, which the whole parser tells
+    if found.method or found.config is None:
+        return found.method
+    stated = _keys(found.config).get("method")
+    name = stated.get("name") if isinstance(stated, dict) else stated
+    if not isinstance(name, str):
+        return None
+    check_consent({"method": name}, {"trust_code": found.trust_code}, found.config)
+    return name
+
+
+def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Recipe:
+    """Lay keys and a method's own settings over a recipe; the options of the method come out complete.
 
     >>> compose(Recipe(), {"method": "l2"}).options
     {'p': 2, 'roles': None}
     """
-    plain = {key: _whole(tuple(value) if isinstance(value, list) else value) for key, value in keys.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    if plain.get("weights") is not None:
+        plain = {**FROM_WEIGHTS, **plain}
     name = plain.get("method", base.method)
     options = dict(plain.pop("options", base.options if name == base.method else {}))
-    options |= parse_flags(method_parser(default_method(name)), own).get("method", {})
-    recipe = replace(base, **plain, options=options)
-    method = chosen_method(recipe)
-    return replace(recipe, options={f.name: _written(getattr(method, f.name)) for f, _ in method_fields(method)})
+    recipe = replace(base, **plain, options=_merged(options, own or {}))
+    return replace(recipe, options=options_of(chosen_method(recipe)))
+
+
+def _merged(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with others over them, also inside values that have settings of their own."""
+    both = dict(options)
+    for key, value in own.items():
+        old = both.get(key)
+        both[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def default_method(name: str) -> Any:
@@ -73,36 +155,9 @@ def default_method(name: str) -> Any:
 
 def chosen_method(recipe: Recipe) -> Any:
     """The method that a recipe asks for, with its options and the run's seed."""
-    method = default_method(recipe.method)
-    known = [f.name for f, _ in method_fields(method)]
-    for option in recipe.options:
-        if option not in known:
-            raise RecipeError(f"the method {recipe.method} has no option {option!r}; {near(option, known)}")
-    parser = method_parser(method)
-    keys = {"method": dict(recipe.options)} if recipe.options else {}
-    made = parser.instantiate(parse_keys(parser, keys, recipe.method))
-    given = dict(vars(made["method"])) if keys else {}
-    if "seed" in {f.name for f in fields(method)}:
-        given["seed"] = recipe.seed
-    return replace(method, **given)
-
-
-def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part the method's own flags, with their values, from the rest.
-
-    >>> split_flags(["--macs", "0.5", "--method.p", "2", "--method=l2", "--method.roles=[out]"])
-    (['--method.p', '2', '--method.roles=[out]'], ['--macs', '0.5', '--method=l2'])
-    """
-    own: list[str] = []
-    common: list[str] = []
-    rest = list(argv)
-    while rest:
-        flag = rest.pop(0)
-        target = own if flag.startswith(METHOD) else common
-        target.append(flag)
-        if target is own and "=" not in flag and rest:
-            own.append(rest.pop(0))
-    return own, common
+    method = with_options(default_method(recipe.method), recipe.options, recipe.method)
+    seeded = "seed" in {f.name for f in fields(method)}
+    return replace(method, seed=recipe.seed) if seeded else method
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -120,7 +175,11 @@ def read_file(path: Path) -> dict[str, Any]:
         if "name" not in options:
             raise RecipeError(f"the method of the recipe {path} has no name; write method: {{name: magnitude, …}}")
         keys["method"] = options.pop("name")
-    read = parse_keys(recipe_parser(Recipe()), keys, f"the recipe {path}").as_dict()
+    parser = new_parser()
+    add_fields(parser, Recipe, Recipe())
+    name = {"method": {"name": keys.pop("method")}} if "method" in keys else {}
+    read = parse_keys(parser, keys | name, f"the recipe {path}").as_dict()
+    read |= {"method": read["method"]["name"]} if name else {}
     return {**read, "options": options} if options else read
 
 
@@ -138,17 +197,3 @@ def _keys(path: Path) -> dict[str, Any]:
 
 def _field(key: object) -> str:
     return str(key).replace("-", "_")
-
-
-def _whole(value: Any) -> Any:
-    """Take 2e7 for the whole number that it is; a fraction stays one."""
-    return (
-        int(value) if isinstance(value, float) and math.isfinite(value) and value > 1 and value.is_integer() else value
-    )
-
-
-def _written(value: Any) -> Any:
-    """A plain value as YAML holds it: lists for tuples, names for members of an enumeration."""
-    if isinstance(value, Enum):
-        return value.name
-    return [_written(part) for part in value] if isinstance(value, tuple) else value

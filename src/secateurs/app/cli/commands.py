@@ -1,143 +1,141 @@
-"""The commands: each takes its flags, and shows its help or does its work."""
+"""The commands: a new one is a module with a dataclass and a function, and a line here.
 
-import sys
-from textwrap import fill, wrap
+The fields of the dataclass are the command's arguments (`flags.setting`); the function takes it and a console, does the
+work and prints; its documentation is the command's help.
 
-from rich.console import Console
+    @dataclass(frozen=True)
+    class Comparison:
+        first: Path = setting("the folder of a finished run", "RUN")
 
-from secateurs.app import models
-from secateurs.app.cli import demo as demonstration
-from secateurs.app.cli import exporting
-from secateurs.app.cli import inspect as inspection
-from secateurs.app.cli.arguments import default_method, read, split_flags
-from secateurs.app.cli.flags import method_parser, parse_flags, recipe_parser
-from secateurs.app.cli.pruning import prune as run
-from secateurs.app.cli.recipe import Recipe
-from secateurs.errors import RecipeError
-from secateurs.registry import Kind, entries, kebab, kind_of, summary
+    def compare(comparison: Comparison, console: Console) -> None:
+        '''Show ... and examples.'''
 
-PRUNE = """\
-usage: secateurs prune --macs X --out FOLDER [FLAGS]
-
-Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune, verify and measure.
-Decisions are made on a validation split; the test split is looked at once, at the end. FOLDER then holds
-model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
-
-examples:
-  secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 0.5 --out runs/half
-  secateurs prune --model torchvision:resnet18 --data imagefolder:PHOTOS --params 4000000 --out runs/small
-  secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
-  secateurs prune --out runs/half --resume
+Where flags depend on others, the class makes its own parser and reads its own values: `Invocation` in arguments.py.
 """
 
-DEMO = """\
-usage: secateurs demo [--out FOLDER] [FLAGS]
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import getdoc, signature
+from typing import Any, get_type_hints
 
-Train a ResNet-20 on handwritten digits (bundled with scikit-learn), prune it to half of its multiply-accumulates,
-recover its accuracy, verify and measure. Takes about two minutes on two cores; needs no network.
-FOLDER is runs/demo where none is given.
-"""
+from jsonargparse import ArgumentParser, set_parsing_settings
 
-INSPECT = f"""\
-usage: secateurs inspect MODEL [FLAGS]
-
-Show what can be removed from a network, what cannot and why, and what one forward pass costs. Weights do not matter.
-MODEL is one of
-{fill(", ".join(models.NAMES), width=100, break_on_hyphens=False)}.
-
-example:
-  secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
-"""
+from secateurs.app.cli.flags import add_fields, new_parser, parse_flags
+from secateurs.errors import RecipeError, near
 
 
-EXPORT = """\
-usage: secateurs export RUN [FLAGS]
+@dataclass(frozen=True)
+class Command:
+    """Where a command's function stands, what it does in a sentence, and which extras of the package it uses."""
 
-Write the dense and the pruned network of a finished run as files that run without this library, with a free batch size.
-Each file is run and compared with the network, evaluated on the test split, and measured on its runtime.
+    place: str
+    summary: str
+    extras: tuple[str, ...] = ("cli",)
 
-examples:
-  secateurs export runs/half --to onnx --int8
-  secateurs export runs/half --to openvino --out files
-"""
-
-
-def prune(arguments: list[str]) -> None:
-    """Prune one's own network on one's own data."""
-    if _wants_help(arguments):
-        sys.stdout.write(f"{PRUNE}\n{recipe_parser(Recipe()).format_help()}\n{_method_help(arguments)}")
-    else:
-        run(read(arguments, Recipe()), Console())
+    def function(self) -> Callable[[Any, Any], None]:
+        """Import the function; this may take seconds."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
 
 
-def demo(arguments: list[str]) -> None:
-    """Prune the demonstration network."""
-    if _wants_help(arguments):
-        sys.stdout.write(f"{DEMO}\n{recipe_parser(demonstration.RECIPE, demonstration.FLAGS).format_help()}")
-    else:
-        run(read(arguments, demonstration.RECIPE, out=demonstration.OUT, only=demonstration.FLAGS), Console())
-
-
-def export(arguments: list[str]) -> None:
-    """Export a run."""
-    if _wants_help(arguments):
-        sys.stdout.write(f"{EXPORT}\n{exporting.export_parser().format_help()}")
-    else:
-        exporting.export(exporting.read_order(arguments), Console())
-
-
-def inspect(arguments: list[str]) -> None:
-    """Show a network."""
-    if _wants_help(arguments):
-        sys.stdout.write(f"{INSPECT}\n{inspection.inspect_parser().format_help()}")
-    else:
-        inspection.inspect(inspection.read_question(arguments), Console())
-
-
-def _wants_help(arguments: list[str]) -> bool:
-    return "-h" in arguments or "--help" in arguments
-
-
-KINDS: dict[Kind, str] = {
-    "criterion": "criteria, which rank units; a budget says how many go",
-    "one-shot": "methods that choose once; a budget, or the method itself, says how many go",
-    "training": "methods that prune while the network trains",
+APP = "secateurs.app.cli"
+TRAINS = ("cli", "train", "report")
+COMMANDS = {
+    "demo": Command(f"{APP}.demo:demo", "train, prune and recover a small network in about two minutes", TRAINS),
+    "prune": Command(f"{APP}.pruning:prune", "prune your network on your data, and recover its accuracy", TRAINS),
+    "compare": Command(f"{APP}.comparison:compare", "show two finished runs side by side"),
+    "export": Command(
+        f"{APP}.exporting:export",
+        "write the network of a run as ONNX, OpenVINO or torch.export, compared, evaluated and measured",
+        (*TRAINS, "export"),
+    ),
+    "inspect": Command(
+        f"{APP}.inspect:inspect", "show what can be removed from a network, what cannot and why, and what it costs"
+    ),
 }
-"""Headings of the list of methods, in order."""
+
+DESCRIPTION = "Make trained vision networks smaller and faster by removing whole channels."
+EPILOG = """\
+secateurs COMMAND --help explains a command. Completion for a shell: secateurs --print_completion shtab-bash
+(or shtab-zsh), for example in your ~/.bashrc: eval "$(secateurs --print_completion shtab-bash)".
+Exit codes: 0 done, 1 failed during the work, 2 refused before any work, 130 interrupted.
+"""
+COMPLETION = "--print_completion"
 
 
-def _methods() -> str:
-    """List everything that --method takes, by kind, each with the first sentence of its documentation."""
-    spellings: dict[str, list[str]] = {}
-    known = entries()
-    for name, entry in known.items():
-        spellings.setdefault(entry.name, []).append(name)
-    lines: dict[Kind | None, list[str]] = {kind: [] for kind in (*KINDS, None)}
-    for name in sorted(spellings):
-        others = sorted(one for one in spellings[name] if one != name)
-        called = name + (f" ({', '.join(others)})" if others else "")
-        try:
-            value = known[name].make()
-        except RecipeError as broken:
-            lines[None].append(f"  {broken}")
-        else:
-            told = summary(value) if kebab(type(value).__name__) == name else f"{value!r}: {summary(value)}"
-            text = [f"  {called}", *wrap(told, 106, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-            lines[kind_of(value)].append("\n".join(text))
-    parts = [f"{heading}:\n" + "\n".join(lines[kind]) for kind, heading in KINDS.items()]
-    parts += ["cannot be used:\n" + "\n".join(lines[None])] if lines[None] else []
-    return "\n\n".join(parts)
+def read(arguments: Sequence[str]) -> tuple[Callable[[Any, Any], None], Any]:
+    """Read a command line: the function that does what it says, and what that function takes.
+
+    SystemExit after a text that was asked for: help, the version, a completion.
+    """
+    name = arguments[0] if arguments else "--help"
+    if name not in COMMANDS and not name.startswith("-"):
+        raise RecipeError(f"there is no command {name!r}; {near(name, COMMANDS)}")
+    if _asks_for_completion(arguments) and find_spec("shtab") is None:
+        raise ModuleNotFoundError("it writes the completion", name="shtab")
+    parser, command = top_parser(arguments)
+    values = parse_flags(parser, arguments or ["--help"], command)
+    chosen = dict(values.get(name) or {})
+    chosen.pop("debug", None)
+    function = COMMANDS[name].function()
+    return function, settings_of(function, chosen)
 
 
-def _method_help(arguments: list[str]) -> str:
-    """Name the methods, and explain the options of the one that is named among the flags."""
-    _, common = split_flags([word for word in arguments if word not in ("-h", "--help")])
-    name = parse_flags(recipe_parser(Recipe()), common).get("method", Recipe().method)
-    method = default_method(name)
-    options = method_parser(method).format_help().strip().removeprefix("options:").strip("\n") or "  it has no options"
-    return (
-        f"{_methods()}\n\nor path.py:CLASS, a method or criterion in a file of your own.\n\n"
-        f"options of --method {name}: {summary(method)}\n{options}\n\n"
-        "For another method's: secateurs prune --method NAME --help. In a recipe file options stand beside the name:\n"
-        f"  method: {{name: {name}, …}}\n"
-    )
+def execute(function: Callable[[Any, Any], None], settings: Any) -> None:
+    """Do the work of a command."""
+    from rich.console import Console
+
+    function(settings, Console())
+
+
+def top_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser | None]:
+    """Make the parser of the whole command line, and that of the command named first, which alone has its flags."""
+    from secateurs import __version__
+
+    set_parsing_settings(add_print_completion_argument=True)
+    parser, chosen = new_parser(DESCRIPTION, EPILOG), None
+    parser.prog, parser.usage = "secateurs", "secateurs COMMAND [FLAGS]"
+    parser.add_argument("--version", action="version", version=f"secateurs {__version__}", help="name this version")
+    listed = parser.add_subcommands(required=False, dest="command", metavar="COMMAND", title="commands", description="")
+    everything = _asks_for_completion(arguments)
+    for name, command in COMMANDS.items():
+        named = name in arguments[:1]
+        made = command_parser(name, arguments[1:]) if named or everything else new_parser()
+        chosen = made if named else chosen
+        listed.add_subcommand(name, made, help=command.summary)
+    return parser, chosen
+
+
+def _asks_for_completion(arguments: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == COMPLETION for word in arguments)
+
+
+def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
+    """Make the parser of a command; `arguments` are what follows its name."""
+    function = COMMANDS[name].function()
+    kind = _settings_class(function)
+    if hasattr(kind, "parser"):
+        parser = kind.parser(arguments)
+    else:
+        parser = new_parser()
+        add_fields(parser, kind)
+    parser.description = getdoc(function)
+    needed = [str(a.metavar or a.dest) for a in parser._actions if not a.option_strings]  # noqa: SLF001
+    parser.usage = parser.usage or " ".join(["secateurs", name, *needed, "[FLAGS]"])
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def settings_of(function: Callable[[Any, Any], None], values: Mapping[str, Any]) -> Any:
+    """What a command's function takes, from the values that were given."""
+    kind = _settings_class(function)
+    if hasattr(kind, "settings"):
+        return kind.settings(values)
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _settings_class(function: Callable[[Any, Any], None]) -> Any:
+    first = next(iter(signature(function).parameters))
+    return get_type_hints(function)[first]

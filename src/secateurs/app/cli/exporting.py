@@ -1,12 +1,10 @@
 """`secateurs export`: the network of a run as a file for a runtime, beside the dense one, in figures."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from jsonargparse import ArgumentParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +13,8 @@ from torch import nn
 import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import compose, read_file
-from secateurs.app.cli.flags import new_parser, parse_flags
+from secateurs.app.cli.flags import setting
+from secateurs.app.cli.pretrained import classes_of
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.stages import TRAINED
@@ -32,37 +31,23 @@ FIGURES = "export.json"
 class Order:
     """What is to be exported, and how."""
 
-    run: Path
-    to: Literal["onnx", "openvino", "torch-export"] = "onnx"
-    out: Path | None = None
-    int8: bool = False
-    threads: int = 1
-
-
-def export_parser() -> ArgumentParser:
-    """Make the parser of the command's flags."""
-    parser = new_parser()
-    group = parser.add_argument_group("flags")
-    formats = Literal["onnx", "openvino", "torch-export"]
-    group.add_argument("--to", type=formats, default="onnx", help="format of the files (default onnx)")
-    group.add_argument("--out", type=Path, metavar="FOLDER", help="where they are written; RUN/export if not given")
-    group.add_argument("--int8", action="store_true", help="also in 8 bits, calibrated on training images of the run")
-    group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of the measurement (default 1)")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
-def read_order(argv: Sequence[str]) -> Order:
-    """Read the command's arguments."""
-    if not argv or argv[0].startswith("-"):
-        raise InputError("name the folder of a finished run first: secateurs export RUN --to onnx")
-    flags = parse_flags(export_parser(), argv[1:])
-    flags.pop("debug", None)
-    return Order(Path(argv[0]), **flags)
+    run: Path = setting("the folder of a finished run", "RUN")
+    to: Literal["onnx", "openvino", "torch-export"] = setting("format of the files", default="onnx")
+    out: Path | None = setting("where they are written; RUN/export if not given", "FOLDER", default=None)
+    int8: bool = setting("also in 8 bits, calibrated on training images of the run", default=False)
+    threads: int = setting("CPU threads of the measurement", "N", default=1)
 
 
 def export(order: Order, console: Console) -> None:
-    """Export the dense and the pruned network of a run; compare, evaluate and measure both, and print the table."""
+    """Write the dense and the pruned network of a finished run as files that run without this library.
+
+    Their batch size is free. Each file is run and compared with the network, evaluated on the test split, and measured
+    on its runtime.
+
+    examples:
+      secateurs export runs/half --to onnx --int8
+      secateurs export runs/half --to openvino --out files
+    """
     folder = RunFolder(order.run)
     recipe_file = folder.recipe()
     if recipe_file is None or not folder.done("recovered"):
@@ -76,7 +61,7 @@ def export(order: Order, console: Console) -> None:
     loaders = Loaders(splits, batch_size=recipe.batch_size, workers=recipe.workers, seed=recipe.seed)
 
     def fresh() -> nn.Module:
-        return models.build(recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return models.build(recipe.model, in_channels=splits.shape[0], num_classes=classes_of(recipe, splits)).eval()
 
     out = order.out or order.run / "export"
     out.mkdir(parents=True, exist_ok=True)

@@ -1,91 +1,134 @@
-"""Flags made from the fields of `Recipe` and of a method's dataclass, and what to say when a value does not fit."""
+"""Flags made from the fields of a dataclass, and one sentence for what does not fit.
+
+@dataclass(frozen=True)
+class Comparison:
+    run: Path = setting("folder of a run", "RUN")                 # no default: an argument without a flag
+    json: bool = setting("as JSON", default=False)                # a switch: --json
+    batch_size: int = setting("images in a batch", "N", default=8)  # --batch-size N
+"""
 
 import argparse
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields
 from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, final, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from typing_extensions import override
 
-from secateurs.app.cli.recipe import GROUPS, Recipe
 from secateurs.errors import InputError, RecipeError, near
 
-METHOD = "--method."
-"""How a flag of the method's own begins."""
+Read = Callable[[Any], Any]
+MOST = 12
+"""So many known flags are listed where a name is wrong."""
+
+
+def about(group: str, meaning: str, shown: str = "", *, read: Read | None = None) -> dict[str, Any]:
+    """What the help says of a field: in which part it stands, what it means, and what stands for its value.
+
+    read: what makes the value of the text that was given, where its type alone does not.
+    """
+    return {"group": group, "help": meaning, "shown": shown, "read": read}
+
+
+def setting(
+    meaning: str, shown: str = "", *, default: Any = MISSING, group: str = "flags", read: Read | None = None
+) -> Any:
+    """Make a field of a command's dataclass; without a default it is an argument that has to be given."""
+    return field(default=default, metadata={**about(group, meaning, shown, read=read), "switch": default is False})
 
 
 @final
-class _Columns(argparse.HelpFormatter):
-    """Two columns, no wider than reads well."""
+class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """jsonargparse's help, as wide as reads well, with a type only where it says more than the text beside it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=min(110, shutil.get_terminal_size().columns))
 
+    @override
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """The library's, without a default that says nothing."""
+        text = super()._get_help_string(action)
+        silent = action.default in (None, False, [], "") or action.required
+        return (
+            re.sub(r" \((?:required|default: %\(default\)s)\)$|, default: %\(default\)s(?=\)$)", "", text)
+            if silent
+            else text
+        )
 
-def new_parser() -> ArgumentParser:
+    @override
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        """No type for a flag of ours, whose meaning says it; methods' own flags show theirs."""
+        shown = any(option.startswith("--method.") and option != "--method.name" for option in action.option_strings)
+        return super()._get_type_str(action) if shown else None
+
+    @override
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return super()._format_action_invocation(action).replace("--method.name", "--method")
+
+
+def new_parser(description: str = "", epilog: str = "") -> ArgumentParser:
     """Make a parser that raises `ArgumentError` instead of exiting, and takes no abbreviated flags."""
     return ArgumentParser(
-        usage=argparse.SUPPRESS,
+        description=description or None,
+        epilog=epilog or None,
         exit_on_error=False,
         allow_abbrev=False,
-        add_help=False,
-        formatter_class=_Columns,
+        formatter_class=_Help,
     )
 
 
-def recipe_parser(base: Recipe, only: Sequence[str] = ()) -> ArgumentParser:
-    """Make the parser of the flags of a recipe, or of some; its help names the values of `base` as defaults."""
-    parser, hints = new_parser(), get_type_hints(Recipe)
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run; a new one")
-    run.add_argument("--config", type=Path, metavar="FILE", help="recipe file, in YAML; flags win over it")
-    run.add_argument("--resume", action="store_true", help="go on where an earlier start in --out was interrupted")
-    run.add_argument(
-        "--trust-code", action="store_true", help="run Python files that a recipe or a run folder names, unread by you"
-    )
-    run.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    for key, heading in GROUPS.items():
-        chosen = [f for f in fields(Recipe) if f.metadata.get("group") == key and (not only or f.name in only)]
-        group = parser.add_argument_group(heading) if chosen else None
-        for f in chosen if group else ():
-            _add_flag(group, f, hints[f.name], getattr(base, f.name))
-    return parser
+def add_fields(
+    parser: ArgumentParser,
+    kind: type,
+    base: Any = None,
+    *,
+    only: Sequence[str] = (),
+    headings: Mapping[str, str] | None = None,
+) -> None:
+    """Add a flag for each field of a dataclass, or for some, in groups; `base` holds the defaults that are shown."""
+    hints = get_type_hints(kind)
+    chosen = [f for f in fields(kind) if f.metadata.get("help") and (not only or f.name in only)]
+    for key in dict.fromkeys(f.metadata["group"] for f in chosen):
+        group = parser.add_argument_group((headings or {}).get(key, key))
+        for f in chosen:
+            if f.metadata["group"] == key:
+                _add_flag(group, f, hints[f.name], f.default if base is None else getattr(base, f.name))
 
 
-def method_parser(method: Any) -> ArgumentParser:
-    """Make the parser of a method's own fields, whose defaults are those of the value given."""
-    parser = new_parser()
-    for f, hint in method_fields(method):
-        default = getattr(method, f.name)
-        parser.add_argument(
-            f"{METHOD}{f.name}",
-            type=hint,
-            default=default,
-            metavar="X",
-            help=f"{_type_name(hint)} (default {'null' if default is None else default})",
-        )
-    return parser
+def _add_flag(group: Any, f: Field[Any], hint: Any, default: Any) -> None:
+    shown = {"metavar": f.metadata["shown"]} if f.metadata["shown"] else {}
+    given: dict[str, Any] = {"help": f.metadata["help"], **shown}
+    if default is MISSING:
+        group.add_argument(f.name, type=f.metadata["read"] or hint, **given)
+        return
+    flag = "--method.name" if f.name == "method" else f"--{f.name.replace('_', '-')}"
+    if f.metadata.get("switch"):
+        group.add_argument(flag, action="store_true", **given)
+    elif hint is bool:
+        group.add_argument(flag, type=bool, nargs="?", const=True, default=default, **given)
+    elif hint == tuple[str, ...]:
+        group.add_argument(flag, nargs="+", type=str, default=list(default or ()), **given)
+    else:
+        group.add_argument(flag, type=f.metadata["read"] or hint, default=default, **given)
 
 
-def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
-    """The settings of a method that can be written down, with their types; its seed is the run's."""
-    if not is_dataclass(method):
-        return []
-    hints = get_type_hints(type(method))
-    return [(f, hints[f.name]) for f in fields(method) if f.init and f.name != "seed" and _is_plain(hints[f.name])]
-
-
-def parse_flags(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """Read flags: only those that are given come out."""
+def parse_flags(parser: ArgumentParser, argv: Sequence[str], command: ArgumentParser | None = None) -> dict[str, Any]:
+    """Read flags: only those that are given come out. command: the parser of the command that `argv` names first."""
+    spoken = command or parser
+    argv = [re.sub(r"^--method(?==|$)", "--method.name", word) for word in argv]
+    for word in argv:
+        option = word.partition("=")[0]
+        if option.startswith("--method.") and option not in _actions(spoken):
+            raise RecipeError(_unknown(spoken, option))
     try:
-        return parser.parse_args(list(argv), defaults=False).as_dict()
-    except argparse.ArgumentError as cause:
-        raise _told(parser, str(cause), flag=True) from cause
+        return parser.parse_args(argv, defaults=False).as_dict()
+    except (argparse.ArgumentError, KeyError) as cause:
+        raise told(spoken, str(cause)) from cause
 
 
 def parse_keys(parser: ArgumentParser, keys: Mapping[str, Any], where: str) -> Any:
@@ -93,37 +136,47 @@ def parse_keys(parser: ArgumentParser, keys: Mapping[str, Any], where: str) -> A
     try:
         return parser.parse_object(dict(keys), defaults=False)
     except argparse.ArgumentError as cause:
-        raise _told(parser, str(cause), flag=False, where=where) from cause
+        raise told(parser, str(cause), where) from cause
 
 
-def _told(parser: ArgumentParser, message: str, *, flag: bool, where: str = "") -> InputError:
-    """Tell in one sentence what jsonargparse refused."""
-    known = {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
-    text = " ".join(message.split())
+def told(parser: ArgumentParser, message: str, where: str = "") -> InputError:
+    """Tell in one sentence what jsonargparse refused on the command line, or in the place `where`."""
+    text = " ".join(message.split()).strip('"')
     unknown = re.match(r"unrecognized arguments: (\S+)", text)
     if unknown and unknown[1].startswith("-"):
-        option = unknown[1].partition("=")[0]
-        return RecipeError(f"there is no flag {option}; {near(option, known)}")
+        return RecipeError(_unknown(parser, unknown[1].partition("=")[0]))
     if unknown:
         return RecipeError(f"{unknown[1]!r} belongs to no flag; write --FLAG VALUE, for example --macs 0.5")
-    value = re.search(r'Parser key "([^"]+)": .*(?:Got value|Given value): (.*)$', text)
-    if not value:
+    if missing := re.search(r"arguments are required: ([\w.]+)", text):
+        action = next(a for a in parser._actions if a.dest == missing[1].rpartition(".")[2])  # noqa: SLF001
+        meaning = (action.help or action.dest).partition(" (")[0]
+        return InputError(f"name {meaning} first: {parser.usage}")
+    found = re.search(r'(?:Parser key "([^"]+)"|argument (\S+?)): (.*)$', text)
+    if not found:
         return InputError(text)
-    key = value[1]
-    action = known.get(f"--{key.replace('_', '-')}") or known.get(f"--{key}")
-    takes = _type_name(getattr(action, "_typehint", None) or str)
-    subject = f"--{key.replace('_', '-')}" if flag else f"{key} of {where}"
-    return InputError(f"{subject} takes {takes}, not {value[2]!r}")
+    key, reason = (found[1] or found[2]).lstrip("-").replace("-", "_"), found[3]
+    subject = f"{key} of {where}" if where else f"--{key.replace('_', '-') if '.' not in key else key}"
+    if reason.startswith("takes "):
+        return InputError(f"{subject} {reason}")
+    takes = type_words(_hint(parser, key))
+    value = re.search(r"(?:Got value|Given value): (.*)$", reason)
+    return InputError(f"{subject} takes {takes}, not {value[1]!r}" if value else f"{subject} takes {takes}: {reason}")
 
 
-def _add_flag(group: Any, f: Field[Any], hint: Any, value: Any) -> None:
-    flag = f"--{f.name.replace('_', '-')}"
-    if f.name == "protect":
-        group.add_argument(flag, nargs="+", type=str, default=[], metavar=f.metadata["shown"], help=f.metadata["help"])
-        return
-    default = "" if value is None else f" (default {value})"
-    shown = {"metavar": f.metadata["shown"]} if f.metadata["shown"] else {}
-    group.add_argument(flag, type=hint, default=value, help=f.metadata["help"] + default, **shown)
+def _actions(parser: ArgumentParser) -> dict[str, argparse.Action]:
+    return {option: action for action in parser._actions for option in action.option_strings}  # noqa: SLF001
+
+
+def _unknown(parser: ArgumentParser, option: str) -> str:
+    known = [one.replace("--method.name", "--method") for one in _actions(parser)]
+    close, _, every = near(option, known).partition("Known: ")
+    hint = f"{close}--help explains all" if len(known) > MOST else f"{close}Known: {every}"
+    return f"there is no flag {option}; {hint}"
+
+
+def _hint(parser: ArgumentParser, key: str) -> Any:
+    action = next((a for a in parser._actions if a.dest == key), None)  # noqa: SLF001
+    return getattr(action, "_typehint", None) or getattr(action, "type", None) or str
 
 
 WORDS = {
@@ -136,30 +189,23 @@ WORDS = {
 }
 
 
-def _is_plain(hint: Any) -> bool:
-    """Whether values of a type can be written in a file: no function, no object with a life of its own.
-
-    >>> _is_plain(tuple[tuple[str, float], ...] | None), _is_plain(Sequence[Recipe])
-    (True, False)
-    """
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return hint in WORDS or issubclass(hint, Enum)
-    parts = [part for part in get_args(hint) if part is not Ellipsis]
-    plain = get_origin(hint) in (tuple, Union, UnionType) and all(map(_is_plain, parts))
-    return plain or get_origin(hint) is Literal
-
-
-def _type_name(hint: Any) -> str:
+def type_words(hint: Any) -> str:
     """Say a plain type in words.
 
-    >>> _type_name(float | None), _type_name(Literal["a", "b"]), _type_name(tuple[str, ...])
+    >>> type_words(float | None), type_words(Literal["a", "b"]), type_words(tuple[str, ...])
     ('a number or null', 'a or b', 'a list of text')
     """
     if isinstance(hint, type) and get_origin(hint) is None:
         return " or ".join(hint.__members__) if issubclass(hint, Enum) else WORDS.get(hint, hint.__name__)
     if get_origin(hint) is Literal:
         return " or ".join(map(str, get_args(hint)))
-    parts = [_type_name(part) for part in get_args(hint) if part is not Ellipsis]
+    parts = list(_words(hint))
     if get_origin(hint) is tuple:
         return f"a list of {', '.join(parts)}"
-    return " or ".join(parts)
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(parts)
+    return "another value"
+
+
+def _words(hint: Any) -> Iterator[str]:
+    return (type_words(part) for part in get_args(hint) if part is not Ellipsis)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jsonargparse import ArgumentParser
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +14,7 @@ from rich.table import Table
 
 import secateurs as sct
 from secateurs.app import models
-from secateurs.app.cli.flags import new_parser, parse_flags
+from secateurs.app.cli.flags import setting
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 
@@ -31,49 +30,26 @@ MOST_NAMES = 3
 class Question:
     """Which network is to be shown, on which input."""
 
-    model: str
-    shape: tuple[int, ...]
-    classes: int
-    protect: tuple[str, ...]
-
-
-def inspect_parser() -> ArgumentParser:
-    """Make the parser of the command's flags."""
-    parser = new_parser()
-    group = parser.add_argument_group("flags")
-    group.add_argument(
-        "--input", type=str, metavar="1x3x224x224", help="shape of an input; what the network was made for, if known"
-    )
-    group.add_argument("--classes", type=int, default=10, metavar="N", help="classes it tells apart (default 10)")
-    group.add_argument("--protect", nargs="+", type=str, default=[], metavar="MODULE", help="modules to leave whole")
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
-def read_question(argv: Sequence[str]) -> Question:
-    """Read the command's arguments."""
-    if not argv or argv[0].startswith("-"):
-        raise InputError(f"name the network first: secateurs inspect MODEL, where MODEL is {', '.join(models.NAMES)}")
-    flags = parse_flags(inspect_parser(), argv[1:])
-    models.check_name(argv[0])
-    shape = _shape(flags["input"]) if "input" in flags else models.native_shape(argv[0])
-    if shape is None:
-        raise InputError(f"{argv[0]} names no input that it was made for; give its shape: --input 1x3x224x224")
-    if math.prod(shape) > MOST_NUMBERS:
-        raise InputError(f"--input {flags['input']} holds over {MOST_NUMBERS:,} numbers; a smaller one shows the same")
-    classes = flags.get("classes", 10)
-    if not 1 <= classes <= MOST_CLASSES:
-        raise InputError(f"--classes {classes} is no number of classes; give one from 1 to {MOST_CLASSES:,}")
-    return Question(argv[0], shape, classes, tuple(flags.get("protect", ())))
+    model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
+    input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
+    classes: int = setting("classes it tells apart", "N", default=10)
+    protect: tuple[str, ...] = setting("modules to leave whole", "MODULE", default=())
 
 
 def inspect(question: Question, console: Console) -> None:
-    """Trace the network and print its groups, what is protected and why, and what it costs."""
-    channels = question.shape[1] if len(question.shape) > 1 else 1
+    """Show what can be removed from a network, what cannot and why, and what one forward pass costs.
+
+    Weights do not matter.
+
+    example:
+      secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
+    """
+    shape = shape_of(question)
+    channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes)
-    graph = sct.trace(model, torch.zeros(question.shape), protect=question.protect)
+    graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
-    console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, question.shape))}"))
+    console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))
     console.print(_protected(graph))
     for note in graph.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
@@ -82,6 +58,19 @@ def inspect(question: Question, console: Console) -> None:
         f"[bold]{in_units(cost.params)}[/] parameters, [bold]{in_bytes(cost.memory)}[/] of activations.",
         highlight=False,
     )
+
+
+def shape_of(question: Question) -> tuple[int, ...]:
+    """The shape of the input that a network is shown on, checked with the rest before anything is built."""
+    models.check_name(question.model)
+    shape = _shape(question.input) if question.input else models.native_shape(question.model)
+    if shape is None:
+        raise InputError(f"{question.model} names no input that it was made for; give its shape: --input 1x3x224x224")
+    if math.prod(shape) > MOST_NUMBERS:
+        raise InputError(f"--input {question.input} holds over {MOST_NUMBERS:,} numbers; a smaller one shows the same")
+    if not 1 <= question.classes <= MOST_CLASSES:
+        raise InputError(f"--classes {question.classes} is no number of classes; give one from 1 to {MOST_CLASSES:,}")
+    return shape
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:

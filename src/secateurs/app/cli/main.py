@@ -1,4 +1,4 @@
-"""Entry point of the command line: dispatch, top-level help, error messages and exit codes."""
+"""Entry point of the command line: what goes wrong is one sentence and an exit code."""
 
 import re
 import sys
@@ -7,23 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-from secateurs.errors import DamageError, InputError, RecipeError, SecateursError, near
-
-HELP = """\
-usage: secateurs COMMAND [FLAGS]
-
-Make trained vision networks smaller and faster by removing whole channels.
-
-commands:
-  demo       train, prune and recover a small network in about two minutes
-  prune      prune your network on your data, and recover its accuracy
-  export     write the network of a run as ONNX, OpenVINO or torch.export, compared, evaluated and measured
-  inspect    show what can be removed from a network, what cannot and why, and what it costs
-
-secateurs COMMAND --help explains a command; secateurs --version names this version.
-"""
-
-COMMANDS = ("demo", "prune", "export", "inspect")
+from secateurs.errors import DamageError, InputError, SecateursError
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: the work failed, an input or a file was refused before any work, Ctrl-C."""
@@ -41,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _told(arguments: list[str], *, debug: bool) -> int:
     """Run a command, and tell whatever goes wrong in one line."""
     try:
-        return _dispatch(arguments)
+        return _done(arguments)
     except KeyboardInterrupt:
         again = " ".join(["secateurs", *arguments, *([] if "--resume" in arguments else ["--resume"])])
         return _fail(f"interrupted; go on with: {again}", INTERRUPTED, debug=debug)
@@ -53,13 +37,39 @@ def _told(arguments: list[str], *, debug: bool) -> int:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}; {KEPT}", FAILED, debug=debug)
     except ImportError as error:
-        remedy = "python -m pip install 'secateurs[all]'"
-        return _fail(f"a package of the command line is missing ({error}); {remedy}", REFUSED, debug=debug)
+        return _fail(_missing(error, arguments), REFUSED, debug=debug)
+    except SystemExit as error:
+        what = f"code that the command ran called sys.exit({error.code!r}); {KEPT}"
+        return _fail(what, FAILED, debug=debug)
     except MemoryError as error:
         return _fail(f"memory is short ({error}); take a smaller batch or network; {KEPT}", FAILED, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, who typed a command gets a sentence)
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return _fail(f"{what[:500]}; --debug shows where it came from; {KEPT}", FAILED, debug=debug)
+
+
+def _done(arguments: list[str]) -> int:
+    """Run a command; the parser leaves by itself after a help text or the version."""
+    from secateurs.app.cli import commands
+
+    try:
+        function, settings = commands.read(arguments)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    commands.execute(function, settings)
+    return 0
+
+
+def _missing(error: ImportError, arguments: list[str]) -> str:
+    """Say what to install for the command that was given."""
+    from secateurs.app.cli.extras import remedy
+
+    try:
+        from secateurs.app.cli.commands import COMMANDS
+    except ImportError:
+        return remedy(error, ("cli",))
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    return remedy(error, command.extras if command else ("cli",))
 
 
 @contextmanager
@@ -74,23 +84,6 @@ def _printable() -> Generator[None]:
     finally:
         for stream, errors in zip(streams, before, strict=True):
             stream.reconfigure(errors=errors)
-
-
-def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP)
-        return 0
-    if arguments[0] == "--version":
-        from secateurs import __version__
-
-        sys.stdout.write(f"secateurs {__version__}\n")
-        return 0
-    if arguments[0] not in COMMANDS:
-        raise RecipeError(f"there is no command {arguments[0]!r}; {near(arguments[0], COMMANDS)}")
-    from secateurs.app.cli import commands  # takes seconds, which --help need not
-
-    getattr(commands, arguments[0])([word for word in arguments[1:] if word != "--debug"])
-    return 0
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:

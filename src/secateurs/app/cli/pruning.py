@@ -1,4 +1,4 @@
-"""`secateurs prune`: check everything, then work; and `secateurs demo`, the same on a recipe of its own."""
+"""`secateurs prune`: check everything, then work."""
 
 import os
 from collections.abc import Generator, Mapping
@@ -14,14 +14,17 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
-from secateurs.app.cli.measure import finished, measure
+from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
+from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
 from secateurs.app.cli.stages import Work, cut, recover, session_of, train
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
+from secateurs.app.training.fit import check_precision
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
 from secateurs.prune import round_widths
@@ -33,9 +36,21 @@ class WorkError(SecateursError):
 
 
 def prune(invocation: Invocation, console: Console) -> None:
-    """Do a run, or the rest of it, and print its table."""
+    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
+
+    Decisions are made on a validation split; the test split is looked at once, at the end. FOLDER then holds
+    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
+
+    examples:
+      secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 50% --out runs/half
+      secateurs prune --model torchvision:resnet18 --data imagefolder:PHOTOS --params 4M --out runs/small
+      secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
+      secateurs prune --out runs/half --resume
+    """
     folder = check_folder(invocation.out, resume=invocation.resume)
     recipe = settled(invocation, folder)
+    if not folder.done("trained"):
+        check_pickle(recipe, allowed=bool(invocation.flags.get("allow_pth")))
     report = finished(folder) or _worked(recipe, folder, console)
     console.print(table(report))
     place = escape(str(folder.path))
@@ -112,7 +127,9 @@ def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
 def resolved(recipe: Recipe) -> Recipe:
     """The same recipe with its paths made absolute, so that it can be run from anywhere."""
     kind, colon, root = recipe.data.partition(":")
-    weights = recipe.weights.expanduser().absolute() if recipe.weights else None
+    weights = recipe.weights
+    if weights is not None and not names_weights(recipe):
+        weights = str(Path(weights).expanduser().absolute())
     name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
@@ -123,10 +140,10 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     """Refuse whatever cannot work, before any work."""
     models.check_name(recipe.model)
     data.check_name(recipe.data)
-    method = chosen_method(recipe)
+    method = in_rounds(recipe, chosen_method(recipe))
     budget = budget_of(recipe, method)
     loaders = Loaders(
-        data.load(recipe.data, image_size=recipe.image_size),
+        data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe)),
         batch_size=recipe.batch_size,
         workers=recipe.workers,
         seed=recipe.seed,
@@ -137,8 +154,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         raise InputError(
             f"{recipe.model} has no parameters to train, so nothing of it can be pruned; name another model"
         )
-    if recipe.weights:
-        load_weights(model, recipe.weights)
+    if recipe.weights and not folder.done("trained"):
+        initialise(model, recipe, loaders.splits)
     graph = sct.trace(model, loaders.example(), protect=recipe.protect)
     if budget is not None:
         budget, note = round_widths(graph, budget, method)
@@ -164,7 +181,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
-    if all(getattr(recipe, name) is None for name in ("macs", "params", "memory", "latency")):
+    given = [getattr(recipe, name) for name in ("macs", "params", "memory", "filters", "latency")]
+    if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         if isinstance(method, (Criterion, TrainingMethod)) or limited:
@@ -174,6 +192,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         macs=recipe.macs,
         params=recipe.params,
         memory=recipe.memory,
+        filters=recipe.filters,
+        shares=recipe.shares,
         min_keep=recipe.min_keep,
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=recipe.multiple_of,
@@ -202,13 +222,15 @@ def _check_numbers(recipe: Recipe) -> None:
             raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    for name in ("macs", "params", "memory"):
+    for name in ("macs", "params", "memory", "filters"):
         if getattr(recipe, name) == 1:
             raise InputError(
                 f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"
             )
-    recipe.optimisation(recipe.train_epochs, recipe.train_lr)
-    recipe.optimisation(recipe.epochs, recipe.lr)
+    for part in PARTS:
+        optimisation(recipe, part)
+    augmentation(recipe)
+    check_precision(recipe.precision, recipe.device)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")

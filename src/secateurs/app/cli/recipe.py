@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
-from secateurs.app.training.module import Optimisation
-from secateurs.app.training.rates import Rate, Shape
+from secateurs.app.cli.amounts import Amount, amount, duration
+from secateurs.app.cli.flags import about as _about
+from secateurs.app.data.augment import Crop
+from secateurs.app.training.logs import Logger
+from secateurs.app.training.optimisation import Precision
+from secateurs.app.training.rates import Shape
+from secateurs.errors import RecipeError
 
-Amount = float | int | None
-
-
-def _about(group: str, meaning: str, shown: str = "") -> dict[str, str]:
-    """Say in which part of the help a field stands, what it means, and what stands for its value."""
-    return {"group": group, "help": meaning, "shown": shown}
+Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
+RoundShape = Literal["linear", "cubic", "exponential"]
 
 
 @final
@@ -26,15 +26,24 @@ class Recipe:
         metadata=_about(
             "network",
             "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, or path.py:FUNCTION, "
+            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),
     )
-    weights: Path | None = field(
+    weights: str | None = field(
         default=None,
         metadata=_about(
-            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
         ),
     )
     protect: tuple[str, ...] = field(
@@ -44,7 +53,9 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "NAME",
         ),
     )
     image_size: int = field(
@@ -61,24 +72,68 @@ class Recipe:
         default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
     )
 
-    method: str = field(default="magnitude", metadata=_about("method", "how units are chosen", "NAME"))
+    method: str = field(
+        default="magnitude",
+        metadata=_about("method", "how units are chosen: a name of the list below, or path.py:CLASS", "NAME"),
+    )
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
 
-    macs: Amount = field(default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X"))
-    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X"))
-    memory: Amount = field(default=None, metadata=_about("budget", "what remains of the activation memory", "X"))
+    rounds: int = field(
+        default=0,
+        metadata=_about(
+            "method",
+            "prune by a criterion in so many rounds: cut, then train for an equal part of --prune-epochs; 0: at once",
+            "N",
+        ),
+    )
+    round_schedule: RoundShape = field(
+        default="linear",
+        metadata=_about("method", "how much of what goes is gone after each round", ""),
+    )
+    ranking: Ranking = field(
+        default="mean",
+        metadata=_about(
+            "method",
+            "how a criterion's scores compare between layers: over each layer's mean, maximum or sum, as they are, "
+            "or not at all, so that all layers lose the same share",
+            "",
+        ),
+    )
+
+    macs: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the multiply-accumulates", "X", read=amount)
+    )
+    params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X", read=amount))
+    memory: Amount = field(
+        default=None, metadata=_about("budget", "what remains of the activation memory", "X", read=amount)
+    )
+    filters: Amount = field(default=None, metadata=_about("budget", "what remains of the filters", "X", read=amount))
+    shares: tuple[tuple[str, float], ...] = field(
+        default=(),
+        metadata=_about(
+            "budget",
+            "what remains of the filters of single layers or stages, for example [[layer1,0.5],[layer2,0.25]]",
+            "LIST",
+        ),
+    )
     latency: float | None = field(
         default=None,
         metadata=_about(
             "budget",
-            "what remains of the time of one image on --runtime, as a fraction or, above 1, in milliseconds",
+            "what remains of the time of one image on --runtime: a share, or milliseconds such as 10ms",
             "X",
+            read=duration,
         ),
     )
     runtime: Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"] | None = field(
         default=None,
-        metadata=_about("budget", "where latency is measured; a network slower there than the dense one is refused"),
+        metadata=_about(
+            "budget",
+            "where latency is measured: eager, compile, onnxruntime, openvino, cuda or cuda-compile; "
+            "a network slower there than the dense one is refused",
+            "NAME",
+        ),
     )
     min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
     min_keep_fraction: float = field(
@@ -92,10 +147,16 @@ class Recipe:
     )
 
     train_epochs: int = field(
-        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+        default=100,
+        metadata=_about(
+            "training",
+            "epochs of the first training, where there are no weights (100) or a new classifier is to be trained (20)",
+            "N",
+        ),
     )
     train_lr: float = field(
-        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+        default=0.1,
+        metadata=_about("training", "peak learning rate of the first training (from given weights 0.01)", "RATE"),
     )
     prune_epochs: int = field(
         default=40,
@@ -124,10 +185,13 @@ class Recipe:
         default=0.02, metadata=_about("training", "peak learning rate of pruning and of fine-tuning", "RATE")
     )
     schedule: Shape = field(default="one-cycle", metadata=_about("training", "how the learning rate moves", ""))
+    step_every: int | None = field(
+        default=None, metadata=_about("training", "epochs after which a step rate falls, again and again", "N")
+    )
     milestones: tuple[int, ...] = field(
         default=(), metadata=_about("training", "epochs at which a multi-step rate falls, for example [80,120]", "LIST")
     )
-    gamma: float = field(default=0.1, metadata=_about("training", "what a multi-step rate is multiplied by", "X"))
+    gamma: float = field(default=0.1, metadata=_about("training", "what a falling rate is multiplied by", "X"))
     warmup: float | None = field(default=None, metadata=_about("training", "epochs in which the rate rises", "EPOCHS"))
     momentum: float = field(default=0.9, metadata=_about("training", "of SGD", "X"))
     nesterov: bool = field(default=True, metadata=_about("training", "Nesterov's form of momentum", ""))
@@ -136,25 +200,76 @@ class Recipe:
         default=False, metadata=_about("training", "let biases and BatchNorm's scales and shifts decay too", "")
     )
     label_smoothing: float = field(default=0.0, metadata=_about("training", "share spread over all classes", "X"))
+    train_schedule: Shape | None = field(
+        default=None, metadata=_about("training", "of the first training, where it has another than --schedule", "")
+    )
+    train_milestones: tuple[int, ...] = field(
+        default=(), metadata=_about("training", "of the first training, where it has others", "LIST")
+    )
+    prune_lr: float | None = field(
+        default=None,
+        metadata=_about("training", "peak learning rate of pruning, where it has another than --lr", "RATE"),
+    )
+    prune_schedule: Shape | None = field(
+        default=None, metadata=_about("training", "of pruning, where it has another than --schedule", "")
+    )
+    prune_milestones: tuple[int, ...] = field(
+        default=(), metadata=_about("training", "of pruning, where it has others", "LIST")
+    )
+    prune_cycles: int = field(
+        default=1, metadata=_about("training", "times that pruning goes through its schedule: once a round", "N")
+    )
+    ema: float = field(
+        default=0.0,
+        metadata=_about(
+            "training",
+            "decay of a moving average of the weights, which is validated and kept, in the first training and in "
+            "fine-tuning; 0: none",
+            "X",
+        ),
+    )
+    accumulate: int = field(default=1, metadata=_about("training", "batches whose gradients make one step", "N"))
+    clip: float | None = field(default=None, metadata=_about("training", "largest norm of all gradients", "X"))
+
+    crop: Crop = field(
+        default="standard",
+        metadata=_about("augmentation", "the data set's own random crop and mirror, or images as they are", ""),
+    )
+    randaugment: int = field(
+        default=0, metadata=_about("augmentation", "random operations on each training image (RandAugment)", "N")
+    )
+    randaugment_magnitude: int = field(default=9, metadata=_about("augmentation", "their strength, from 0 to 30", "N"))
+    erase: float = field(
+        default=0.0, metadata=_about("augmentation", "probability with which a rectangle of an image is erased", "P")
+    )
+    mixup: float = field(
+        default=0.0, metadata=_about("augmentation", "parameter of mixup's Beta distribution; 0: none", "X")
+    )
+    cutmix: float = field(
+        default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
+    )
 
     seed: int = field(
         default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
+    precision: Precision = field(
+        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
+    )
+    channels_last: bool = field(
+        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
+    )
     threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
 
-    def optimisation(self, epochs: int, lr: float) -> Optimisation:
-        """The settings of one of the run's trainings; Optimisation and Rate refuse what cannot train."""
-        return Optimisation(
-            epochs,
-            lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            rate=Rate(self.schedule, self.milestones, self.gamma, self.warmup),
-            nesterov=self.nesterov,
-            decay_norms=self.decay_norms,
-            label_smoothing=self.label_smoothing,
-        )
+    def __post_init__(self) -> None:
+        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        for f in fields(self):
+            if getattr(self, f.name) is None and type(None) not in get_args(f.type):
+                raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
@@ -163,19 +278,23 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        keys["weights"] = str(self.weights) if self.weights else None
-        keys["protect"], keys["milestones"] = list(self.protect), list(self.milestones)
+        keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}
         return keys
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 GROUPS = {
     "network": "network",
     "data": "data",
     "method": "method",
-    "budget": "budget (what remains; a fraction such as 0.5, or a whole number such as 20000000; give at least one)",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
     "training": "training and recovery",
+    "augmentation": "augmentation of training images",
     "machine": "machine",
 }
 """Headings of the help, in order."""

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -12,14 +12,15 @@ from rich.console import Console
 from torch import nn
 
 import secateurs as sct
-from secateurs.app.cli.pretrained import load_weights
+from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
+from secateurs.app.cli.pretrained import classes_of, initialise
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.models import build
 from secateurs.app.report import Stage
 from secateurs.app.training import Loaders, Place, evaluate, fit, fit_session
+from secateurs.app.training.logs import check_logger
 from secateurs.errors import BudgetError, DamageError, RecipeError, ScheduleError, StoreError
-from secateurs.methods import AdaptivePruning
 from secateurs.session import TrainingMethod
 
 Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
@@ -40,17 +41,21 @@ class Work:
     folder: RunFolder
     console: Console
 
+    def __post_init__(self) -> None:
+        """Refuse a logger that is not installed."""
+        check_logger(self.recipe.logger)
+
     def fresh(self) -> nn.Module:
         """The dense network, initialised from the seed."""
         seed_everything(self.recipe.seed, verbose=False)
         splits = self.loaders.splits
-        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=classes_of(self.recipe, splits)).eval()
 
     def place(self, name: str) -> Place:
         """Where a training of this name keeps its checkpoint, and how it shows its progress."""
         bar = self.console.is_terminal
         folder = self.folder.path / "checkpoints" / name
-        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell)
+        return Place(folder, self.recipe.seed, self.recipe.device, bar, None if bar else self.tell, self.recipe.logger)
 
     def device(self) -> torch.device:
         """Where evidence is gathered and latency is measured."""
@@ -93,11 +98,9 @@ def train(work: Work) -> nn.Module:
         work.say("trained", record, "done before")
         return work.again(model, TRAINED)
     start, record = time.monotonic(), {}
-    if recipe.weights:
-        load_weights(model, recipe.weights)
-    else:
+    if initialise(model, recipe, work.loaders.splits):
         work.tell(f"Training {recipe.model} on {work.loaders.splits.name}: {recipe.train_epochs} epochs")
-        settings = recipe.optimisation(recipe.train_epochs, recipe.train_lr)
+        settings = optimisation(recipe, "train")
         fitted = fit(model, work.loaders, settings, place=work.place("training"), resume=True)
         record = {"epoch": fitted.best.epoch, "history": [asdict(epoch) for epoch in fitted.history]}
     graph = sct.trace(model, work.loaders.example())
@@ -145,6 +148,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
         data=work.loaders.calibration(recipe.calibration_batches),
         protect=recipe.protect,
         seed=recipe.seed,
+        allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
     )
     return result.model.cpu(), result.plan, {}
 
@@ -157,18 +161,17 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             f"--method.unit {work.method.unit} leaves zeros inside dense tensors, and fine-tuning would fill them. "
             "Give --epochs 0."
         )
-    # A plan only removes, and a run folder is a plan for the dense network.
-    method: Any = replace(work.method, grows=False) if isinstance(work.method, AdaptivePruning) else work.method
-    steps = len(work.loaders.shuffled(0))
+    steps = stepping(recipe).steps(len(work.loaders.shuffled(0)))
+    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
     try:
         return sct.Session(
             model,
             work.loaders.example(),
-            method=method,
+            method=work.method,
             budget=work.budget,
             steps_per_epoch=steps,
             epochs=epochs,
-            data=work.loaders.calibration(recipe.calibration_batches),
+            data=work.loaders.calibration(max(recipe.calibration_batches, -(-wanted // recipe.batch_size))),
             protect=recipe.protect,
             seed=recipe.seed,
         )
@@ -182,7 +185,7 @@ def cut_while_training(work: Work, dense: nn.Module) -> Cut:
     """Prune while the network trains."""
     recipe, model = work.recipe, copy.deepcopy(dense)
     work.tell(f"Pruning {recipe.model} by {recipe.method} while it trains: {recipe.prune_epochs} epochs")
-    settings = recipe.optimisation(recipe.prune_epochs, recipe.lr)
+    settings = optimisation(recipe, "prune")
     session = session_of(work, model)
     history = fit_session(session, work.loaders, settings, place=work.place("pruning"), resume=True)
     events = [str(event) for event in session.history]
@@ -210,7 +213,7 @@ def recover(work: Work, pruned: nn.Module, dense: nn.Module) -> nn.Module:
     start, history = time.monotonic(), []
     if recipe.epochs:
         work.tell(f"Fine-tuning the pruned network: {recipe.epochs} epochs")
-        settings = recipe.optimisation(recipe.epochs, recipe.lr)
+        settings = optimisation(recipe, "recover")
         teacher = sct.Distil(weight=recipe.distil).loss(dense) if recipe.distil else None
         fitted = fit(model, work.loaders, settings, place=work.place("recovery"), resume=True, teacher=teacher)
         history = [asdict(epoch) for epoch in fitted.history]
@@ -238,4 +241,6 @@ def stages(work: Work) -> tuple[Stage, ...]:
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")
     }
-    return tuple(Stage(name, r["accuracy"], r["seconds"]) for name, r in records.items() if r)
+    return tuple(
+        Stage(name, r["accuracy"], r["seconds"], tuple(r.get("history", ()))) for name, r in records.items() if r
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from torch.utils.data import Dataset, Subset
 
+from secateurs.app.data.augment import Augmentation
 from secateurs.app.data.class_folders import ClassFolders, open_folders
 from secateurs.app.data.splits import Splits, stratified
 from secateurs.errors import InputError
@@ -32,7 +33,7 @@ def imagefolder(root: Path, *, size: int) -> Splits:
     InputError names a layout that is none of these, a class with too few images for its parts, and files that are no
     images of a type that is read.
     """
-    still, moving = _transforms(size)
+    still, moving = _still(size), _moving(size, Augmentation())
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if present == ["train", "val", "test"]:
         sets = {name: _open(root / name) for name in present}
@@ -54,7 +55,7 @@ def imagefolder(root: Path, *, size: int) -> Splits:
     _enough(root, train=train, validation=validation, test=test)
     return Splits(
         name="imagefolder",
-        train=train.through(moving),
+        train=_Learning(_Seen(train.folder, moving), train.indices, size),
         calibration=train.through(still),
         validation=validation.through(still),
         test=test.through(still),
@@ -75,6 +76,20 @@ class _Part:
     def through(self, transform: Callable[[Any], Any]) -> Dataset[Any]:
         """The images, each seen through `transform`."""
         return Subset(_Seen(self.folder, transform), self.indices)
+
+
+@final
+class _Learning(Subset[Any]):
+    """The images to learn from, which can be augmented in more than one way."""
+
+    def __init__(self, seen: _Seen, indices: list[int], size: int) -> None:
+        super().__init__(seen, indices)
+        self.seen = seen
+        self.size = size
+
+    def augmented(self, how: Augmentation) -> _Learning:
+        """Return the same images, augmented otherwise."""
+        return _Learning(_Seen(self.seen.folder, _moving(self.size, how)), list(self.indices), self.size)
 
 
 @final
@@ -145,12 +160,27 @@ def _same_classes(root: Path, *parts: _Part) -> None:
             )
 
 
-def _transforms(size: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Without and with augmentation, ImageNet's usual: resize to 8/7 and centre crop; random crop and mirror."""
+def _still(size: int) -> Callable[[Any], Any]:
+    """ImageNet's usual way to see an image: resize to 8/7, and crop the centre."""
+    from torchvision.transforms import v2
+
+    return v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size), *_standard()])
+
+
+def _moving(size: int, how: Augmentation) -> Callable[[Any], Any]:
+    """ImageNet's usual way to learn from an image: a random part of it, resized, and mirrored or not; then the rest."""
+    from torchvision.transforms import v2
+
+    pixels, standardised = how.transforms()
+    if how.crop == "standard":
+        crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+    else:
+        crop = [v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)]
+    return v2.Compose([*crop, *pixels, *_standard(), *standardised])
+
+
+def _standard() -> list[Callable[[Any], Any]]:
     import torch
     from torchvision.transforms import v2
 
-    final = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    still = v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size), *final])
-    moving = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *final])
-    return still, moving
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]

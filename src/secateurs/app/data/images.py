@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+
+from secateurs.app.data.augment import Augmentation, Pixels
 
 
 @final
@@ -68,6 +72,11 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
     labels: Tensor
     standard: Standard
     augment: Shift | None = None
+    more: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
+
+    def augmented(self, how: Augmentation) -> Images:
+        """The same images, augmented otherwise."""
+        return replace(self, augment=self.augment if how.crop == "standard" else None, more=how)
 
     def __len__(self) -> int:
         """How many images there are."""
@@ -82,7 +91,17 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         """A batch, [b, c, h, w], and its labels, [b]; what torch's loader asks for when it can."""
         picked = torch.as_tensor(indices)
         raw = self.pixels[picked]
-        return self.standard(self.augment(raw) if self.augment else raw), self.labels[picked]
+        raw = self.augment(raw) if self.augment else raw
+        if not self.more.more:
+            return self.standard(raw), self.labels[picked]
+        pixels, erase = self._transforms
+        seen = self.standard(pixels(raw) if pixels else raw)
+        return torch.stack([erase(image) for image in seen]) if erase else seen, self.labels[picked]
+
+    @cached_property
+    def _transforms(self) -> tuple[Pixels | None, Callable[[Tensor], Tensor] | None]:
+        pixels, standardised = self.more.transforms()
+        return Pixels(pixels[0], self.standard.scale) if pixels else None, next(iter(standardised), None)
 
 
 def as_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from secateurs.app.data.cifar import cifar10, cifar100
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
+from secateurs.app.data.tiny_imagenet import tiny_imagenet
 from secateurs.errors import InputError, RecipeError, near
 
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "imagefolder:ROOT")
+NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "tiny-imagenet:ROOT", "imagefolder:ROOT")
 """What a data set may be called."""
 
 
@@ -31,7 +32,7 @@ def check_name(name: str) -> None:
         return
     if root is None:
         raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")
-    if not root.is_dir():
+    if not _is_folder(root):
         raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
 
 
@@ -47,7 +48,14 @@ def load(name: str, *, image_size: int = 224) -> Splits:
         return digits()
     if kind == "imagefolder":
         return imagefolder(root, size=image_size)
-    return {"cifar10": cifar10, "cifar100": cifar100}[kind](root)
+    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](root)
+
+
+def _is_folder(root: Path) -> bool:
+    try:
+        return root.is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
 
 
 def _split(name: str) -> tuple[str, Path | None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+
+from secateurs.app.data.augment import Augmentation
+from secateurs.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +17,16 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     Index = NDArray[np.int64]
+
+
+@runtime_checkable
+class Augmented(Protocol):
+    """A data set that can be augmented in more than one way."""
+
+    def augmented(self, how: Augmentation) -> object:
+        """Return the same images, augmented otherwise."""
+        ...
+
 
 SPLIT_SEED = 0
 """Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
@@ -37,6 +50,15 @@ class Splits:
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+
+    def augmented(self, how: Augmentation) -> Splits:
+        """The same images, those to learn from augmented otherwise."""
+        if how == Augmentation():
+            return self
+        train: Any = self.train
+        if not isinstance(train, Augmented):
+            raise InputError(f"the images of {self.name} cannot be augmented otherwise; leave {how} out")
+        return replace(self, train=cast("Dataset[Any]", train.augmented(how)))
 
 
 def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> tuple[Index, ...]:

@@ -23,6 +23,9 @@ def table(report: Report) -> Table:
     before, after = report.before, report.after
     points = 100 * (after.accuracy - before.accuracy)
     shown.add_row("test accuracy", _percent(before.accuracy), _percent(after.accuracy), f"{points:+.2f} points")
+    if before.top5 is not None and after.top5 is not None:
+        points = 100 * (after.top5 - before.top5)
+        shown.add_row("top-5 accuracy", _percent(before.top5), _percent(after.top5), f"{points:+.2f} points")
     for name, read, write in ROWS:
         old, new = read(before), read(after)
         shown.add_row(name, write(old), write(new), _remains(old, new))
@@ -48,7 +51,7 @@ def _bar(width: LayerWidth, length: int = 10) -> str:
     >>> _bar(LayerWidth("conv", 16, 8))
     '━━━━━─────'
     """
-    filled = round(length * width.after / width.before)
+    filled = min(length, max(0, round(length * width.after / max(width.before, 1))))
     return "━" * filled + "─" * (length - filled)
 
 
@@ -91,7 +94,8 @@ def _milliseconds(seconds: float) -> str:
 ROWS: tuple[tuple[str, Callable[[Figures], float], Callable[[float], str]], ...] = (
     ("MACs", lambda f: f.macs, in_units),
     ("parameters", lambda f: f.params, in_units),
-    ("activation memory", lambda f: f.memory, in_bytes),
+    ("activations written", lambda f: f.memory, in_bytes),
+    ("peak activation memory", lambda f: f.peak_memory, in_bytes),
     ("file size", lambda f: f.file_bytes, in_bytes),
     ("latency", lambda f: f.latency, _milliseconds),
 )

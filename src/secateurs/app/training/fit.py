@@ -4,20 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, final
+from typing import final
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EMAWeightAveraging, LambdaCallback, ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
-from secateurs.app.training.module import Classifier, Optimisation
+from secateurs.app.training.logs import make_logger
+from secateurs.app.training.module import Classifier
+from secateurs.app.training.optimisation import Optimisation
 from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
 from secateurs.app.training.quiet import quietly
+from secateurs.app.training.score import accelerator, deterministic
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.app.training.session_callback import SessionCallback
 from secateurs.errors import DamageError, InputError, SecateursError
@@ -33,7 +34,7 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn.
+    lines go when no bar is drawn. logger: what each epoch's figures are written by.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
+    logger: str = "csv"
 
 
 @final
@@ -67,8 +69,11 @@ def fit(
 
     With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
     """
-    progress = Progress(model)
-    _run(Classifier(model, optimisation, teacher), data, [progress], place=place, resume=resume)
+    decay = optimisation.stepping.ema
+    progress = Progress(model, averaged=decay > 0)
+    module = Classifier(model, optimisation, teacher, classes=len(data.splits.classes))
+    averaging = [EMAWeightAveraging(decay=decay)] if decay else []
+    _run(module, data, [progress, *averaging], place=place, resume=resume)
     if progress.best is None:
         losses = ", ".join(f"{epoch.train_loss:.3g}" for epoch in progress.history[:5])
         raise InputError(
@@ -85,32 +90,17 @@ def fit_session(
 ) -> tuple[Epoch, ...]:
     """Train the session's model while the session prunes it; it is left pruned, in eval mode, with its last weights.
 
+    An average of the weights is not kept here: before the cut it is one of a network that is no more.
+
     With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
     """
     progress = Progress(session.model, keeps=False)
-    module = Classifier(session.model, optimisation)
+    module = Classifier(session.model, optimisation, classes=len(data.splits.classes))
     _run(module, data, [progress, SessionCallback(session)], place=place, resume=resume)
     if not session.finished:  # all epochs had been trained before this start
         session.finish()
     session.model.eval()
     return progress.history
-
-
-def evaluate(model: nn.Module, loader: DataLoader[Any], *, device: str = "auto") -> float:
-    """The share of a loader's images that the model names rightly; the model is left in eval mode."""
-    with quietly():
-        trainer = Trainer(
-            accelerator=_accelerator(device),
-            devices=1,
-            deterministic=_deterministic(device),
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-        figures = trainer.test(Classifier(model, Optimisation(1, 1.0)), loader, verbose=False)
-    model.eval()
-    return float(figures[0]["test/accuracy"])
 
 
 def _run(
@@ -120,15 +110,17 @@ def _run(
     last = place.folder / LAST
     seed_everything(place.seed, verbose=False)
     module.model.train()
+    if module.optimisation.stepping.channels_last:
+        module.model.to(memory_format=torch.channels_last)
     with quietly():
         started = Event()
         told = LambdaCallback(on_train_start=lambda *_: started.set())
-        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed), told], epochs=module.optimisation.epochs)
+        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed), told], module.optimisation)
         checkpoint = str(last) if resume and last.is_file() else None
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit as stop:  # how Lightning passes Ctrl-C on
-            if trainer.interrupted:
+            if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop
             raise
         except SecateursError:
@@ -141,9 +133,19 @@ def _run(
                 "Remove it to train this stage anew, or put the original back"
             )
             raise DamageError(message) from cause
+    if module.optimisation.stepping.channels_last:
+        module.model.to(memory_format=torch.contiguous_format)
 
 
-def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer:
+def check_precision(precision: str, device: str) -> None:
+    """Refuse float16 where gradients cannot be scaled."""
+    if precision == "16-mixed" and accelerator(device) == "cpu":
+        raise InputError("float16 (16-mixed) trains on CUDA devices only; on a CPU take bf16-mixed or 32-true")
+
+
+def _trainer(place: Place, callbacks: list[Callback], optimisation: Optimisation) -> Trainer:
+    stepping = optimisation.stepping
+    check_precision(stepping.precision, place.device)
     every_epoch = ModelCheckpoint(
         dirpath=place.folder.absolute(),
         filename=Path(LAST).stem,
@@ -152,11 +154,14 @@ def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer
     )
     shown: list[Callback] = [Bar()] if place.bar else [Lines(place.say)] if place.say else []
     return Trainer(
-        max_epochs=epochs,
-        accelerator=_accelerator(place.device),
+        max_epochs=optimisation.epochs,
+        precision=stepping.precision,
+        accumulate_grad_batches=stepping.accumulate,
+        gradient_clip_val=stepping.clip,
+        accelerator=accelerator(place.device),
         devices=1,
-        deterministic=_deterministic(place.device),
-        logger=CSVLogger(place.folder, name="log"),
+        deterministic=deterministic(place.device),
+        logger=make_logger(place.logger, place.folder, place.folder.name),
         callbacks=[*callbacks, *shown, every_epoch],
         plugins=[WholeFiles()],
         enable_progress_bar=place.bar,
@@ -164,14 +169,3 @@ def _trainer(place: Place, callbacks: list[Callback], *, epochs: int) -> Trainer
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
     )
-
-
-def _accelerator(device: str) -> str:
-    if device == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    return "gpu" if device == "cuda" else "cpu"
-
-
-def _deterministic(device: str) -> Any:
-    # Some CUDA kernels (adaptive pooling, backward) have no deterministic form; elsewhere all have.
-    return True if _accelerator(device) == "cpu" else "warn"

@@ -1,6 +1,5 @@
 """Lightning module of an image classifier: training, validation and test steps, optimizer and schedule."""
 
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from secateurs.app.training.rates import Rate
+from secateurs.app.training.mixing import mixed
+from secateurs.app.training.optimisation import Optimisation
 from secateurs.errors import InputError
 from secateurs.recover import DistilLoss
 
@@ -18,51 +18,19 @@ AUXILIARY = 0.3
 
 
 @final
-@dataclass(frozen=True)
-class Optimisation:
-    """SGD with momentum, and how its learning rate moves from step to step.
-
-    lr: the peak rate. decay_norms: let biases and norms' scales and shifts decay as well, as papers' codes do.
-    label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
-
-    >>> Optimisation(epochs=20, lr=0.1).momentum
-    0.9
-    """
-
-    epochs: int
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    rate: Rate = Rate()  # noqa: RUF009 (frozen)
-    nesterov: bool = True
-    decay_norms: bool = False
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot train."""
-        if self.epochs < 0:
-            raise InputError(f"{self.epochs} epochs cannot be trained; ask for 0 (none) or more")
-        if not 0 < self.lr < float("inf"):
-            raise InputError(f"a learning rate of {self.lr} trains nothing; choose one above 0, for example 0.1")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InputError(f"a weight decay of {self.weight_decay} is no decay; choose 0 or more, for example 5e-4")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"a momentum of {self.momentum} never forgets; choose 0 or more and less than 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label smoothing of {self.label_smoothing} leaves no label; choose from 0 to below 1")
-
-
-@final
 class Classifier(LightningModule):
-    """Cross-entropy on a network's logits, and the share of images it names rightly.
+    """Cross-entropy on a network's logits, and the share of images it names rightly, at first and among five names.
 
     Networks with auxiliary heads in train mode (GoogLeNet, Inception) are trained through all of them.
     """
 
-    def __init__(self, model: nn.Module, optimisation: Optimisation, teacher: DistilLoss | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, optimisation: Optimisation, teacher: DistilLoss | None = None, *, classes: int = 0
+    ) -> None:
         super().__init__()
         self.model = model
         self.optimisation = optimisation
+        self.classes = classes
         self.teacher = teacher  # no module: the dense network is neither trained nor saved
 
     @override
@@ -72,7 +40,10 @@ class Classifier(LightningModule):
 
     @override
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
+        stepping = self.optimisation.stepping
+        images, labels = mixed(*batch, stepping, self.classes)
+        if stepping.channels_last and images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         logits, *auxiliary = _heads(self.model(images))
         smoothing = self.optimisation.label_smoothing
         if self.teacher is None:
@@ -95,9 +66,11 @@ class Classifier(LightningModule):
     def _measure(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
         logits = _heads(self.model(images))[0]
+        named = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         found = {
             f"{split}/loss": F.cross_entropy(logits, labels),
-            f"{split}/accuracy": (logits.argmax(1) == labels).double().mean(),
+            f"{split}/accuracy": named[:, 0].double().mean(),
+            f"{split}/top5": named.any(1).double().mean(),
         }
         self.log_dict(found, on_step=False, on_epoch=True, batch_size=len(labels))
 
@@ -130,6 +103,8 @@ def _heads(output: Any) -> list[Tensor]:
     """The logits, then those of any auxiliary heads."""
     if isinstance(output, Tensor):
         return [output]
+    if isinstance(logits := getattr(output, "logits", None), Tensor) and not isinstance(output, tuple):
+        return [logits]  # transformers' ModelOutput; torchvision's tuples with auxiliary heads have the field too
     if isinstance(output, tuple | list) and output and all(isinstance(o, Tensor) for o in output if o is not None):
         # GoogLeNetOutputs and InceptionOutputs put the main head first.
         return [o for o in output if o is not None]

@@ -35,16 +35,24 @@ class Epoch:
 class Progress(Callback):
     """Keep every epoch's figures and the best one's weights inside the checkpoint, so that one file resumes all.
 
-    Without `keeps` no weights: the best epoch of a run that prunes is one before it pruned.
+    Without `keeps` no weights: the best epoch of a run that prunes is one before it pruned. `averaged`: the weights
+    that were validated are those of an average, which stand in the model only then.
     """
 
-    def __init__(self, model: nn.Module, *, keeps: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, keeps: bool = True, averaged: bool = False) -> None:
         super().__init__()
         self.model = model
         self.keeps = keeps
         self.history: tuple[Epoch, ...] = ()
         self.best: Epoch | None = None
         self.weights: dict[str, Tensor] = {}
+        self._averaged = averaged
+        self._validated: dict[str, Tensor] = {}
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._averaged:
+            self._validated = self._copied()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +63,10 @@ class Progress(Callback):
         self.history = (*self.history, epoch)
         if self.keeps and math.isfinite(epoch.train_loss) and epoch.better_than(self.best):
             self.best = epoch
-            self.weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.weights = self._validated if self._averaged else self._copied()
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from secateurs.graph.propagate import tensors
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,23 +16,28 @@ if TYPE_CHECKING:
 _FAR = 64
 
 
-def widths(p: Propagation, own: Labels) -> dict[int, Labels]:
-    """Size -> the nearest labelled axis of that size that the current module has seen, other than `own`.
+def width_of(p: Propagation, own: Labels, size: int) -> Labels | None:
+    """The nearest labelled axis of a size that the current module has seen, other than `own`.
 
     Looked for among what the module's earlier operators read: its input is read by the first of them.
     """
-    found: dict[int, Labels] = {}
-    inside = p.op.module
-    for op in reversed(p.tape.ops[max(p.index - _FAR, 0) : p.index]):
-        if inside and op.module != inside and not op.module.startswith(f"{inside}."):
+    inside, tape = p.op.module, p.tape
+    for index in range(p.index - 1, max(p.index - _FAR, 0) - 1, -1):
+        if inside and not f"{tape.ops[index].module}.".startswith(f"{inside}."):
             break
-        for t in tensors(op.args):
-            lab = p.labs.get(id(t)) if id(t) not in p.tape.origins else None
-            for axis in lab.axes if lab is not None else ():
+        for t in tape.reads[index]:
+            if size not in t.shape or id(t) in tape.origins or id(t) not in p.labs:
+                continue
+            for axis in p.labs[id(t)].axes:
                 labels = p.settle(axis)
-                if isinstance(labels, np.ndarray) and labels.size not in found and not _same(labels, own):
-                    found[labels.size] = labels
-    return found
+                if isinstance(labels, np.ndarray) and labels.size == size and not _same(labels, own):
+                    return labels
+    return None
+
+
+def has_units(labels: Labels) -> bool:
+    """Whether an axis holds units at all: one that was filled in part holds nothing but constants."""
+    return bool(labels.size and labels.max() >= 0)
 
 
 def _same(a: Labels, b: Labels) -> bool:
@@ -63,9 +66,7 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
     alone: list[Counted] = []
     tied: list[Counted] = []
     counting = p.attribute(p.op.module, "")
-    if p.in_attention:  # its other integers are read off its weights
-        counting = {"num_heads": counting["num_heads"]} if "num_heads" in counting else {}
-    near = widths(p, block.ravel())
+    own = block.ravel()
     for k in sorted(varying, key=lambda k: (-sizes[k], -k)):
         units = np.unique(np.moveaxis(block, k, 0).reshape(sizes[k], -1)[:, 0]).size
         others = [j for j in range(len(sizes)) if j != k and sizes[j] > 1]
@@ -74,13 +75,18 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
         counts = tuple((name, 1) for name, value in counting.items() if value == units)
         totals = tuple((name, n) for n in sorted(times) for name, value in counting.items() if value == n * units)
         ways = [Counted(k)] + [Counted(k, counts)] * bool(counts) + [Counted(k, counts + totals)] * bool(totals)
-        alone += ways
-        products = [dims for dims in [(), *some] if int(np.prod([sizes[j] for j in dims])) * sizes[k] in near]
-        tied += [way._replace(tied=dims) for way in reversed(ways) for dims in products]
-    if p.in_attention:  # its heads are counted by `num_heads`, and its widths read off the query
-        tied = [way for way in tied if not way.attributes]
-        by_head = [way for way in alone if ("num_heads", 1) in way.attributes]
-        return [*by_head, *tied, *alone] if by_head else [*tied, *alone]
+        some_only = sorted(counts, key=lambda found: "[" in found[0]) if len(counts) > 1 else []
+        singles = [Counted(k, (one,)) for one in some_only]  # others may be as large by chance, items of lists rather
+        alone += ways + singles
+        products = [
+            dims
+            for dims in [(), *some]
+            if width_of(p, own, int(np.prod([sizes[j] for j in dims])) * sizes[k]) is not None
+        ]
+        tied += [way._replace(tied=dims) for way in [*ways[:0:-1], *singles, ways[0]] for dims in products]
+    if p.in_torch:  # heads are counted by an attribute, and widths read off the input
+        counted = [way for way in alone if way.attributes]
+        return [*counted, *(way for way in tied if not way.attributes), *alone]
     return alone + tied
 
 
@@ -92,20 +98,22 @@ def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
         p.follow(attribute, np.tile(once, times) if times > 1 else once)
     if way.tied is not None:
         times = int(np.prod([block.shape[j] for j in way.tied], dtype=np.int64))
-        width = widths(p, block.ravel()).get(times * kept.size)
+        width = width_of(p, block.ravel(), times * kept.size)
         if width is not None:
             p.equal(np.tile(kept, times), width)
 
 
 def whole(p: Propagation, labels: Labels) -> None:
     """A dimension that keeps all of its units may still be given as a number: choose what that follows."""
+    if not has_units(labels):
+        return
     for option in _whole(p, labels):
         p.equal(labels, option) if isinstance(option, np.ndarray) else p.follow(option, labels)
 
 
 def _whole(p: Propagation, labels: Labels) -> Iterator[Any]:
     counting = [name for name, value in p.attribute(p.op.module, "").items() if value == labels.size]
-    width = widths(p, labels).get(labels.size)
+    width = width_of(p, labels, labels.size)
     options = ["free"] + ["attributes"] * bool(counting) + ["width"] * (width is not None)
     if len(options) == 1:
         return

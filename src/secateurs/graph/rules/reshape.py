@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from secateurs.graph.labels import ANY, Fresh
-from secateurs.graph.rules.counting import count, readings, whole
+from secateurs.graph.rules.counting import count, has_units, readings, whole
+from secateurs.graph.rules.joining import ANYTHING
 from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
@@ -63,12 +65,14 @@ def view(p: Propagation, op: Op) -> None:
     """Regroup dimensions without moving elements."""
     x, out = op.args[0], op.out
     lab = p.get(x)
-    if x.shape == out.shape:
+    whole_op = p.original(op)  # which dimensions go into which is a matter of the sizes that the view was written for
+    before, after = tuple(whole_op.args[0].shape), tuple(whole_op.out.shape)
+    if before == after:
         axes = lab.axes
     elif not any(isinstance(a, (np.ndarray, Fresh)) for a in lab.axes):
-        axes = _unlabelled(lab.axes, x.shape, out.shape)
+        axes = _unlabelled(lab.axes, before, after)
     else:
-        axes = regroup(p, lab.axes, tuple(x.shape), tuple(out.shape))
+        axes = _regroup(p, lab.axes, (before, after), (tuple(x.shape), tuple(out.shape)))
     p.set(out, axes, zero=lab.zero)
     p.alias(out, x)
 
@@ -84,12 +88,17 @@ def _unlabelled(axes: Sequence[Any], before: Sequence[int], after: Sequence[int]
     return tuple(result)
 
 
-def regroup(p: Propagation, axes: Sequence[Any], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Any, ...]:
-    """The axes of a tensor of shape `before` seen in shape `after`."""
+def _regroup(
+    p: Propagation, axes: Sequence[Any], traced: tuple[Any, Any], shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> tuple[Any, ...]:
+    """The axes of a tensor of one shape seen in another; `traced`: these two when the whole network ran."""
+    before, after = shapes
     result: list[Any] = [None] * len(after)
-    for left, right in segments(before, after):
-        wide = [i for i in left if before[i] != 1 or isinstance(axes[i], np.ndarray)]
-        open_ = list(right) if p.check else [j for j in right if after[j] != 1] or right[:1]
+    for left, right in segments(*traced):
+        if p.check and prod(before[i] for i in left) != prod(after[j] for j in right):
+            p.fail("a view regroups other dimensions")
+        wide = [i for i in left if traced[0][i] != 1 or isinstance(axes[i], np.ndarray)]
+        open_ = [j for j in right if traced[1][j] != 1] or right[:1]
         if len(wide) == len(open_) == 1:
             axis = result[open_[0]] = axes[wide[0]]
             if isinstance(axis, np.ndarray) and not p.check:
@@ -146,6 +155,10 @@ def _settle_split(p: Propagation, dense: Labels, sizes: list[int], dims: list[in
 
 def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[int], result: list[Any]) -> None:
     """Choose the one dimension along which units may differ."""
+    if not has_units(block):
+        if (block == ANYTHING).all():
+            result[:] = [ANY if d in dims else axis for d, axis in enumerate(result)]
+        return
     way = p.choose("split", block.ravel(), [*readings(p, block, varying), None])
     if way is None:
         p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")

@@ -10,7 +10,7 @@ import torch
 
 from secateurs.graph.labels import Fresh
 from secateurs.graph.propagate import tensors
-from secateurs.graph.rules.counting import widths
+from secateurs.graph.rules.counting import has_units, width_of
 from secateurs.graph.rules.table import rule
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bounds(op: Op, n: int) -> tuple[int, int, int]:
 
 def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[Any]:
     """Pieces of a labelled axis: free of each other, or with the same positions in every block."""
-    if not p.check and not _cut_freely(p, labels, cuts):
+    if not p.check and has_units(labels) and not _cut_freely(p, labels, cuts):
         return [None] * len(cuts)
     pieces: list[Any] = []
     for start, stop, step in cuts:
@@ -70,7 +70,7 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
     options += ["free, attributes follow"] * bool(lengths) + ["free, bounds follow"] * (len(bounds_) > len(lengths))
     tied = _tied(p, labels, cuts)
     options += ["free, widths follow"] * bool(tied) + ["tie, widths follow"] * bool(tied and even) + ["fixed"]
-    if p.in_attention and tied:
+    if p.in_torch and tied:
         options.insert(0, "free, widths follow")
     option = p.choose("cut", labels, options)
     if option == "fixed":
@@ -102,13 +102,14 @@ def _counting(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) 
 
 def _tied(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[tuple[Labels, Labels]]:
     """Pieces that are as long as another tensor is wide, or two or three times as long, each with that width."""
-    near = widths(p, labels)
     found: list[tuple[Labels, Labels]] = []
     for c in cuts:
         piece = labels[slice(*c)]
-        times = next((n for n in (1, 2, 3) if piece.size % n == 0 and piece.size // n in near), 0)
-        if times and piece.size // times > 1:
-            found.append((piece, np.tile(near[piece.size // times], times)))
+        for times in (n for n in (1, 2, 3) if piece.size % n == 0 and piece.size > n):
+            width = width_of(p, labels, piece.size // times)
+            if width is not None:
+                found.append((piece, np.tile(width, times)))
+                break
     return found
 
 

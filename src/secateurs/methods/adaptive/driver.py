@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from secateurs.allocate.agreement import in_step, parties
 from secateurs.methods.adaptive.fold import fold
 from secateurs.methods.adaptive.profit import (
     Combination,
@@ -24,7 +25,7 @@ from secateurs.methods.adaptive.statistics import Seen, fixed_batches, look, los
 from secateurs.recover.recalibrate import recalibrate
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
-from secateurs.session.scope import check_reach, too_short
+from secateurs.session.scope import check_reach, refuse_filters, too_short
 from secateurs.types import Floats, Ints
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class AdaptiveDriver(Driver):
 
     def __init__(self, run: Run, options: AdaptivePruning) -> None:
         super().__init__(run)
+        refuse_filters(run.budget, options)
         self._how = options
         self._last_step = int(options.until * run.clock.total)
         if options.round_steps(run.clock) * options.patience > self._last_step - options.start_step(run.clock):
@@ -187,7 +189,7 @@ class AdaptiveDriver(Driver):
             if picked and run.graph.costs.at(widths)[0] < least:
                 break
             picked.setdefault(name, []).append(unit)
-        return {name: np.asarray(units) for name, units in picked.items()}
+        return {name: np.asarray(units) for name, units in in_step(run.graph.ties, picked).items()}
 
     def _for_budget(self, goal: Ints, picked: Mapping[str, Ints] | None = None) -> dict[str, Ints]:
         """Beyond what is picked, the lowest relative scores of the network until the goal holds."""
@@ -196,19 +198,27 @@ class AdaptiveDriver(Driver):
         taken = {name: set(units.tolist()) for name, units in (picked or {}).items()}
         for name, units in taken.items():
             widths[at[name]] -= len(units)
-        order: list[tuple[float, str, int]] = []
-        for name, standing in self._standing.items():
-            alive = np.flatnonzero(run.alive[name])
-            order += [
-                (standing.relative(alive, int(u)), name, int(u)) for u in alive if int(u) not in taken.get(name, ())
-            ]
-        for _, name, unit in sorted(order):
+        for _, move in sorted(self._moves(taken), key=lambda one: one[0]):
             if (run.graph.costs.at(widths) <= goal).all():
                 break
-            if widths[at[name]] > self._floor[name]:
-                widths[at[name]] -= 1
-                more.setdefault(name, []).append(unit)
+            if all(widths[at[name]] - len(units) >= self._floor[name] for name, units in move.items()):
+                for name, units in move.items():
+                    widths[at[name]] -= len(units)
+                    more.setdefault(name, []).extend(units)
         return {name: np.asarray(units) for name, units in more.items()}
+
+    def _moves(self, taken: Mapping[str, set[int]]) -> Iterator[tuple[float, dict[str, list[int]]]]:
+        """What can go at once, one unit or a step of groups tied in count, the lowest first; each with its score."""
+        for party in parties(self._run.graph.ties, self._standing.keys()):
+            ranked: dict[str, list[tuple[float, int]]] = {}
+            for name in party:
+                standing, alive = self._standing[name], np.flatnonzero(self._run.alive[name])
+                left = (int(u) for u in alive if int(u) not in taken.get(name, ()))
+                ranked[name] = sorted((standing.relative(alive, u), u) for u in left)
+            for k in range(min(len(ranked[name]) // n for name, n in party.items())):
+                step = {name: ranked[name][k * n : (k + 1) * n] for name, n in party.items()}
+                score = np.mean([value for units in step.values() for value, _ in units])
+                yield float(score), {name: [u for _, u in units] for name, units in step.items()}
 
     @staticmethod
     def _merge(one: Mapping[str, Ints], other: Mapping[str, Ints]) -> dict[str, Ints]:

@@ -35,6 +35,12 @@ class AdaptivePruning:
     to reach it at `until`, and nothing is inserted above it; without one, the run ends at a stable number of
     filters. Needs data.
 
+    kappa: deviations below the median at which a filter counts as weak, at first. criterion: whether w is learnt.
+    batches: batches that a round looks at. grows: insert filters too. growth: share of a
+    group's units that is inserted the first time; each later time four fifths of the last. folds: hand on what removed
+    filters gave. smooth: weight of earlier rounds in the averages. probes: units of a group that are tried out in a
+    round to learn w. probe_samples: samples that each is tried on.
+
     >>> AdaptivePruning().fitted(10, 30).round_epochs
     0.9
     """

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
 from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
+from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
 
 Gate = Literal["conv", "activation"]
@@ -53,10 +54,13 @@ class CCP:
     prediction is certain). "logits" (ours): those of a random projection of the logits (the Gauss-Newton matrix of a
     squared change of the outputs); it needs no labels, vanishes nowhere, and u is zero.
     solver: "relax" rounds the relaxed problem, as the paper does (from memory); "polish" then swaps single channels.
-    damping is added to the diagonal of S, as a part of its mean: without it, removals look free where there are fewer
-    samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers on
-    intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z adds
-    over their layers; scope="uncoupled" leaves them whole, as the paper does.
+    damping: what is added to the diagonal of S, as a part of its mean: without it, removals look free where there are
+    fewer samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers
+    on intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z
+    adds over their layers; scope="uncoupled" leaves them whole, as the paper does.
+
+    scope: "coupled", or "uncoupled" for groups with one producer only. batches: batches of data that are read; None
+    for all.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data, net[2].weight.data = torch.eye(2), torch.tensor([[0.1, 1.0], [-0.1, -1.0]])
@@ -94,6 +98,12 @@ class CCP:
                 "curvature uses no loss. Choose one of the two."
             )
             raise InputError(message)
+
+    @classmethod
+    def preset(cls, name: str = "published") -> Self:
+        """Return what is known or inferred of the paper: the relaxed solver alone, without damping. No code exists."""
+        check_preset(cls, name, ("published",))
+        return cls(solver="relax", damping=0.0)
 
     def __repr__(self) -> str:
         """Name the settings that are not the paper's."""

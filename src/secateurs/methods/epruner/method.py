@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateurs.allocate import Budget, Uniform
+from secateurs.allocate.steps import Limits
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
 from secateurs.errors import InputError, RecipeError, near
@@ -62,9 +63,10 @@ class EPruner:
     beta keeps fewer. No data is needed. The width is a steep function of beta, another for every checkpoint, and a
     layer may collapse to a single filter: `min_keep` is the floor, topped up by the largest r(k, k) + a(k, k).
 
-    beta holds for every group but those that match a pattern of `betas` (the last match counts); `EPruner.preset(name)`
-    gives the paper's. Layers whose messages do not settle are run again with damping 0.9 and up to 1000 iterations,
-    then keep the exemplars they have; `guard=False` is scikit-learn's behaviour, and that of the published code.
+    beta: larger keeps fewer; it holds for every group but those that match a pattern of `betas` (the last match
+    counts); `EPruner.preset(name)` gives the paper's. Layers whose messages do not settle are run again
+    with damping 0.9 and up to 1000 iterations, then keep the exemplars they have; `guard=False` is scikit-learn's
+    behaviour, and that of the published code.
 
     With a budget (ours), one factor on all betas is bisected until the exemplars of one beta meet it and those of the
     next smaller one do not; between the two, units go by r(k, k) + a(k, k), to within one unit. Widths then are as
@@ -72,15 +74,19 @@ class EPruner:
     the filters of all layers that write the units are concatenated, so their squared distances add; scope="uncoupled"
     leaves such groups whole, as the paper does.
 
-    preference says what a filter's preference is measured by. "column": beta × the median of its own similarities, the
+    preference: what a filter's preference is measured by. "column": beta × the median of its own similarities, the
     zero to itself included, one a filter (published code). "overall" (ours): beta × the median of all similarities of
     the layer, those to oneself left out; layers collapse less.
 
-    initialisation says what the pruned network starts from; the paper compares three at equal widths. "exemplars", the
+    initialisation: what the pruned network starts from; the paper compares three at equal widths. "exemplars", the
     method: the weights of the exemplars, and the matching inputs of their consumers. "random_project": the consumers'
     by a sparse random projection of the dense ones. "random": fresh weights. BatchNorm keeps the exemplars' entries;
     the published code resets it (`reset_bn`), and is near chance before fine-tuning. Both act in `finish`, on the
     pruned network.
+
+    betas: (pattern, beta) of the groups whose beta is another. guard: run what does not settle again. min_keep: fewest
+    filters of a layer. uniform: the same share of every group, with a budget. scope: "coupled", or "uncoupled" for
+    groups with one producer only. reset_bn: fresh BatchNorm.
 
     >>> from secateurs.graph import trace
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 1, bias=False), nn.Conv2d(6, 1, 1))
@@ -120,13 +126,17 @@ class EPruner:
     def preset(network: str) -> EPruner:
         """Return the paper's betas for a network, by this library's and torchvision's module names.
 
+        "published" is the authors' code for any network: their default beta, norms reset, layers that do not settle
+        as scikit-learn leaves them. For "vgg16_bn" and the others, add these with `dataclasses.replace`.
         The rule for the last blocks is the published code's, which cannot generate every row of the paper's table.
 
         >>> EPruner.preset("resnet18")
         EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),))
         """
+        if network == "published":
+            return EPruner(guard=False, reset_bn=True)
         if network not in _BETA:
-            message = f"no preset of EPruner is called {network!r}: {near(network, _BETA)}"
+            message = f"no preset of EPruner is called {network!r}: {near(network, (*_BETA, 'published'))}"
             raise RecipeError(message)
         return EPruner(_BETA[network], _LATE.get(network, ()))
 
@@ -208,11 +218,11 @@ class EPruner:
 
         Inside each class units go by rank of r(k, k) + a(k, k).
         """
-        targets = budget.targets(part.whole.cost())
+        limits = Limits.of(part, replace(budget, exclude=()))
 
         def fits(found: Mapping[str, Clustering]) -> bool:
             widths = np.array([max(len(found[g.name].exemplars), budget.floor(g.units)) for g in part.groups], np.int64)
-            return bool((part.costs.at(widths) <= targets).all())
+            return not limits.exceeded(widths).any()
 
         low, high, larger, smaller = 0.0, 1.0, None, self._cluster(layers, 1.0, seed)
         while not fits(smaller) and high < _STEEPEST:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import nn
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError
-from secateurs.evidence import Activations, Needs, observe
+from secateurs.evidence import Activations, Needs, Reads, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
+from secateurs.methods.foad.unpooled import Unpooled
 from secateurs.methods.one_shot import check_words, named, part_of, ranked
+from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
 
 Order = Literal["stored", "energy"]
+Maps = Literal["read", "unpooled"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class FOAD:
     order, every living channel is kept and absorbs those of its `neighbors` nearest that are not kept and reach
     `threshold`; see `absorb`, also for `duplicates` (a tolerance; None is the published code).
 
-    order says which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
+    maps: "read" is the above everywhere; "unpooled" takes the map behind norm and activation where a linear layer reads
+    the units, before the pooling that makes features of it, as the published code does.
+    order: which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
     the first is never removed. "energy" (ours): from the largest mean |F|^2 down, so that of two that are alike the
     stronger stays, whatever their places.
 
@@ -42,7 +47,9 @@ class FOAD:
     all modules that read the units; scope="uncoupled" leaves units made by several operators whole, as the paper does.
 
     Pass training images, never test images: the published script reads its 128 images from the test set. `batches`
-    reads at most so many. min_keep: floor for the unbudgeted form; a budget brings its own.
+    reads at most so many. neighbors: channels that a kept one may absorb. threshold: least similarity for that.
+    duplicates: 1 − the similarity from which two channels are the same; None asks for none. scope: "coupled", or
+    "uncoupled" for units that one operator writes. min_keep: floor for the unbudgeted form; a budget brings its own.
 
     >>> import torch
     >>> from secateurs.graph import trace
@@ -61,11 +68,12 @@ class FOAD:
     scope: Scope = "uncoupled"
     min_keep: int = 1
     batches: int | None = None
+    maps: Maps = "read"
     reference: ClassVar[str] = "Shi et al. FOAD. Journal of Computer Research and Development 61(7):1836-1849, 2024"
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_words(self, order=Order, scope=Scope)
+        check_words(self, order=Order, scope=Scope, maps=Maps)
         if self.neighbors < 1 or self.min_keep < 1:
             message = f"{self} examines or keeps no unit. Both are counted. Give neighbors and min_keep of at least 1."
             raise InputError(message)
@@ -75,6 +83,12 @@ class FOAD:
             )
             raise InputError(message)
 
+    @classmethod
+    def preset(cls, name: str = "published") -> Self:
+        """Return the authors' code's settings: no duplicate rule, the last maps before their pooling."""
+        check_preset(cls, name, ("published",))
+        return cls(duplicates=None, maps="unpooled")
+
     def __repr__(self) -> str:
         """Name the settings that are not the paper's."""
         return named(self)
@@ -82,7 +96,7 @@ class FOAD:
     @property
     def needs(self) -> Needs:
         """The maps that the readers of each group are given."""
-        return {"maps": Activations(FeatureSimilarity)}
+        return {"maps": Activations(FeatureSimilarity, at=Unpooled() if self.maps == "unpooled" else Reads())}
 
     def select(
         self,

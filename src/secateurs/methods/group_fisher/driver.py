@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from secateurs.allocate.agreement import parties
 from secateurs.methods.group_fisher.gradients import Taps
 from secateurs.methods.group_fisher.maps import measure_elements
 from secateurs.running.samples import Layout, find_layouts
 from secateurs.session.flat_units import Ledger
 from secateurs.session.method import Driver, State
 from secateurs.session.run import Run
-from secateurs.session.scope import removals, too_short
+from secateurs.session.scope import refuse_filters, removals, too_short
 from secateurs.types import Floats
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class FisherDriver(Driver):
 
     def __init__(self, run: Run, options: GroupFisher) -> None:
         super().__init__(run)
+        refuse_filters(run.budget, options)
         self._how = options
         self._events = 0
         self._done = run.within_budget()
@@ -167,29 +169,37 @@ class FisherDriver(Driver):
             choice = self._least(scores, alive, widths, at)
             if choice is None:
                 break
-            name, units = choice
-            alive[name][units] = False
-            widths[at[name]] -= len(units)
-            picked[name].extend(int(u) for u in units)
+            for name, units in choice.items():
+                alive[name][units] = False
+                widths[at[name]] -= len(units)
+                picked[name].extend(int(u) for u in units)
         run.remove(picked, f"least Fisher information per {_PER[self._how.normaliser]} over {self._how.every} steps")
 
     def _least(
         self, scores: Floats, alive: Mapping[str, NDArray[np.bool_]], widths: NDArray[np.int64], at: Mapping[str, int]
-    ) -> tuple[str, NDArray[np.int64]] | None:
-        """The group and its units (one, or a block that keeps a multiple) with the lowest mean normalised score."""
-        per_unit = self._normalisers(widths, at)
-        best: tuple[float, str, NDArray[np.int64]] | None = None
-        for i, (name, start) in enumerate(zip(self._ledger.names, self._ledger.starts, strict=True)):
-            living = np.flatnonzero(alive[name])
-            lower = self._allowed[name][self._allowed[name] < len(living)]
-            if not len(lower) or name in self._taps.blind:
+    ) -> dict[str, NDArray[np.int64]] | None:
+        """The units with the lowest mean normalised score: one, a block that keeps a multiple, or a step of a tie."""
+        per_unit = dict(zip(self._ledger.names, self._normalisers(widths, at).tolist(), strict=True))
+        starts = dict(zip(self._ledger.names, self._ledger.starts, strict=True))
+        best: tuple[float, dict[str, NDArray[np.int64]]] | None = None
+        for party in parties(self._run.graph.ties, self._ledger.names):
+            if any(name in self._taps.blind for name in party):
                 continue
-            own = scores[start + living]
-            order = np.argsort(own, kind="stable")[: len(living) - int(lower[-1])]
-            value = float(own[order].mean() / per_unit[i])
+            units, values = dict[str, NDArray[np.int64]](), list[Floats]()
+            for name in party:
+                living = np.flatnonzero(alive[name])
+                lower = self._allowed[name][self._allowed[name] < len(living)]
+                own = scores[starts[name] + living] / per_unit[name]
+                units[name] = living[
+                    np.argsort(own, kind="stable")[: len(living) - int(lower[-1]) if len(lower) else 0]
+                ]
+                values.append(scores[starts[name] + units[name]] / per_unit[name])
+            if not all(len(found) for found in units.values()):
+                continue
+            value = float(np.concatenate(values).mean())
             if best is None or value < best[0]:
-                best = (value, name, living[order])
-        return None if best is None else (best[1], best[2])
+                best = (value, units)
+        return None if best is None else best[1]
 
     def _normalisers(self, widths: NDArray[np.int64], at: Mapping[str, int]) -> Floats:
         if self._how.normaliser == "memory":

@@ -20,6 +20,7 @@ class GroupFisher:
     default), ΔC ("macs") or 1 ("none"). The network trains on meanwhile; start from a converged model with a small
     learning rate.
 
+    normaliser: what the information is divided by.
     every = d: 25 for classification, 10 for detection. per_event: units per event (paper: 1). within: reach the
     budget in this share of the run instead, with as many units per event as that takes (ours). The engine's groups
     replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole groups of a grouped

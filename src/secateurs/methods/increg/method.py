@@ -24,12 +24,13 @@ class IncReg:
     λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. See `Punish` for Δ.
 
     Source: the authors' Caffe code. step = A = half of a weight decay of 5e-4 (the run's weight decay is to be half
-    the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, 2.45 for the first 20 %. limit is
-    ours: units near R hardly move, so after that many steps the lowest mean ranks go.
+    the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, 2.45 for the first 20 %. limit:
+    steps (ours): units near R hardly move, so after that many the lowest mean ranks go.
 
     unit: "column", the paper's im2col columns (masks; an input channel whose columns are all zero is removed with the
     filters that feed it), or "filter": coupled filters, with one factor per coupled group and the mean over members
-    of their mean |W| as score (ours). remove: explicit shares.
+    of their mean |W| as score (ours). remove: explicit shares. scope: "coupled", or "uncoupled" for groups with
+    one producer only. decoupled: None follows the optimizer (decoupled under Adam).
 
     >>> IncReg().fitted(10, 30).limit
     150

@@ -27,7 +27,12 @@ class OrthoReg:
     ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
     of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many
     rounds the paper's tables use, and its learning rates under Adam, are
-    unknown. strength is 1e-2 (VGG, ResNet) or 1e-3 (MobileNet).
+    unknown.
+
+    strength: of the penalty, 1e-2 (VGG, ResNet) or 1e-3 (MobileNet). norm: of G − I, "l1" or "squared". weighting:
+    what the layers' w_l are, "published" or "smaller-side". every: steps between penalties. without_decay: no weight
+    decay in penalised epochs. ortho_epochs: penalised epochs before a cut. retrain_epochs: epochs between the rounds.
+    reduction: of the samples' gradients, see above.
 
     >>> OrthoReg().epochs, OrthoReg(rounds=2).epochs
     (25, 130)

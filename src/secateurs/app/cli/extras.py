@@ -1,0 +1,49 @@
+"""Which extra of the package brings a package that is missing: read from the package's own metadata."""
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution, requires
+
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python"}
+"""Packages that are installed under another name than they are imported by."""
+
+
+def remedy(missing: ImportError, extras: Sequence[str]) -> str:
+    """Say what to install where a package is missing; `extras` are those that the command uses."""
+    name = (missing.name or str(missing)).partition(".")[0]
+    wanted = _key(DISTRIBUTIONS.get(name, name))
+    brought = packages_by_extra()
+    bringing = sorted((e for e, packages in brought.items() if wanted in packages), key=lambda e: len(brought[e]))
+    if not bringing:
+        return f"the package {name} is missing ({missing}); python -m pip install {wanted}"
+    first = next((extra for extra in extras if extra in bringing), bringing[0])
+    lacking = [e for e in extras if e != first and not all(map(_installed, brought.get(e, ())))]
+    chosen = ",".join([first, *lacking])
+    return f"the package {name} is missing ({missing}); python -m pip install 'secateurs[{chosen}]'"
+
+
+def packages_by_extra() -> dict[str, tuple[str, ...]]:
+    """The packages that each extra brings, without the extras made of others; empty where nothing was installed."""
+    try:
+        lines = requires("secateurs") or []
+    except PackageNotFoundError:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        package = re.match(r"[\w.-]+", line)
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", line)
+        if package and extra and package[0] != "secateurs":
+            found[extra[1]] = (*found.get(extra[1], ()), _key(package[0]))
+    return found
+
+
+def _installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,101 @@
+"""What a recipe says, as the values that its stages take."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from secateurs.allocate import Allocator, AsIs, ByMax, BySum, Ranked, Uniform
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.data import Augmentation
+from secateurs.app.training import Optimisation, Stepping
+from secateurs.app.training.rates import Rate
+from secateurs.criteria import Criterion
+from secateurs.errors import InputError
+from secateurs.methods import Gradual
+from secateurs.session.schedule import Cubic, Exponential, Linear
+
+Part = Literal["train", "prune", "recover"]
+PARTS: tuple[Part, ...] = ("train", "prune", "recover")
+"""The trainings of a run: the first one, the one in which a method prunes, and the one after removal."""
+
+SCHEDULES = {"linear": Linear, "cubic": Cubic, "exponential": Exponential}
+ALLOCATORS: Mapping[str, Allocator] = {
+    "mean": Ranked(),
+    "max": Ranked(ByMax()),
+    "sum": Ranked(BySum()),
+    "as-is": Ranked(AsIs()),
+    "uniform": Uniform(),
+}
+
+
+def optimisation(recipe: Recipe, part: Part) -> Optimisation:
+    """The settings of one of the run's trainings; Optimisation, Rate and Stepping refuse what cannot train.
+
+    >>> from secateurs.app.cli.recipe import Recipe
+    >>> recipe = Recipe(lr=0.01, schedule="multi-step", milestones=(20, 30), prune_lr=0.001, prune_schedule="constant")
+    >>> pruning, recovery = optimisation(recipe, "prune"), optimisation(recipe, "recover")
+    >>> pruning.lr, pruning.rate.milestones, recovery.lr, recovery.rate.milestones
+    (0.001, (), 0.01, (20, 30))
+    """
+    epochs, lr, own, milestones = recipe.epochs, recipe.lr, None, ()
+    if part == "train":
+        epochs, lr = recipe.train_epochs, recipe.train_lr
+        own, milestones = recipe.train_schedule, recipe.train_milestones
+    elif part == "prune":
+        epochs, lr = recipe.prune_epochs, recipe.lr if recipe.prune_lr is None else recipe.prune_lr
+        own, milestones = recipe.prune_schedule, recipe.prune_milestones
+    # A training with a shape of its own has milestones of its own.
+    shape, steps = (own, milestones) if own else (recipe.schedule, milestones or recipe.milestones)
+    return Optimisation(
+        epochs,
+        lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        rate=Rate(
+            shape,
+            steps,
+            recipe.gamma,
+            recipe.warmup,
+            recipe.step_every if shape == "step" else None,
+            recipe.prune_cycles if part == "prune" else 1,
+        ),
+        nesterov=recipe.nesterov,
+        decay_norms=recipe.decay_norms,
+        label_smoothing=recipe.label_smoothing,
+        stepping=stepping(recipe),
+    )
+
+
+def stepping(recipe: Recipe) -> Stepping:
+    """What happens in a step of all of the run's trainings."""
+    return Stepping(
+        precision=recipe.precision,
+        channels_last=recipe.channels_last,
+        accumulate=recipe.accumulate,
+        clip=recipe.clip,
+        ema=recipe.ema,
+        mixup=recipe.mixup,
+        cutmix=recipe.cutmix,
+    )
+
+
+def augmentation(recipe: Recipe) -> Augmentation:
+    """How training images are augmented."""
+    return Augmentation(recipe.crop, recipe.randaugment, recipe.randaugment_magnitude, recipe.erase)
+
+
+def in_rounds(recipe: Recipe, method: Any) -> Any:
+    """The method, or a criterion in the rounds that are asked for.
+
+    >>> from secateurs.criteria import Magnitude
+    >>> in_rounds(Recipe(rounds=5), Magnitude()).steps(100)
+    (1, 20, 40, 60, 80)
+    """
+    if not recipe.rounds:
+        return method
+    if not isinstance(method, Criterion) or recipe.rounds < 0:
+        raise InputError(
+            f"--rounds {recipe.rounds}: a criterion is measured and cut by in 1 or more rounds, and {recipe.method} is "
+            "no criterion, or the number is none; leave --rounds out"
+        )
+    schedule, allocator = SCHEDULES[recipe.round_schedule](), ALLOCATORS[recipe.ranking]
+    return Gradual(method, allocator, schedule, recipe.rounds, end=1.0, first="cut")

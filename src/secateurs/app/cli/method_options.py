@@ -1,0 +1,150 @@
+"""The settings of a method as flags and as keys of a recipe: those of its fields that can be written down."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import Field, fields, is_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from secateurs.app.cli.flags import WORDS, new_parser, parse_keys
+from secateurs.errors import RecipeError, near
+
+METHOD = "--method."
+"""How a flag of the method's own begins."""
+
+
+def add_method(group: Any, method: Any, prefix: str = METHOD) -> None:
+    """Add a flag for each setting of a method to a parser or a group; those of a value inside it under its name."""
+    meanings = meanings_of(type(method))
+    for f, hint in method_fields(method):
+        value, flag = getattr(method, f.name), f"{prefix}{f.name}"
+        if is_dataclass(hint):
+            add_method(group, value, f"{flag}.")
+        else:
+            shown = _metavar(hint)
+            group.add_argument(flag, type=hint, default=value, help=meanings.get(f.name, ""), **shown)
+
+
+def _metavar(hint: Any) -> dict[str, str]:
+    """Choices are listed by the parser itself."""
+    return (
+        {} if get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, Enum)) else {"metavar": "X"}
+    )
+
+
+def method_parser(method: Any) -> ArgumentParser:
+    """Make the parser of a method's own settings, whose defaults are those of the value given."""
+    parser = new_parser()
+    add_method(parser, method)
+    return parser
+
+
+def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
+    """The settings of a method that can be written down, with their types; its seed is the run's."""
+    if not is_dataclass(method):
+        return []
+    hints = get_type_hints(type(method))
+    return [(f, hints[f.name]) for f in fields(method) if f.init and f.name != "seed" and is_plain(hints[f.name])]
+
+
+def is_plain(hint: Any) -> bool:
+    """Whether values of a type can be written in a file: no function, no object with a life of its own.
+
+    >>> is_plain(tuple[tuple[str, float], ...] | None), is_plain(Mapping[str, float]), is_plain(Mapping[str, object])
+    (True, True, False)
+    """
+    if isinstance(hint, type) and get_origin(hint) is None:
+        if is_dataclass(hint):
+            hints = get_type_hints(hint)
+            return all(is_plain(hints[f.name]) for f in fields(hint) if f.init)
+        return hint in WORDS or issubclass(hint, Enum)
+    parts = [part for part in get_args(hint) if part is not Ellipsis]
+    plain = get_origin(hint) in (tuple, Union, UnionType, Mapping) and all(map(is_plain, parts))
+    return plain or get_origin(hint) is Literal
+
+
+def with_options(method: Any, options: Mapping[str, Any], name: str) -> Any:
+    """A method with other settings than its own, each checked; `name` is what the method is called."""
+    known = [f.name for f, _ in method_fields(method)]
+    for option in options:
+        if option not in known:
+            raise RecipeError(f"the method {name} has no option {option!r}; {near(option, known)}")
+    if not options:
+        return method
+    parser = method_parser(method)
+    made = parser.instantiate(parse_keys(parser, {"method": _nested(options)}, name))
+    return _replaced(method, made["method"])
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in options.items()}
+
+
+def _replaced(value: Any, found: Any) -> Any:
+    """A value with what was found for its fields, also for those of values inside it."""
+    inside = {f.name for f, hint in method_fields(value) if is_dataclass(hint)}
+    given = {
+        name: _replaced(getattr(value, name), part) if name in inside else part for name, part in vars(found).items()
+    }
+    return replace(value, **given)
+
+
+def options_of(method: Any) -> dict[str, Any]:
+    """The settings of a method as a recipe file holds them: lists for tuples, names for members of an enumeration."""
+    return {f.name: _written(getattr(method, f.name)) for f, _ in method_fields(method)}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value):
+        return options_of(value)
+    if isinstance(value, Mapping):
+        return {str(key): _written(part) for key, part in cast("Mapping[Any, Any]", value).items()}
+    return [_written(part) for part in value] if isinstance(value, tuple) else value
+
+
+def meanings_of(kind: type) -> dict[str, str]:
+    r"""What each field of a class means, as its documentation says.
+
+    That is the part that begins with its name and a colon, or else the first sentence that has it in backticks. Where
+    it says nothing: what is said by the class that it extends, or by another of its module, whose options it shares.
+
+    >>> from secateurs.methods import GReg1
+    >>> meanings_of(GReg1)["scope"]
+    '"uncoupled" keeps the paper\'s layers, groups with one producer'
+    """
+    relatives = [c for c in vars(sys.modules[kind.__module__]).values() if isinstance(c, type) and is_dataclass(c)]
+    own = {f.name for f in fields(kind)} if is_dataclass(kind) else set[str]()
+    found: dict[str, str] = {}
+    for one in (*relatives, *reversed(kind.__mro__)):
+        found |= _meanings(one)
+    return {name: meaning for name, meaning in found.items() if name in own}
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What the documentation of one class says of its fields."""
+    text = " ".join((vars(kind).get("__doc__") or "").partition(">>>")[0].split())
+    names = [f.name for f in fields(kind)] if is_dataclass(kind) else []
+    start = rf"(?<![\w.`])({'|'.join(map(re.escape, names))})(?:: | = )" if names else r"(?!)"
+    places = list(re.finditer(start, text))
+    ends = [*(place.start() for place in places[1:]), len(text)]
+    sentences = re.split(r"(?<=[.;:])\s+", text)
+    found = {n: s.strip(" .;:,") for n in names for s in reversed(sentences) if f"`{n}`" in s}
+    return found | {f[1]: _first_sentence(text[f.end() : end]) for f, end in zip(places, ends, strict=False)}
+
+
+def _first_sentence(text: str) -> str:
+    """What stands before the first full stop that ends a sentence.
+
+    >>> _first_sentence("of 0.5, e.g. so. The rest of it.")
+    'of 0.5, e.g. so'
+    """
+    return re.split(r"\.\s+(?=[A-Z`Σ])|\.\s*$", text.strip(), maxsplit=1)[0]

@@ -1,0 +1,217 @@
+"""What a command line means: flags, recipe files, amounts, methods' options, help; nothing is trained here."""
+
+import argparse
+import re
+from dataclasses import dataclass, is_dataclass
+
+import pytest
+import yaml
+
+from secateurs import registry
+from secateurs.app.cli import commands, extras, main
+from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
+from secateurs.app.cli.flags import parse_flags, setting
+from secateurs.app.cli.method_options import meanings_of, method_fields
+from secateurs.app.cli.recipe import Recipe
+from secateurs.errors import InputError, RecipeError
+
+OWN = sorted({entry.name for entry in registry.entries().values()})
+
+
+def told(*flags):
+    """What `secateurs prune` makes of flags."""
+    argv = ["--out", "runs/x", *flags]
+    return Invocation.settings(parse_flags(Invocation.parser(argv), argv))
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["--macs", "50%"], "macs", 0.5),
+        (["--macs=0.5"], "macs", 0.5),
+        (["--params", "20M"], "params", 20_000_000),
+        (["--params", "1e6"], "params", 1_000_000),
+        (["--memory", "16MiB"], "memory", 2**24),
+        (["--latency", "10ms"], "latency", 10.0),
+        (["--latency", "50%"], "latency", 0.5),
+        (["--milestones", "[80,120]"], "milestones", (80, 120)),
+        (["--protect", "stem", "head"], "protect", ("stem", "head")),
+        (["--nesterov", "false"], "nesterov", False),
+        (["--decay-norms"], "decay_norms", True),
+    ],
+)
+def test_a_flag_and_a_key_mean_the_same(flags, field, value, tmp_path):
+    """As people write amounts; a file says it with the same text."""
+    recipe = told(*flags).recipe
+    assert getattr(recipe, field) == value
+    assert type(getattr(recipe, field)) is type(value)
+
+    text = flags[0].partition("=")[2] or (flags[1:] if len(flags) > 2 else flags[-1])
+    key = {field: True if field == "decay_norms" else yaml.safe_load(text) if isinstance(text, str) else text}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(key))
+    assert getattr(compose(Recipe(), read_file(tmp_path / "run.yaml")), field) == value
+
+
+@pytest.mark.parametrize("text", ["half", "50 percent", "20Q", "", "%", "true", "1e", "0x10"])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(InputError, match="--macs takes a share"):
+        told("--macs", text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        (
+            ["--method", "greg1", "--method.growth.step", "2e-4"],
+            {"growth": {"step": 2e-4, "every": 10, "ceiling": 1.0}},
+        ),
+        (["--method=l2", "--method.roles=[out]"], {"p": 2, "roles": ["out"]}),
+        (["--method", "foad"], {"neighbors": registry.make("foad").neighbors}),
+        (["--method", "inc-reg", "--method.punish.u", "0.5"], {"unit": "filter"}),
+        (["--method", "greg1", "--method.remove", "{conv1: 0.5}"], {"remove": {"conv1": 0.5}}),
+    ],
+)
+def test_options_of_a_method_survive_their_recipe_file(flags, options, tmp_path):
+    """Flags, then the recipe file, then the method itself; also options of values inside a method."""
+    recipe = told(*flags).recipe
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe.as_keys()))
+    again = compose(Recipe(), read_file(tmp_path / "run.yaml"))
+
+    assert options.items() <= recipe.options.items()
+    assert recipe == again
+    assert chosen_method(recipe) == chosen_method(again)
+    assert type(chosen_method(recipe)) is type(registry.make(recipe.method))
+    if len(flags) > 2 and "=" not in flags[0]:
+        assert chosen_method(recipe) != registry.make(recipe.method)
+
+
+def test_a_flag_wins_over_a_file_also_inside_a_method(tmp_path):
+    """What the flag does not name stays as the file has it; another method begins with its own settings."""
+    (tmp_path / "run.yaml").write_text("method: {name: greg1, ratio: 5, growth: {step: 0.5, every: 7}}\nmacs: 0.5")
+    config = ["--config", str(tmp_path / "run.yaml")]
+    method = chosen_method(told(*config, "--method.growth.step", "0.25").recipe)
+
+    assert (method.ratio, method.growth.step, method.growth.every) == (5, 0.25, 7)
+    assert told(*config, "--method", "l2").recipe.options == {"p": 2, "roles": None}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--method", "greg1", "--method.growth.stp", "3"], "did you mean '--method.growth.step'"),
+        (["--method", "greg1", "--method.growth.step", "fast"], "--method.growth.step takes a number, not 'fast'"),
+        (["--method", "l2", "--method.roles", "[outside]"], "--method.roles takes"),
+        (["--method", "greg1", "--method.growth", "{}"], "--method.growth"),
+        (["--method"], "--method"),
+        (["--epochs"], "--epochs takes a whole number: expected one argument"),
+        (["--mcas", "0.5"], "did you mean '--macs'"),
+        (["--decay-norms", "few"], "--decay-norms takes true or false, not 'few'"),
+        (["--resume", "true"], "'true' belongs to no flag"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(flags, words):
+    with pytest.raises(InputError, match=re.escape(words)) as refused:
+        told(*flags)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_option_of_a_method_says_what_it_means(name):
+    """In the documentation of its class, from which the help is made; so do the options of values inside."""
+
+    def unsaid(value):
+        meanings = meanings_of(type(value))
+        for f, hint in method_fields(value):
+            if is_dataclass(hint):
+                yield from unsaid(getattr(value, f.name))
+            elif not meanings.get(f.name):
+                yield f"{type(value).__name__}.{f.name}"
+
+    assert list(unsaid(registry.make(name))) == []
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_every_flag_says_what_it_does(command):
+    """And the command itself."""
+    parser = commands.command_parser(command)
+
+    assert parser.description
+    assert [a.dest for a in parser._actions if not a.help and a.help != argparse.SUPPRESS] == []
+
+
+def test_the_help_lists_every_method(capsys):
+    """With its other spellings, and a sentence that is whole."""
+    assert main(["prune", "--help"]) == 0
+    printed = capsys.readouterr().out
+
+    for name in registry.names():
+        assert re.search(rf"^  (\S+ \(.*)?\b{re.escape(name)}\b", printed, re.MULTILINE), name
+    assert not re.search(r"\((Y|L|al)\.$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("package", "extras_used", "words"),
+    [
+        ("lightning", ("cli", "train", "report"), "secateurs[train"),
+        ("sklearn.datasets", ("cli", "train"), "secateurs[train"),
+        ("timm", ("cli",), "secateurs[zoo]"),
+        ("openvino", ("cli", "export"), "secateurs[openvino"),
+        ("nowhere_at_all", ("cli",), "pip install nowhere-at-all"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(package, extras_used, words):
+    """One by one, never everything."""
+    said = extras.remedy(ModuleNotFoundError(f"No module named {package!r}", name=package), extras_used)
+
+    assert words in said
+    assert "all" not in said.partition("install")[2].replace("nowhere-at-all", "")
+
+
+def test_extras_that_a_command_lacks_are_named_together(monkeypatch):
+    """So that the next start is not refused for the next package."""
+    lines = ["rich>=13; extra == 'cli'", 'Made-Up_One>=1; extra == "train"', "secateurs[cli,train]; extra == 'all'"]
+    monkeypatch.setattr(extras, "requires", lambda _: lines)
+
+    said = extras.remedy(ModuleNotFoundError("No module named 'rich'", name="rich"), ("cli", "train"))
+    assert "'secateurs[cli,train]'" in said
+
+
+def test_completion_knows_commands_and_flags(capsys):
+    """Where shtab is installed; elsewhere the message names it."""
+    pytest.importorskip("shtab")
+    assert main(["--print_completion", "shtab-bash"]) == 0
+    printed = capsys.readouterr().out
+
+    assert all(word in printed for word in ("--calibration-batches", "compare", "greg1", "one-cycle"))
+
+
+@dataclass(frozen=True)
+class Greeting:
+    who: str = setting("who is greeted", "WHO")
+    times: int = setting("how often", "N", default=1)
+
+
+def greet(greeting: Greeting, console):
+    """Say hello to somebody."""
+    for _ in range(greeting.times):
+        console.print(f"hello {greeting.who}")
+
+
+def test_a_command_is_a_dataclass_and_a_function(monkeypatch, capsys):
+    """Its fields are the arguments, its documentation is the help."""
+    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command(f"{__name__}:greet", "say hello"))
+    monkeypatch.setattr(commands.Command, "function", lambda self: greet)
+
+    assert main(["greet", "world", "--times", "2"]) == 0
+    assert capsys.readouterr().out == "hello world\nhello world\n"
+    assert main(["greet", "--help"]) == 0
+    assert "Say hello to somebody." in capsys.readouterr().out
+    assert main(["greet"]) == 2
+    assert "name who is greeted first: secateurs greet WHO [FLAGS]" in capsys.readouterr().err
+    assert main(["gret"]) == 2
+    assert "did you mean 'greet'" in capsys.readouterr().err
+
+
+def test_unknown_methods_are_refused_with_the_near_name():
+    with pytest.raises(RecipeError, match="did you mean 'magnitude'"):
+        told("--method", "magnitud")
