@@ -11,8 +11,9 @@ import secateurs as sct
 
 transformers = pytest.importorskip("transformers")
 
-from secateurs.integrations import huggingface  # noqa: E402
 from tests.clients.transformer_models import MODELS, VIT, vit  # noqa: E402
+
+from secateurs.integrations import huggingface  # noqa: E402
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 HALF = sct.Budget(macs=0.5)
@@ -90,7 +91,9 @@ def test_the_plan_goes_to_the_hub_with_the_weights(pruned_vit, monkeypatch):
             return lambda *args, **options: sent.append((name, options.get("operations") or options))
 
     monkeypatch.setattr(hub, "hf_api", Hub)
-    monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *_, **__: type("Card", (), {"save": lambda *_: None})())
+    monkeypatch.setattr(
+        hub, "create_and_tag_model_card", lambda *_, **__: type("Card", (), {"save": lambda *_: None})()
+    )
     huggingface.push_to_hub(result.model, result.plan, "me/pruned")
 
     assert huggingface.PLAN_FILE in repr(sent) or any(huggingface.PLAN_FILE in repr(one) for one in sent)

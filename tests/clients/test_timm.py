@@ -1,6 +1,6 @@
 """timm: a training loop as in its train.py, with averaged weights and CheckpointSaver, and the model built again."""
 
-from types import SimpleNamespace
+from argparse import Namespace
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def trained(model, folder, before=lambda *_: None, after=lambda model: model, ep
     before(optimizer, ema.module)
     folder.mkdir()
     saver = CheckpointSaver(
-        model, optimizer, args=SimpleNamespace(model="resnet10t"), model_ema=ema, checkpoint_dir=str(folder)
+        model, optimizer, args=Namespace(model="resnet10t"), model_ema=ema, checkpoint_dir=str(folder)
     )
     for epoch in range(epochs):
         model.train()
@@ -74,9 +74,7 @@ def test_a_session_prunes_in_the_loop(tmp_path):
     )
 
     last = tmp_path / "run" / "last.pth.tar"
-    assert same(
-        clients.create_model("resnet10t", plan=session.plan, checkpoint_path=last, num_classes=5), averaged
-    )
+    assert same(clients.create_model("resnet10t", plan=session.plan, checkpoint_path=last, num_classes=5), averaged)
 
 
 def test_bad_input_is_refused_by_name(tmp_path):

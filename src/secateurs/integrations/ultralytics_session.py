@@ -11,7 +11,7 @@ import torch
 from secateurs.allocate import Budget
 from secateurs.errors import InputError
 from secateurs.graph import Graph
-from secateurs.integrations.ultralytics import kept, mark
+from secateurs.integrations.ultralytics import as_exported, as_trained, kept, mark
 from secateurs.session import Session, TrainingMethod
 
 
@@ -26,7 +26,7 @@ class Pruning:
 
     Ultralytics accumulates gradients over fewer batches during warm-up: the schedule is laid out over as many steps as
     a run has without warm-up, so that it never ends after the run. A run limited by `time=` has no known length and is
-    refused.
+    refused, and so is one with fewer steps than epochs.
     """
 
     method: TrainingMethod | str
@@ -57,6 +57,13 @@ class Pruning:
         size = self.imgsz or int(trainer.args.imgsz)
         channels = _unwrapped(network).yaml.get("channels", 3)
         steps = len(trainer.train_loader) * trainer.epochs // max(1, trainer.accumulate)
+        if steps < trainer.epochs:
+            raise InputError(
+                f"the run has {steps} optimizer steps in {trainer.epochs} epochs: gradients of {trainer.accumulate} "
+                "batches make one step. A session needs a step an epoch. Pass nbs= (their nominal batch size) as small "
+                "as batch=, or train on more images."
+            )
+        as_exported(network)
         self.session = Session(
             network,
             torch.zeros(1, channels, size, size, device=trainer.device),
@@ -92,6 +99,7 @@ class Pruning:
         before = {name: value.shape for name, value in session.model.state_dict().items()}
         network = session.finish(early=self.early)
         self._follow(trainer)
+        as_trained(network)
         mark(network, session.plan)
         cut = before != {name: value.shape for name, value in network.state_dict().items()}
         if cut or not self._was_ready:
