@@ -10,24 +10,26 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims attack bench coverage docs sweep pins clean
+.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims clients attack bench coverage docs sweep pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One environment in tiers: requirements/TIER.txt has exact versions with hashes, and no two tiers disagree on one.
-TIERS           := demo test docs sweep
+TIERS           := demo test docs sweep clients
 EXTRAS_demo     := train cli report
 GROUPS_demo     := build
 EXTRAS_test     := all bench
 GROUPS_test     := dev
 GROUPS_docs     := docs
 EXTRAS_sweep    := sweep
+GROUPS_clients  := clients
 # On Linux, as measured; PyTorch's package there brings CUDA, 4 GB of it. Elsewhere it is a tenth.
 SIZE_demo       := 5 GB
 SIZE_test       := 6.5 GB with all tiers
 SIZE_docs       := 0.3 GB
 SIZE_sweep      := 0.3 GB
+SIZE_clients    := 0.6 GB
 
 # What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
 # 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
@@ -86,6 +88,9 @@ gpu: .venv ## Run the tests that need a GPU
 
 claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
+
+clients: .venv/test.ready .venv/clients.pins ## Test with transformers, timm and Ultralytics (AGPL-3.0) as their users do (minutes)
+	@YOLO_OFFLINE=true $(PYTEST) -m clients --timeout=1800 tests/clients
 
 attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (half an hour; fuzzes if atheris is installed)
 	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md

@@ -21,6 +21,12 @@ _STATISTICS = ("running_mean", "running_var")
 Held = dict[str, Tensor | None]
 """A module's own tensors by their names inside it."""
 
+_CLIENTS = {
+    "ultralytics": " Or let secateurs.integrations.ultralytics.prune take it whole.",
+    "transformers": " secateurs.integrations.huggingface saves and loads what is pruned of it.",
+}
+"""Package -> what of the integrations knows its objects."""
+
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -165,7 +171,13 @@ def _inside(model: Any) -> str:
     """Name the modules that an object holds (a pipeline, a predictor, a trainer): one of them is what was meant."""
     held = getattr(model, "__dict__", {}) if not isinstance(model, type) else {}
     found = [f"its attribute {name!r} (a {type(v).__name__})" for name, v in held.items() if isinstance(v, nn.Module)]
-    return f" Pass the network inside it: {' or '.join(found[:3])}." if found else ""
+    return f" Pass the network inside it: {' or '.join(found[:3])}.{client_hint(model)}" if found else ""
+
+
+def client_hint(model: Any) -> str:
+    """Say which integration knows an object of another package that holds a network; empty where there is none."""
+    packages = (kind.__module__.partition(".")[0] for kind in type(model).__mro__)
+    return next((_CLIENTS[name] for name in packages if name in _CLIENTS), "")
 
 
 def _refuse_kind(path: str, module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from secateurs.errors import InputError, TraceError
 from secateurs.graph.propagate import tensors
 from secateurs.graph.source import Source, differs_in_training
+from secateurs.network import client_hint
 from secateurs.running.caches import stored_tensors
 from secateurs.running.nested import as_call, find_tensors
 
@@ -128,4 +129,5 @@ def _inner(network: Network, error: Exception | None = None) -> str:
     if len(children) != 1 or any("." not in name for name in network.parameters):
         return ""
     name, child = children[0]
-    return f" It looks like a wrapper: pass the network inside it, its attribute {name!r} (a {type(child).__name__})."
+    inside = f"its attribute {name!r} (a {type(child).__name__})"
+    return f" It looks like a wrapper: pass the network inside it, {inside}.{client_hint(model)}"
