@@ -1983,7 +1983,7 @@ class _Standardised(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
-@anysize(Prunable(16), Prunable(12, "one.weight"))
+@anysize(Prunable(16, exact=False), Prunable(12, "one.weight"))
 class StandardisedByBatchNorm(Sandwich):
     """`out_channels` is read by the code itself, and kernel positions merge with input channels."""
 
@@ -2039,15 +2039,15 @@ class _SharedKeys(nn.Module):
         return self.head(x + self.out(y.transpose(1, 2).reshape(b, n, -1)))
 
 
-@micro(Prunable(2, "q.weight"), Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
+@micro(Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
 class StretchedKeys(_SharedKeys):
-    """Two heads of keys and values for four of queries."""
+    """Two heads of keys and values for four of queries: what cannot go costs its own units."""
 
     def __init__(self):
         super().__init__(4, 2)
 
 
-@micro(Prunable(4, "q.weight"), Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
+@micro(Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
 class OneKeyForAll(_SharedKeys):
     """One head of keys and values for all: what cannot go costs its own units."""
 
