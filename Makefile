@@ -10,32 +10,51 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims attack bench coverage pins clean
+.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims attack bench coverage docs pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.venv: .venv/ready ## Set up the environment (done by itself when needed)
+# One environment in tiers: requirements/TIER.txt has exact versions with hashes, and no two tiers disagree on one.
+TIERS           := demo test docs
+EXTRAS_demo     := train cli report
+GROUPS_demo     := build
+EXTRAS_test     := all bench
+GROUPS_test     := dev
+GROUPS_docs     := docs
+# On Linux, as measured; PyTorch's package there brings CUDA, 4 GB of it. Elsewhere it is a tenth.
+SIZE_demo       := 5 GB
+SIZE_test       := 6.5 GB with all tiers
+SIZE_docs       := 0.3 GB
 
-.venv/pins: requirements.txt
+# What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
+# 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
+UNUSED_demo     := triton
+
+.venv: .venv/test.ready ## Set up the environment for tests and development (done by itself when needed)
+
+.venv/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "Secateurs needs Python 3.11 or newer, and '$(PYTHON)' was not found. Name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Secateurs needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "Setting up .venv from requirements.txt (a few GB the first time, mostly PyTorch; be patient) ..."
 	@$(PYTHON) -m venv .venv
-	@$(PIP) --require-hashes -r requirements.txt
+
+.PRECIOUS: .venv/%.pins
+.venv/%.pins: requirements/%.txt | .venv/bin/python
+	@echo "Setting up .venv from $< ($(SIZE_$*); be patient the first time) ..."
+	@$(PIP) --require-hashes -r $<
 	@touch $@
 
-.venv/ready: .venv/pins pyproject.toml
+.venv/%.ready: .venv/%.pins pyproject.toml
 	@$(PIP) --no-build-isolation -e .
 	@touch $@
 	@echo ".venv is ready."
 
-demo: .venv ## Prune a small network and look at the result (runs/demo)
-	@$(BIN)/secateurs demo --out runs/demo
+demo: .venv/demo.ready ## Prune a small network and look at the result (runs/demo)
+	@TORCH_LOGS=-torch.utils.flop_counter $(BIN)/secateurs demo --out runs/demo
 
-test: .venv ## Run the laws, contracts and doctests
+test: .venv/test.ready ## Run the laws, contracts and doctests
 	@$(PYTEST) -n $(WORKERS)
 
 check: .venv ## Lint, formatting and types
@@ -66,7 +85,7 @@ gpu: .venv ## Run the tests that need a GPU
 claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
 
-attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (minutes)
+attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (half an hour; fuzzes if atheris is installed)
 	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md
 
 bench: .venv ## Measure speed and accuracy
@@ -75,9 +94,17 @@ bench: .venv ## Measure speed and accuracy
 coverage: .venv ## Which architectures and operators are covered: writes docs/coverage.md
 	@$(ONE) $(BIN)/python -m secateurs.app.bench.coverage docs/coverage.md
 
-pins: .venv ## Compile requirements.txt anew from pyproject.toml (needs uv)
-	@uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --fork-strategy fewest \
-	  --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --quiet --output-file requirements.txt
+docs: .venv/docs.pins ## Build the site into build/site, every link checked
+	@$(BIN)/mkdocs build --strict --quiet
+
+pins: ## Compile requirements/*.txt anew from pyproject.toml (needs uv)
+	@for tier in test $(filter-out test,$(TIERS)); do $(MAKE) --no-print-directory pins-$$tier UPGRADE=--upgrade || exit 1; done
+
+# The other tiers are held to the versions of `test`.
+pins-%:
+	@uv pip compile $(if $(EXTRAS_$*),pyproject.toml) $(EXTRAS_$*:%=--extra %) $(GROUPS_$*:%=--group %) $(UNUSED_$*:%=--no-emit-package %) \
+	  $(if $(filter-out test,$*),--constraint requirements/test.txt) $(UPGRADE) --universal --python-version 3.11 \
+	  --fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements/$*.txt
 
 clean: ## Remove the environment, caches and build outputs (runs/ stays)
 	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The verbs that join the parts: `plan` chooses the units to keep, `prune` does everything at once."""
+"""`plan` chooses the units to keep; `prune` traces, plans, applies and optionally recovers in one call."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from secateurs.errors import BudgetError, InputError, RecipeError, check_seed, e
 from secateurs.evidence import observe
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.notebook import html_table
 from secateurs.recover.recovery import Recovery, read_steps
 from secateurs.recover.recovery import recover as recovered
 from secateurs.registry import kind_of, names, value_of
@@ -42,7 +43,7 @@ class Finishing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `prune` made: the smaller model, the plan that leads to it from the dense one, and what both cost.
+    """The result of `prune`: the pruned model, its plan, and the cost of both networks.
 
     notes: how widths were rounded, in sentences. timing: what was measured, where the budget names a device.
     """
@@ -55,16 +56,27 @@ class Result:
     notes: tuple[str, ...] = ()
     timing: Timing | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """One line: what remains."""
+        parts = (f"{name} {now / max(was, 1):.1%}" for name, was, now in self._figures())
+        return f"Result({', '.join(parts)} remain)"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        rows = [(name, was, now, f"{now / max(was, 1):.1%}") for name, was, now in self._figures()]
+        notes = [*([] if self.timing is None else [str(self.timing)]), *self.notes, repr(self.plan)]
+        return html_table("Result", ("", "before", "after", "remains"), rows, notes)
+
+    def _figures(self) -> tuple[tuple[str, int, int], ...]:
         before, after = self.cost_before, self.cost_after
-        figures = (
-            f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})"
-            for name, was, now in (
-                ("MACs", before.macs, after.macs),
-                ("parameters", before.params, after.params),
-                ("activation bytes", before.memory, after.memory),
-            )
+        return (
+            ("MACs", before.macs, after.macs),
+            ("parameters", before.params, after.params),
+            ("activation bytes", before.memory, after.memory),
         )
+
+    def __str__(self) -> str:
+        figures = (f"{name}: {was:,} -> {now:,} ({now / max(was, 1):.1%})" for name, was, now in self._figures())
         return "\n".join([*figures, *([] if self.timing is None else [str(self.timing)]), *self.notes])
 
 

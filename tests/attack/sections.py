@@ -17,7 +17,8 @@ from random import Random
 import numpy as np
 import safetensors.torch
 import torch
-from tests.attack.faults import killed_at
+from tests.attack import readers, writers
+from tests.attack.faults import ended, killed_everywhere, started
 from tests.attack.mutations import corrupted, dumped, mutated
 from tests.laws.networks import Tied, images, made
 from torch import nn
@@ -25,14 +26,10 @@ from torch import nn
 import secateurs as sct
 from secateurs.errors import SecateursError
 from secateurs.network import Network
+from secateurs.store.files import is_unfinished
 from secateurs.store.manifest import seal
 
-
-def pruned(seed, units):
-    """A small network with a tie, pruned, and its plan."""
-    model = made(Tied, seed=seed)
-    plan = sct.Plan.from_keep(sct.trace(model, images()), {"stem": range(units)})
-    return sct.apply(plan, model), plan
+CORPUS = Path(__file__).with_name("corpus")
 
 
 def state_of(model):
@@ -51,41 +48,20 @@ def changed(before, model):
 
 
 def kills():
-    """Save anew, and over an older model, killed before every call that changes the disk."""
-    old, new = pruned(0, 4), pruned(1, 5)
+    """Every writer, killed before each call that changes the disk; see `tests.attack.writers`."""
     tried, failed = 0, []
     with tempfile.TemporaryDirectory() as folder:
-        for over in (False, True):
-            for call in range(1, 100):
-                place = Path(folder, f"{over}{call}")
-                if over:
-                    sct.save(*old, place)
-                if not killed_at(call, lambda place=place, over=over: sct.save(*new, place, overwrite=over)):
-                    break
-                tried += 1
-                if over and _loads(place, old[0], new[0]):
-                    continue
-                if not over and (_loads(place, new[0]) or (sct.save(*new, place) and _loads(place, new[0]))):
-                    continue
-                failed.append(f"killed before call {call}, overwrite={over}: neither the old nor the new model loads")
+        for number, writer in enumerate(writers.WRITERS):
+            count, wrong = killed_everywhere(*writer(Path(folder, str(number))))
+            tried += count
+            failed += [f"{writer.__name__}, {one}" for one in wrong]
     return tried, failed
-
-
-def _loads(place, *models):
-    try:
-        found = sct.load(Tied(), place).state_dict()
-    except SecateursError:
-        return False
-    return any(
-        all(found[name].shape == t.shape and torch.equal(found[name], t) for name, t in model.state_dict().items())
-        for model in models
-    )
 
 
 def saved_models(count, seed):
     """Mutations of plan.json and model.safetensors, with hashes as they were and computed anew."""
     random, failed = Random(seed), []
-    model, plan = pruned(0, 4)
+    model, plan = writers.pruned(0, 4)
     with tempfile.TemporaryDirectory() as folder:
         place = sct.save(model, plan, Path(folder, "saved"))
         whole = {path.name: path.read_bytes() for path in place.iterdir()}
@@ -168,7 +144,7 @@ def arguments():
 
 def _calls(folder):
     """Good arguments of the verbs."""
-    dense, (model, plan) = made(Tied), pruned(0, 4)
+    dense, (model, plan) = made(Tied), writers.pruned(0, 4)
     saved = sct.save(model, plan, folder / "saved")
     batch = [(images(), torch.zeros(len(images()), dtype=torch.long))]
     return {
@@ -192,30 +168,80 @@ def _calls(folder):
 
 def threads(rounds):
     """Four threads save to one folder: one whole model is left."""
-    models, failed = [pruned(seed, 4) for seed in range(4)], []
+    models, failed = [writers.pruned(seed, 4) for seed in range(4)], []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(4) as pool:
         for number in range(rounds):
             place = Path(folder, str(number))
             said = list(pool.map(lambda one, place=place: _problem(lambda: sct.save(*one, place)), models))
             failed += [f"round {number}: {one}" for one in said if one]
-            if not _loads(place, *(model for model, _ in models)):
+            if not writers.loads(place, *(model for model, _ in models)):
                 failed.append(f"round {number}: no whole model is left")
     return rounds, failed
 
 
+def processes(rounds):
+    """Four processes save to one folder: one whole model is left, and nothing unfinished."""
+    models, failed = [writers.pruned(seed, 4) for seed in range(4)], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            place = Path(folder, str(number))
+            children = [started(lambda one=one, place=place: _problem(lambda: sct.save(*one, place))) for one in models]
+            failed += [f"round {number}: a process ended with {code}" for code in map(ended, children) if code]
+            if not writers.loads(place, *(model for model, _ in models)) or [*filter(is_unfinished, place.iterdir())]:
+                failed.append(f"round {number}: no whole model is left, or something unfinished is")
+    return rounds, failed
+
+
 def cycles(count):
-    """Prune, save, load, over and over: memory stays level after a tenth of them."""
+    """Prune, save, load, train in a session, over and over: memory stays level after a tenth of them."""
     usage = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             result = sct.prune(made(Tied), images(), method="l1", budget=sct.Budget(macs=0.5))
             sct.save(result.model, result.plan, Path(folder, "one"), overwrite=number > 0)
             sct.load(made(Tied), Path(folder, "one"))
+            _session(result.model)
             if number in (count // 10, count - 1):
                 gc.collect()
                 usage.append(_resident())
     grown = usage[1] - usage[0]
     return count, [] if grown < 2**25 else [f"{grown / 2**20:.0f} MiB more after {count} cycles"]
+
+
+def _session(model):
+    """A session of two steps on a model, saved, continued and finished."""
+    session = sct.Session(model, images(), method="sfp", budget=sct.Budget(macs=0.8), steps_per_epoch=2, epochs=1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    session.load_state_dict(session.state_dict())
+    session.attach(optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(images()).square().mean().backward()
+        optimizer.step()
+    session.finish(early=True)
+
+
+def files(count, seed):
+    """Mutations of a whole file of every kind, also with their hashes computed anew, given to their readers."""
+    random, failed = Random(seed), []
+    whole = readers.seeds()
+    for number in range(count):
+        letter = random.choice(sorted(whole))
+        content = whole[letter]
+        if letter in "tr" or random.random() < 0.3:
+            content = corrupted(content, random)
+        else:
+            content = dumped(mutated(json.loads(content), random))
+        if problem := _problem(lambda content=content, letter=letter: readers.read(letter.encode() + content)):
+            failed.append(f"{number}, {readers.READERS[letter].__name__}: {problem}: {content[:200]!r}")
+    return count, failed
+
+
+def corpus():
+    """What fuzzing has found, each file given to its reader."""
+    found = sorted(path for path in CORPUS.iterdir() if path.is_file())
+    said = [(path.name, _problem(lambda path=path: readers.read(path.read_bytes()))) for path in found]
+    return len(found), [f"{name}: {problem}" for name, problem in said if problem]
 
 
 def _resident():

@@ -1,7 +1,7 @@
 """A sample of the attack in every test run, and all of it in the slow tier; `make attack` writes its record."""
 
 import pytest
-from tests.attack import sections
+from tests.attack import command_line, sections
 
 
 def held(outcome, least):
@@ -20,9 +20,42 @@ def test_damaged_and_hostile_models():
     held(sections.saved_models(1000, seed=1), 1000)
 
 
+def test_a_sample_of_damaged_and_hostile_files():
+    """Plans, manifests, weights, recipes, records, reports, tables: each is one error of ours, or harmless."""
+    held(sections.files(80, seed=0), 80)
+
+
+@pytest.mark.slow
+def test_damaged_and_hostile_files():
+    held(sections.files(2000, seed=1), 2000)
+
+
+def test_a_sample_of_bad_flags():
+    """One sentence, exit code 2 or 1, nothing else."""
+    held(command_line.flags(every=12), 40)
+
+
+@pytest.mark.slow
+def test_bad_flags():
+    held(command_line.flags(), 400)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_damaged_files_of_a_run():
+    """Refused in one sentence, or gone on from to the same bits."""
+    held(command_line.run_folders(100, seed=1), 100)
+
+
+def test_what_fuzzing_found():
+    """Files that reached new code once; no reader may stumble over one again."""
+    held(sections.corpus(), 20)
+
+
 @pytest.mark.slow
 def test_kills():
-    held(sections.kills(), 14)
+    """Every writer: saves, tables, records, checkpoints, exported files."""
+    held(sections.kills(), 40)
 
 
 def test_arguments_that_belong_elsewhere():
@@ -32,6 +65,10 @@ def test_arguments_that_belong_elsewhere():
 
 def test_threads():
     held(sections.threads(3), 3)
+
+
+def test_processes():
+    held(sections.processes(2), 2)
 
 
 @pytest.mark.slow

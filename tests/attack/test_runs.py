@@ -1,7 +1,6 @@
 """A whole run, killed before calls that change the disk: resumed, it ends with the bits it would have ended with."""
 
 import shutil
-from functools import partial
 
 import pytest
 from tests.attack.faults import killed_at
@@ -25,7 +24,7 @@ def command(tmp_path_factory):
         return main(["prune", *flags])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "latency", partial(measure.latency, seconds=0.05))
+        patch.setattr(measure, "SECONDS", 0.05)
         patch.setattr(picture, "DOTS", 20)
         yield run
 

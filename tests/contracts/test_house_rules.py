@@ -7,7 +7,7 @@ import re
 import pytest
 
 from secateurs import registry
-from secateurs.evidence import Activations, GateGradients, Gradients, Weights
+from secateurs.evidence import Activations, Derivatives, GateGradients, Gradients, Weights
 
 SHIPPED = sorted({entry.name for entry in registry.entries().values()})
 PAPERS = [name for name in SHIPPED if registry.kind_of(registry.make(name)) != "criterion" and name != "gradual"]
@@ -54,5 +54,6 @@ def test_a_method_is_shown_by_its_settings(name):
 def test_a_method_needs_what_can_be_gathered(name):
     """Evidence of the library's own kinds, so that one pass over the data serves several methods."""
     needs = getattr(registry.make(name), "needs", {})
+    kinds = Activations | GateGradients | Derivatives
 
-    assert all(need in (Weights, Gradients) or isinstance(need, Activations | GateGradients) for need in needs.values())
+    assert all(need in (Weights, Gradients) or isinstance(need, kinds) for need in needs.values())

@@ -11,6 +11,7 @@ from torch import nn
 
 from secateurs.app.data import load
 from secateurs.app.training import Classifier, Epoch, Loaders, Optimisation, Place, evaluate, fit
+from secateurs.app.training.logs import check_logger
 from secateurs.app.training.rates import Rate
 from secateurs.app.training.seeds import SeedEachEpoch
 from secateurs.errors import InputError
@@ -230,3 +231,38 @@ def test_ties_are_broken_by_the_loss():
     assert Epoch(2, 0.5, 0.2, 0.9).better_than(first)
     assert not Epoch(2, 0.5, 0.3, 0.9).better_than(first)
     assert first == Epoch(**asdict(first))
+
+
+class TestLoggers:
+    """Each epoch's figures go where they are wanted, and the training is the same."""
+
+    def test_a_missing_package_is_named(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(InputError, match="pip install wandb"):
+            check_logger("wandb")
+        check_logger("csv")
+
+    def test_csv_has_a_row_an_epoch(self, whole, data, tmp_path):
+        model = tiny()
+        fit(model, data, SETTINGS, place=Place(tmp_path, seed=3, device="cpu"))
+        (found,) = tmp_path.rglob("metrics.csv")
+
+        assert found.read_text().count("\n") > SETTINGS.epochs
+        assert same(model, whole[0])
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+    def test_others_write_theirs(self, whole, data, tmp_path, monkeypatch, name):
+        """And the weights are those of a training with another logger."""
+        try:
+            check_logger(name)
+        except InputError as missing:
+            pytest.skip(str(missing))
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        folder = tmp_path / "run" / "checkpoints" / "training"
+        model = tiny()
+        fit(model, data, SETTINGS, place=Place(folder, seed=3, device="cpu", logger=name))
+        kinds = {"tensorboard": "events.out.tfevents*", "mlflow": "mlflow.db", "wandb": "*.wandb"}
+
+        assert [*folder.rglob(kinds[name])]
+        assert same(model, whole[0])

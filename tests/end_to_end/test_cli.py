@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -27,6 +26,7 @@ from secateurs.app.report import Report, picture
 from secateurs.app.training import Loaders, evaluate
 from secateurs.app.training.module import Classifier
 from secateurs.errors import InputError
+from secateurs.methods.adaptive.driver import AdaptiveDriver, read_by_modules
 
 NET = """
 from torch import nn
@@ -63,7 +63,8 @@ def fresh(own):
 def brief():
     """Latency is measured in a twentieth of a second, and pictures are coarse: nobody looks at these."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "latency", partial(measure.latency, seconds=0.05))
+        patch.setattr(measure, "SECONDS", 0.05)
+        patch.setattr(measure, "RUNS", 1)
         patch.setattr(picture, "DOTS", 20)
         yield
 
@@ -96,7 +97,7 @@ def finished(prune, tmp_path_factory):
 
 def test_the_run_folder_holds_what_was_promised(finished):
     """The model, its plan and recipe, the report and its picture."""
-    promised = {"model.safetensors", "plan.json", "recipe.yaml", "report.json", "report.png"}
+    promised = {"model.safetensors", "plan.json", "recipe.yaml", "report.json", "report.png", "report.html"}
 
     assert promised <= {path.name for path in finished.iterdir()}
     assert (finished / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -186,6 +187,42 @@ def test_a_method_prunes_while_the_network_trains(prune, own, tmp_path):
     assert report.after.params == sum(p.numel() for p in model.parameters())
     assert len(record["history"]) == 2
     assert any("penalty" in event for event in record["events"])
+
+
+@pytest.mark.slow
+def test_filters_that_are_inserted_are_in_the_plan_of_the_run(own, tmp_path, monkeypatch):
+    """Adaptive Pruning inserts on the command line too: the run verifies, loads, and resumes to the same bits."""
+
+    def insert(self, seen, pruned):
+        if self._rounds == 1:
+            self.shrink()
+            parents = list(range(8))
+            self._run.grow({"3": parents}, "every unit earns")
+            self._standing["3"] = self._standing["3"].grown(parents, self._rounds)
+            self._groups = {group.name: group for group in read_by_modules(self._run)}
+
+    flags = ["prune", "--model", f"{own}:net", "--macs", "0.6", *FAST, "--method", "adaptive-pruning"]
+    flags += ["--method.after", "1", "--prune-epochs", "4", "--multiple-of", "1"]
+    monkeypatch.setattr(AdaptiveDriver, "_grow", insert)
+    assert main([*flags, "--out", str(tmp_path / "whole")]) == 0
+    step, count = Classifier.training_step, iter(range(1, 10_000))
+
+    def stop(*args):
+        if next(count) > 2 * 16 + 3 * 16 + 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        assert main([*flags, "--out", str(tmp_path / "cut")]) == 130
+    assert main([*flags, "--out", str(tmp_path / "cut"), "--resume"]) == 0
+    plan = sct.load_plan(tmp_path / "whole")
+
+    assert plan.copies["3"] > 0, plan.keep
+    assert read(tmp_path / "whole" / "stages" / "pruned.json")["error"] < 1e-9
+    assert sct.load(fresh(own), tmp_path / "whole")[3].out_channels == len(plan.keep["3"])
+    for name in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -289,7 +326,7 @@ def test_one_table_is_printed(finished, prune, capsys):
         assert prune(finished, "--resume") == 0
     printed = capsys.readouterr().out
 
-    for row in ("test accuracy", "MACs", "parameters", "activation memory", "file size", "latency", "width of 0"):
+    for row in ("test accuracy", "MACs", "parameters", "activations written", "file size", "latency", "width of 0"):
         assert len(re.findall(rf"^\s*{row}\s", printed, re.MULTILINE)) == 1
     assert before == {p: (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in finished.rglob("*")}
 

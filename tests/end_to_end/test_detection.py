@@ -1,5 +1,9 @@
 """Group Fisher on torchvision's detectors: backbone, pyramid and shared heads, with shapes as data."""
 
+import importlib.util
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -170,3 +174,18 @@ def test_region_heads_are_left_alone_with_a_reason():
     assert all("rows are not samples" in why for why in blind.values())
     assert any("roi_heads" in name for name in blind)
     assert not any("roi_heads" in name for event in session.history.of("removed") for name in event.removed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_benchmark_runs_from_end_to_end(tmp_path):
+    """Trained, pruned at the paper's settings to its budget, tuned and measured."""
+    path = Path(__file__).parents[2] / "benchmarks" / "detection.py"
+    spec = importlib.util.spec_from_file_location("detection_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    report = module.main(["--quick", "--out", str(tmp_path / "report.json")])
+
+    assert report["cost"]["after"]["macs"] <= 0.9 * report["cost"]["before"]["macs"]
+    assert all(report[stage]["loss"] < 100 for stage in ("dense", "cut", "pruned"))
+    assert json.loads((tmp_path / "report.json").read_text())["events"] == report["events"] > 0

@@ -1,12 +1,13 @@
 """Imports point one way."""
 
 import ast
+import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
 LAYERS = (
-    "errors < types < registry < network < running < graph < evidence < criteria < allocate < surgery < recover"
-    " < session < methods < store < deploy < integrations < app"
+    "errors < types < notebook < registry < network < running < graph < evidence < criteria < allocate < surgery"
+    " < recover < session < methods < store < deploy < integrations < app"
 )
 ORDER = LAYERS.split(" < ")
 
@@ -50,3 +51,30 @@ def test_imports_point_one_way():
 
     assert files
     assert not offenders, "\n".join([LAYERS, *offenders])
+
+
+def brought_along(name):
+    """Top-level packages that importing module `name` of the library imports, and its own modules, by their source."""
+    seen, packages, waiting = set(), set(), [tuple(name.split("."))]
+    while waiting:
+        module = waiting.pop()
+        base = SOURCE.joinpath(*module[1:])
+        file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        if module in seen or not file.exists():
+            continue
+        seen.add(module)
+        waiting.extend(module[:end] for end in range(1, len(module)))
+        body = ast.parse(file.read_text("utf-8")).body
+        for node in [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]:  # not `if TYPE_CHECKING`
+            for full in imported(node, module if base.is_dir() else module[:-1]):
+                packages.add(full.split(".")[0])
+                waiting += [p for p in [tuple(full.split(".")), tuple(full.split(".")[:-1])] if p[:1] == ("secateurs",)]
+    return packages - set(sys.stdlib_module_names), seen
+
+
+def test_import_is_light():
+    """`import secateurs` loads what it always needs; SciPy and every extra wait until they are used."""
+    packages, modules = brought_along("secateurs")
+
+    assert ("secateurs", "graph", "labels") in modules
+    assert packages == {"secateurs", "torch", "numpy", "safetensors"}

@@ -120,3 +120,18 @@ def test_bad_settings_and_missing_things_are_told(images):
         BackwardElimination().select(graph, net, sct.Budget(macs=0.5))
     with pytest.raises(EvidenceError, match="puts out the same for all images"):
         BackwardElimination().select(graph, net, sct.Budget(macs=0.5), data=[torch.zeros_like(images)])
+
+
+def test_groups_without_a_module_that_reads_them_stay_whole():
+    """Heads of nn.MultiheadAttention are read by no module; the layers of the MLP are."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True, norm_first=True)
+    net = nn.Sequential(nn.Linear(6, 16), layer, nn.Linear(16, 2)).double().eval()
+    x = torch.randn(8, 5, 6, dtype=torch.float64)
+    graph = sct.trace(net, x)
+    keep = BackwardElimination(scope="coupled").select(graph, net, sct.Budget(macs=0.9), data=[x])
+    silent = {g.name for g in graph.groups if not Reads()(graph.sites(g.name))}
+
+    assert silent
+    assert not silent & set(keep)
+    assert graph.cost(sct.Plan.from_keep(graph, keep)).macs <= 0.9 * graph.cost().macs

@@ -104,7 +104,8 @@ def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Kee
     best = _within(found, 0 if rival is None else rival.macs) or rival
     if best is None:
         raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
-    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error)
+    plain_macs = None if rival is None else rival.macs
+    return best.proposal.keep, replace(best.timing, calibration_error=predictor.error, plain_macs=plain_macs)
 
 
 @final

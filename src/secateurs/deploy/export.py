@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, final
 
 import torch
@@ -18,6 +19,7 @@ from secateurs.deploy.stopwatch import Measurement
 from secateurs.errors import DeviceError, near
 from secateurs.running.compare import output_of, relative_error
 from secateurs.running.nested import as_call
+from secateurs.store.files import flush_directory, flush_file
 
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -71,7 +73,8 @@ def export(
 
     The file is run and its outputs compared with the eager model's, also with more samples if the batch is dynamic.
     Raises DeviceError if the model or an operator cannot be exported, the file computes something else (relative error
-    above 1e-3; int8 is only told), or a package is missing; nothing is left at `path` then.
+    above 1e-3; an int8 file's deviation is only reported), or a package is missing. Files are written beside `path`,
+    checked there and renamed: after an error, or a kill, what was at `path` is still there.
     """
     if to not in SUFFIX:
         raise DeviceError(f"no format is called {to!r}: {near(str(to), SUFFIX)}")
@@ -87,14 +90,25 @@ def export(
         raise DeviceError(f"{target.parent} is no folder. Make it first, or choose another path.")
     chosen = Device(RUNTIME[to]) if device is None else device  # pyright: ignore[reportArgumentType]
     copy, call = prepared(model, as_call(example_inputs), chosen.setting, "cpu")
-    artifact = _Artifact(target, to, dynamic=dynamic_batch, int8=int8 is not None)
-    try:
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        artifact = _Artifact(Path(aside, target.name), to, dynamic=dynamic_batch, int8=int8 is not None)
         _write(artifact, copy, call, int8)
-        return _checked(artifact, copy, call, chosen)
-    except DeviceError:
-        for file in artifact.files:
-            file.unlink(missing_ok=True)
-        raise
+        exported = _checked(artifact, copy, call, chosen)
+        for file in reversed(artifact.files):  # OpenVINO's .xml last: it is the one that is opened
+            _put(file, target.parent)
+    return replace(exported, path=target)
+
+
+def _put(file: Path, directory: Path) -> None:
+    """Rename a finished file into a directory, durably."""
+    try:
+        flush_file(file)
+        file.replace(directory / file.name)
+        flush_directory(directory)
+    except OSError as cause:
+        raise DeviceError(
+            f"{directory / file.name} cannot be written: {cause.strerror}. Choose another path."
+        ) from cause
 
 
 @final

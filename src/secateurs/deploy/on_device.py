@@ -65,6 +65,9 @@ def keep_on_device(
         else:
             keep, timing = by_macs(rig, select, budget)
     handed, measured = guarded(rig, keep, budget, equal)
-    if timing is not None and handed is keep:
-        measured = replace(timing, dense=measured.dense, pruned=measured.pruned)
-    return handed, measured
+    if timing is None or handed is not keep:
+        return handed, measured
+    # what was predicted is a share of the dense network's time, which is another one in every measurement
+    share = None if timing.predicted is None else timing.predicted / timing.dense.median
+    predicted = None if share is None else share * measured.dense.median
+    return handed, replace(timing, dense=measured.dense, pruned=measured.pruned, predicted=predicted)

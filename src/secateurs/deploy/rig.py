@@ -25,7 +25,8 @@ class Timing:
     """What was measured in turns on the device.
 
     predicted: seconds by which the widths were chosen, before any correction. calibration_error: mean relative error of
-    predictions for random networks. gap: how much more value an unknown choice could have had, relatively.
+    predictions for random networks. gap: how much more value an unknown choice could have had, relatively. plain_macs:
+    MACs of the network that was chosen by MACs alone and takes the target's time too.
     """
 
     dense: Measurement
@@ -33,6 +34,7 @@ class Timing:
     predicted: float | None = None
     calibration_error: float | None = None
     gap: float | None = None
+    plain_macs: int | None = None
 
     @property
     def ratio(self) -> float:

@@ -14,11 +14,14 @@ from scipy.optimize import isotonic_regression
 
 from secateurs.deploy.device import Device
 from secateurs.deploy.segments import KERNELS, Placed, Segment
-from secateurs.errors import DeviceError
-from secateurs.store.files import write_files
+from secateurs.errors import DeviceError, StoreError
+from secateurs.store.files import read_file, write_files
 from secateurs.types import Floats, Ints
 
 FORMAT = 1
+LARGEST = 2**28
+"""Bytes of a table; one of a large network has some thousands."""
+
 POINTS = 4
 """Widths at which each side of a segment is measured: so many equal parts of the whole, on the device's grid."""
 
@@ -44,16 +47,18 @@ class Table:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a table."""
+        """Read a table; DeviceError says why a file is none."""
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = json.loads(read_file(Path(path), most=LARGEST))
             if found["format"] != FORMAT:
                 raise DeviceError(
                     f"{path} has format {found['format']}, and this version reads {FORMAT}. Measure anew."
                 )
             rows = found["seconds"].items()
-            return cls(found["key"], {k: {(int(i), int(o)): float(t) for i, o, t in row} for k, row in rows})
-        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            seconds = {k: {(int(i), int(o)): float(t) for i, o, t in row} for k, row in rows}
+            _check_numbers(seconds)
+            return cls(dict(found["key"]), seconds)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, StoreError) as cause:
             raise DeviceError(f"{path} is no table of measured segments ({cause}). Choose another file.") from cause
 
     def save(self, path: str | Path) -> None:
@@ -99,6 +104,13 @@ class Table:
         beyond: Any = None  # extrapolate; SciPy annotates a number
         inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=beyond)
         return lambda cin, cout: inside(np.stack([cin, cout], axis=-1)).reshape(np.shape(cin))
+
+
+def _check_numbers(seconds: Mapping[str, Mapping[tuple[int, int], float]]) -> None:
+    for row in seconds.values():
+        for widths, time in row.items():
+            if min(widths) < 1 or not 0 < time < 1e9:
+                raise ValueError(f"{time} seconds for the widths {widths}")
 
 
 def points(width: int, step: int) -> list[int]:

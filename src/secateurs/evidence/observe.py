@@ -1,4 +1,4 @@
-"""One pass over the data for all the evidence that a criterion needs."""
+"""Compute all the evidence that a criterion needs, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Traced(Sited, Protocol):
 
 
 class Asks(Protocol):
-    """Anything with needs, such as a criterion."""
+    """An object with needs, such as a criterion."""
 
     @property
     def needs(self) -> Needs:
@@ -57,7 +57,7 @@ def observe(
     batches: int | None = None,
     groups: Collection[str] | None = None,
 ) -> Evidence:
-    """Gather the evidence that a criterion asks for, and leave the model exactly as it was.
+    """Compute the evidence that a criterion needs; the model is not changed.
 
     needs: a criterion; or its needs by name; or needs without names, and each is then found under itself. What is
     needed twice is gathered once.
@@ -89,16 +89,14 @@ def observe(
                 "the model. Pass data=, an iterable of (inputs, targets) batches, or use a criterion of weights alone."
             )
             raise EvidenceError(msg)
-        check_loss(loss)
         work = Pass(
             Replica(network, around=False).model,
             weights,
             open_streams(graph, costly, _chosen(graph, groups)),
-            wants_gradients=Gradients in costly,
-            loss=loss or cross_entropy,
-            statistics={need: need.make() for need in costly if isinstance(need, Derivatives)},
+            needs=tuple(costly),
+            loss=check_loss(loss) or cross_entropy,
         )
-        found |= work.over(read_batches(data, device_of(network.model), batches), costly)
+        found |= work.over(read_batches(data, device_of(network.model), batches))
     return Evidence(MappingProxyType({name: found[need] for name, need in named.items()}))
 
 
@@ -157,14 +155,17 @@ class Pass:
     model: nn.Module
     weights: Weights
     streams: Streams
-    wants_gradients: bool
+    needs: tuple[Need, ...]
     loss: Loss
-    statistics: Mapping[Derivatives, Statistic] = field(default_factory=dict[Derivatives, Statistic])
+    wants_gradients: bool = field(init=False)
+    statistics: dict[Derivatives, Statistic] = field(init=False)
     tensors: dict[str, Tensor] = field(init=False)
     sums: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         """Prepare the tensors that stand in for the model's own, and the sums of gradients."""
+        self.wants_gradients = Gradients in self.needs
+        self.statistics = {need: need.make() for need in self.needs if isinstance(need, Derivatives)}
         self.tensors, self.sums = {}, {}
         for name, tensor in self.weights.tensors.items():
             if name in self.weights.buffers:
@@ -175,7 +176,7 @@ class Pass:
             if learnt:
                 self.sums[name] = torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
-    def over(self, data: Iterable[Batch], needs: Iterable[Need]) -> dict[Need, Any]:
+    def over(self, data: Iterable[Batch]) -> dict[Need, Any]:
         """Run over the data and return what each need gets."""
         samples, device = 0, device_of(self.model)
         passes = max((statistic.passes for statistic in self.statistics.values()), default=1)
@@ -196,7 +197,7 @@ class Pass:
         if not samples:
             msg = "data yielded no batch. Evidence is averaged over samples. Pass a loader that is not empty or spent."
             raise EvidenceError(msg)
-        return {need: self._result(need, samples) for need in needs}
+        return {need: self._result(need, samples) for need in self.needs}
 
     def _differentiate(self, batch: Batch, number: int, turn: int) -> None:
         """Hand a batch to the statistics that take part in this pass over the data."""

@@ -16,6 +16,7 @@ from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
 from secateurs.graph.ties import broken, lost
 from secateurs.network import Network
+from secateurs.notebook import html_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,6 +53,15 @@ class Graph:
     def __repr__(self) -> str:
         """One line: groups and units."""
         return f"Graph({len(self.groups)} groups, {sum(g.units for g in self.groups)} units)"
+
+    def _repr_html_(self) -> str:
+        """The groups as a table, for notebooks."""
+        rows = [(g.name, g.units, len({s.tensor for s in g.slices}), "yes" if g.exact else "no") for g in self.groups]
+        notes = [f"{len({p.tensor for p in self.protected}):,} tensors have protected entries, see .protected"]
+        if self._costs is not None:
+            cost = self.cost()
+            notes.append(f"one forward: {cost.macs:,} MACs, {cost.params:,} parameters")
+        return html_table(repr(self), ("group", "units", "tensors", "removal is silence"), rows, notes)
 
     @property
     def protected(self) -> tuple[Protected, ...]:

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,6 +107,9 @@ class Space:
         """Label -> unit, numbered by first label."""
         if not self._left:
             return np.arange(self.size, dtype=np.int64)
+        from scipy.sparse import coo_array  # half of the time of `import secateurs`, which not every program needs
+        from scipy.sparse.csgraph import connected_components
+
         left = np.concatenate(self._left)
         right = np.concatenate(self._right)
         real = (left >= 0) & (right >= 0)

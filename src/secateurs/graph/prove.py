@@ -165,6 +165,12 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
         return Refuted(str(verdict), turn, p.index)
     except Exception as error:  # noqa: BLE001 (a rule that meets what it never met while collecting)
         return Refuted(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
+    return _parted(reference, shrunk, (together, count), turn)
+
+
+def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Refuted | None:
+    """Whether the narrower network went on as the whole one did; alike: so many operators were, of so many."""
+    together, count = alike
     if together < count:
         where = reference.ops[together].where
         return Refuted(f"the forward takes another path at {where}", turn, together, another_path=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from secateurs.allocate import Allocator, AsIs, ByMax, Ranked
 from secateurs.criteria import BatchNormScale, Criterion, Magnitude
 from secateurs.session.method import check_preset
-from secateurs.session.penalty import GroupNorm, Penalty, ScaleL1
+from secateurs.session.penalty import GroupNorm, ScaleL1
 from secateurs.session.sparsify import Sparsify
 
 
@@ -22,7 +22,7 @@ class NetworkSlimming(Sparsify):
     ScaleL1(strength=0.0001, roles=('scale',))
     """
 
-    penalty: Penalty[Any] = ScaleL1()  # noqa: RUF009
+    penalty: ScaleL1 = ScaleL1()  # noqa: RUF009
     criterion: Criterion = BatchNormScale(fallback=Magnitude())  # noqa: RUF009
     allocator: Allocator = Ranked(AsIs())  # noqa: RUF009
     reference: ClassVar[str] = (
@@ -47,7 +47,7 @@ class DepGraph(Sparsify):
     0.0001
     """
 
-    penalty: Penalty[Any] = GroupNorm()  # noqa: RUF009
+    penalty: GroupNorm = GroupNorm()  # noqa: RUF009
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
     allocator: Allocator = Ranked(ByMax())  # noqa: RUF009
     reference: ClassVar[str] = (

@@ -151,10 +151,11 @@ def _check_classes(targets: Tensor, classes: int) -> None:
         raise EvidenceError(msg)
 
 
-def check_loss(loss: object) -> None:
-    """Refuse a loss that cannot be called."""
+def check_loss(loss: Loss | None) -> Loss | None:
+    """Return the loss; refuse one that cannot be called."""
     if loss is not None and not callable(loss):
         expect("loss", loss, (), "Pass a function of (outputs, targets), or None for cross entropy.")
+    return loss
 
 
 def summed_loss(outputs: Any, batch: Batch, loss: Loss, number: int) -> Tensor:

@@ -12,8 +12,10 @@ from secateurs.session.history import History
 from secateurs.session.method import Driver, TrainingMethod
 from secateurs.session.run import Run
 
-FORMAT = 2
-PARTS = ("method", "budget", "clock", "signature", "step", "kept", "alive", "masks", "history", "driver", "skipped")
+FORMAT = 3
+PARTS = (
+    "method", "budget", "clock", "signature", "step", "kept", "shares", "alive", "masks", "history", "driver", "skipped"
+)  # fmt: skip
 """What a state holds beside its format."""
 
 
@@ -27,6 +29,7 @@ def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, An
         "signature": {name: list(shape) for name, shape in run.origin.signature.items()},
         "step": run.step,
         "kept": {name: units.tolist() for name, units in run.kept.items()},
+        "shares": {name: shares.tolist() for name, shares in run.shares.items()} if run.grew else {},
         "alive": {name: alive.tolist() for name, alive in run.alive.items()},
         "masks": run.masks,
         "history": run.history.rows(),
@@ -41,7 +44,9 @@ def load_state(run: Run, driver: Driver, method: TrainingMethod, state: Mapping[
     """
     _check(run, method, state)
     kept = {name: np.asarray(units, dtype=np.int64) for name, units in state["kept"].items()}
-    if any(len(kept[name]) != len(units) for name, units in run.kept.items()):
+    if state["shares"]:
+        run.become(kept, {name: np.asarray(shares) for name, shares in state["shares"].items()})
+    elif any(len(kept[name]) != len(units) for name, units in run.kept.items()):
         place = {name: {int(u): at for at, u in enumerate(units)} for name, units in run.kept.items()}
         for name, units in kept.items():
             run.alive[name] = np.isin(run.kept[name], units)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, expect
+from secateurs.errors import InputError, check_seed, expect
 from secateurs.registry import make
-from secateurs.running.batches import check_loss
 from secateurs.session.method import TrainingMethod
 
 
 def named_method(method: object, seed: int = 0) -> TrainingMethod:
     """Return the training-time method that a value or a name means; refuse what is none, with its settings."""
+    check_seed(seed)
     value = make(method, seed=seed) if isinstance(method, str) else method
     if isinstance(value, type):
         raise InputError(
@@ -41,11 +42,11 @@ def check_budget(budget: object) -> Budget | None:
     )
 
 
-def check_data(data: object, loss: object) -> None:
-    """Refuse data that cannot be read batch by batch, and a loss that cannot be called."""
+def check_data(data: Iterable[Any] | None) -> Iterable[Any] | None:
+    """Return the data; refuse what cannot be read batch by batch."""
     if data is not None:
         expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
-    check_loss(loss)
+    return data
 
 
 def changes(method: object, fitted: object) -> str:

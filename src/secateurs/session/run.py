@@ -1,4 +1,4 @@
-"""The run: what a session and its driver share, and the only place where units leave the network during training."""
+"""The state of a pruning run that a session and its driver share: widths, masks, plan, history, removal of units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from secateurs.allocate import Budget, levels
 from secateurs.allocate.agreement import in_step
 from secateurs.allocate.budget import RESOURCES, UNBOUNDED
-from secateurs.errors import PlanError, TraceError
+from secateurs.errors import TraceError
 from secateurs.graph import Cost, Graph, Group, trace
 from secateurs.graph.groups import Role
 from secateurs.session.flat_units import Ledger, Rows
@@ -24,7 +24,8 @@ from secateurs.session.processes import Ranks
 from secateurs.session.schedule import Clock, Position
 from secateurs.session.silence import Silence
 from secateurs.surgery import Plan, apply, grow
-from secateurs.types import Ints, Loss, Picked
+from secateurs.surgery.copies import insert, plan_with_copies
+from secateurs.types import Floats, Ints, Loss, Picked
 
 
 @dataclass(eq=False)
@@ -54,6 +55,7 @@ class Run:
     followers: tuple[nn.Module, ...] = field(init=False, default=())
     kept: dict[str, Ints] = field(init=False)
     alive: dict[str, NDArray[np.bool_]] = field(init=False)
+    shares: dict[str, Floats] = field(init=False)
     grew: bool = field(init=False, default=False)
     _silence: Silence = field(init=False, default_factory=Silence)
 
@@ -62,6 +64,7 @@ class Run:
         self.budget = None if self.budget is None else absolute(self.budget, self.graph)
         self.kept = {group.name: np.arange(group.units) for group in self.graph.groups}
         self.alive = {group.name: np.ones(group.units, dtype=bool) for group in self.graph.groups}
+        self.shares = {group.name: np.ones(group.units) for group in self.graph.groups}
 
     # --- what is ---
 
@@ -77,7 +80,7 @@ class Run:
 
     @property
     def widths(self) -> Ints:
-        """Living units of every group, in the graph's order."""
+        """The number of units that remain in every group, in the order of the graph."""
         return np.array([int(self.alive[group.name].sum()) for group in self.graph.groups], dtype=np.int64)
 
     @property
@@ -89,7 +92,7 @@ class Run:
 
     @property
     def at(self) -> Position:
-        """The position of the step that comes."""
+        """The position of the next step in the run."""
         return self.clock.at(self.step)
 
     def levels(self) -> dict[str, Ints]:
@@ -108,12 +111,10 @@ class Run:
     @property
     def plan(self) -> Plan:
         """What is kept of the network that the session began with."""
-        if self.grew:
-            raise PlanError(
-                "filters were inserted, so the network is no part of the one that the session began with. "
-                "A plan only removes. Save the model's state_dict together with session.history."
-            )
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
+        if self.grew:
+            shares = {name: self.shares[name][self.alive[name]].tolist() for name in self.kept}
+            return plan_with_copies(self.origin, keep, shares)
         return Plan.from_keep(self.origin, keep)
 
     # --- what happens ---
@@ -182,6 +183,7 @@ class Run:
         self._silence.cut(self.graph.kept_indices(keep))
         self.graph = self.graph.shrink(keep)
         self.kept = {name: units[keep[name]] for name, units in self.kept.items()}
+        self.shares = {name: found[keep[name]] for name, found in self.shares.items()}
         self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
         self.rebuild()
 
@@ -192,21 +194,34 @@ class Run:
         """
         for model in (self.model, *self.followers):
             grow(self.graph, model, units, self.optimizers if model is self.model else None)
+        for name, parents in units.items():
+            self.kept[name], shares = insert(self.kept[name], self.shares[name].tolist(), parents)
+            self.shares[name] = np.asarray(shares)
+        self._regrown()
+        self.note("grown", note, grown={name: len(parents) for name, parents in units.items()})
+
+    def become(self, kept: Mapping[str, Ints], shares: Mapping[str, Floats]) -> None:
+        """Bring the network that the session began with to the widths of a run that inserted units."""
+        sources = {name: units.tolist() for name, units in kept.items()}
+        plan = plan_with_copies(self.origin, sources, {name: found.tolist() for name, found in shares.items()})
+        for model in (self.model, *self.followers):
+            apply(plan, model, (self.optimizers or None) if model is self.model else None, proof=False)
+        self.kept, self.shares = dict(kept), dict(shares)
+        self._regrown()
+
+    def _regrown(self) -> None:
+        """Read the network anew after units were inserted; its groups are those that there were."""
         before = [group.name for group in self.graph.groups]
         self.graph = trace(self.model, self.example)
-        for name, parents in units.items():
-            order = np.sort(np.concatenate([np.arange(len(self.kept[name])), np.asarray(parents, dtype=np.int64)]))
-            self.kept[name] = self.kept[name][order]
-            self.alive[name] = np.ones(len(order), dtype=bool)
+        self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
         now = {group.name: group.units for group in self.graph.groups}
         if now != {name: len(self.kept[name]) for name in before}:
             raise TraceError(
-                f"after growing {', '.join(units)} the network's groups are others than before. Its forward depends on "
-                "widths. Prune it without growth, and report the model."
+                "after growing, the network's groups are others than before. Its forward depends on widths. Prune it "
+                "without growth, and report the model."
             )
         self.grew = True
         self.rebuild()
-        self.note("grown", note, grown={name: len(parents) for name, parents in units.items()})
 
     # --- what methods work on ---
 

@@ -1,4 +1,4 @@
-"""The session: a training-time method inside somebody else's training loop."""
+"""`Session`: run a method that prunes during training inside any training loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, ScheduleError, SessionError, check_seed
+from secateurs.errors import InputError, ScheduleError, SessionError
 from secateurs.graph import Cost, Graph, trace
 from secateurs.network import Network
+from secateurs.notebook import html_table
+from secateurs.running.batches import check_loss
 from secateurs.session.checkpoint import load_state, save_state
 from secateurs.session.checks import changes, check_budget, check_data, check_optimizer, named_method, unwrapped
 from secateurs.session.history import History
@@ -64,18 +66,16 @@ class Session:
         strict: bool = False,
     ) -> None:
         asked = named_method(method, seed)
-        check_seed(seed)
-        check_data(data, loss)
         parallel = isinstance(model, nn.parallel.DistributedDataParallel) or Ranks().size > 1
         network = Network.of(model).with_values
         self._run = Run(
             budget=check_budget(budget),
             clock=Clock(steps_per_epoch, epochs),
+            data=check_data(data),
+            loss=check_loss(loss),
             model=network.model,
             graph=trace(network, example_inputs, protect=protect),
             example=example_inputs,
-            data=data,
-            loss=loss,
             shrinks=not parallel if shrink is None else shrink,
             seed=seed,
         )
@@ -108,6 +108,18 @@ class Session:
             f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
         )
 
+    def _repr_html_(self) -> str:
+        """Where the session stands, as a table, for notebooks."""
+        run, cost = self._run, self.cost
+        rows = [
+            ("step", f"{run.step:,} of {run.clock.total:,}"),
+            ("phase", self.phase),
+            ("budget", repr(run.budget)),
+            ("MACs now", f"{cost.macs:,}"),
+            ("parameters now", f"{cost.params:,}"),
+        ]
+        return html_table(f"Session({type(self.method).__name__})", ("", ""), rows, [self.note] if self.note else [])
+
     # --- reading ---
 
     @property
@@ -127,12 +139,12 @@ class Session:
 
     @property
     def phase(self) -> str:
-        """What the method is doing now, in one word."""
+        """The present phase of the method, in one word."""
         return self._driver.phase
 
     @property
     def history(self) -> History:
-        """What was pruned when, and why."""
+        """The events of the run: the step, what was pruned, and the reason."""
         return self._run.history
 
     @property
@@ -201,7 +213,7 @@ class Session:
         return self
 
     def detach(self) -> None:
-        """Let go of model and optimizer: no hook and no tap stays; what is pruned stays pruned."""
+        """Remove all hooks from the model and the optimizer; what is pruned stays pruned."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -210,7 +222,7 @@ class Session:
         self._driver.close()
 
     def finish(self, *, early: bool = False) -> nn.Module:
-        """Do what is due, take removed units out, let go of model and optimizer, and return the pruned model.
+        """Complete the pruning, cut removed units out of the tensors, remove all hooks, and return the pruned model.
 
         A run that is not complete is refused with what is missing, and goes on; `early` decides what is undecided
         from the present scores instead.

@@ -25,6 +25,7 @@ from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
 from secateurs.surgery.plan import Plan
+from secateurs.surgery.plan_json import MOST_GROWTH
 from secateurs.surgery.tensors import differences
 from secateurs.surgery.transaction import Transaction
 
@@ -132,7 +133,7 @@ def _weights(directory: Path, manifest: Manifest) -> bytes:
 
 
 def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
-    """Give what the plan sets; numbers only shrink, because a saved plan only removes."""
+    """Give what the plan sets; numbers only shrink where a saved plan only removes."""
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
         settings = settings_of(plan, model)
@@ -143,7 +144,7 @@ def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
         held = vars(modules[path]).get(name)
         if isinstance(held, int) != isinstance(value, int) and not isinstance(held, (list, tuple, dict, type(None))):
             fact = f"is {held}, and the plan sets it to {value}"
-        elif isinstance(held, int) and isinstance(value, int) and value > held:
+        elif isinstance(held, int) and isinstance(value, int) and value > held * (MOST_GROWTH if plan.copies else 1):
             fact = f"is {held}, and the plan raises it to {value}"
         else:
             continue

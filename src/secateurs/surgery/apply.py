@@ -17,7 +17,7 @@ from secateurs.running.caches import stored_tensors
 from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
 from secateurs.surgery.optimizer import memories, optimizers_of
-from secateurs.surgery.plan import Indices, Plan
+from secateurs.surgery.plan import Indices, Plan, shared
 from secateurs.surgery.settings import refusal
 from secateurs.surgery.tensors import as_index, differences, select
 from secateurs.surgery.transaction import Transaction
@@ -43,7 +43,7 @@ def apply(
     graph: Graph | None = None,
     proof: bool = True,
 ) -> nn.Module:
-    """Remove a plan's units from a model, in place, and return the model.
+    """Remove a plan's units from a model, insert those that it copies, in place, and return the model.
 
     Every Parameter and buffer stays the same object and only its contents shrink, so that optimizers, schedulers and
     averages that hold it go on as they were; gradients and the optimizer's moments lose the same entries;
@@ -70,10 +70,10 @@ def apply(
     optimizers = optimizers_of(optimizer)
     known = graph if graph is not None else plan.graph
     if proof and known is not None:
-        prove(known, network, plan.keep)
+        prove(known, network, {name: tuple(dict.fromkeys(units)) for name, units in plan.keep.items()})
     with lock_of(model), torch.inference_mode(mode=False), torch.no_grad():
         check_signature(plan, network)  # another thread may have cut it meanwhile
-        swaps, remembered = prepare(targets), memories(optimizers, parameters)
+        swaps, remembered = prepare(targets, plan), memories(optimizers, parameters)
         with Transaction() as transaction:
             write(transaction, model, swaps, settings)
             for memory in remembered:
@@ -121,14 +121,14 @@ def _guess(
     return "The model already has the shapes that the plan leaves. "
 
 
-def prepare(targets: Targets) -> list[Swap]:
-    """Slice every tensor that shrinks, and its gradient, without touching it."""
+def prepare(targets: Targets, plan: Plan) -> list[Swap]:
+    """Slice every tensor that changes, and its gradient, without touching it."""
     known: dict[tuple[int, torch.device], Tensor] = {}
     swaps: list[Swap] = []
-    for tensor, dims in targets.values():
+    for name, (tensor, dims) in targets.items():
         index = {dim: _index(kept, tensor.device, known) for dim, kept in dims.items()}
         grad = None if tensor.grad is None else select(tensor.grad, index)
-        swaps.append(Swap(tensor, select(tensor.detach(), index), grad))
+        swaps.append(Swap(tensor, shared(plan, name, select(tensor.detach(), index)), grad))
     return swaps
 
 

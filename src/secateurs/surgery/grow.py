@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateurs.errors import InputError, PlanError, ProofError
+from secateurs.errors import InputError, ProofError
 from secateurs.graph import Graph, Group
 from secateurs.network import Network
 from secateurs.running.compare import Call, checked_output_of, moved, output_of, relative_error
@@ -25,8 +24,9 @@ from secateurs.surgery.apply import (
     targets_of,
     write,
 )
+from secateurs.surgery.copies import plan_with_copies, refuse_copies
 from secateurs.surgery.optimizer import Memory, memories, optimizers_of
-from secateurs.surgery.plan import Indices, Plan, Setting
+from secateurs.surgery.plan import Indices, Plan
 from secateurs.surgery.tensors import duplicate
 from secateurs.surgery.transaction import Transaction
 
@@ -36,15 +36,13 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Expansion:
-    """Where the entries of the grown tensors come from.
+    """The source and the factor of every entry of the grown tensors.
 
-    plan: a plan whose indices repeat those of the copied units. shares: tensor -> dimension -> the factor of every
-    entry of the result (a reader's weights are divided between a unit and its copies). new: tensor -> dimension ->
-    which entries of the result are copies.
+    plan: a plan whose indices repeat those of the copied units, with their shares. new: tensor -> dimension -> which
+    entries of the result are copies.
     """
 
     plan: Plan
-    shares: Mapping[str, Mapping[int, tuple[float, ...]]]
     new: Mapping[str, Mapping[int, tuple[bool, ...]]]
 
 
@@ -93,11 +91,7 @@ def grow(
 
 
 def _write(transaction: Transaction, network: Network, expansion: Expansion) -> None:
-    targets = targets_of(expansion.plan, network)
-    swaps = prepare(targets)
-    for name, swap in zip(targets, swaps, strict=True):
-        for dim, shares in expansion.shares.get(expansion.plan.aliases.get(name, name), {}).items():
-            swap.data.mul_(_along(shares, dim, swap.data))
+    swaps = prepare(targets_of(expansion.plan, network), expansion.plan)
     write(transaction, network.model, swaps, settings_of(expansion.plan, network.model))
 
 
@@ -137,67 +131,29 @@ def _output(grown: nn.Module, call: Call) -> Any:
 
 
 def _expansion(graph: Graph, units: Mapping[str, int | Sequence[int]]) -> Expansion:
-    identity = Plan.identity(graph)
-    built: dict[str, dict[int, _Axis]] = {}
-    keep: dict[str, Indices] = dict(identity.keep)
+    """The plan of a growth, and which entries of the grown tensors are copies."""
+    sources: dict[str, list[int]] = {}
     for name, wanted in units.items():
         group = graph.group(name)
-        parents = _parents(group, wanted)
-        keep[name] = tuple(sorted((*range(group.units), *parents)))
-        for piece in group.slices:
-            size = identity.signature[piece.tensor][piece.dim]
-            axis = built.setdefault(piece.tensor, {}).setdefault(piece.dim, _Axis(size))
-            for parent in sorted(set(parents)):
-                axis.insert(np.sort(piece.index[parent]), parents.count(parent), reads=piece.role == "in")
-    plan = Plan(
-        keep=keep,
-        units=identity.units,
-        tensors={tensor: {d: axis.sources() for d, axis in axes.items()} for tensor, axes in built.items()},
-        aliases=identity.aliases,
-        attributes=_attributes(graph, identity, keep),
-        signature=identity.signature,
-    )
-    shares = {tensor: {d: axis.shares() for d, axis in axes.items()} for tensor, axes in built.items()}
-    new = {tensor: {d: axis.new() for d, axis in axes.items()} for tensor, axes in built.items()}
-    return Expansion(plan, shares, new)
+        sources[name] = sorted((*range(group.units), *_parents(group, wanted)))
+    plan = plan_with_copies(graph, sources)
+    new = {tensor: {dim: _repeats(kept) for dim, kept in dims.items()} for tensor, dims in plan.tensors.items()}
+    return Expansion(plan, new)
 
 
-class _Axis:
-    """One dimension of one tensor: for every position a list of (source position, share, is a copy)."""
+def _repeats(kept: Indices) -> tuple[bool, ...]:
+    """Which entries come from a position that an earlier one came from.
 
-    def __init__(self, size: int) -> None:
-        self.after: list[list[tuple[int, float, bool]]] = [[(i, 1.0, False)] for i in range(size)]
-
-    def insert(self, positions: np.ndarray, copies: int, *, reads: bool) -> None:
-        """Put copies of a unit's positions right after them, run by run: so they stay in line in every tensor."""
-        weights = np.arange(2, copies + 3) if reads else np.ones(copies + 1)
-        shares = (weights / weights.sum()).tolist() if reads else weights.tolist()
-        for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
-            for position in run.tolist():
-                self.after[position][0] = (position, shares[0], False)
-            self.after[run[-1]] += [(i, share, True) for share in shares[1:] for i in run.tolist()]
-
-    def sources(self) -> Indices:
-        return tuple(i for entries in self.after for i, _, _ in entries)
-
-    def shares(self) -> tuple[float, ...]:
-        return tuple(share for entries in self.after for _, share, _ in entries)
-
-    def new(self) -> tuple[bool, ...]:
-        return tuple(copy for entries in self.after for _, _, copy in entries)
+    >>> _repeats((0, 1, 1))
+    (False, False, True)
+    """
+    seen: set[int] = set()
+    return tuple(i in seen or bool(seen.add(i)) for i in kept)
 
 
 def _parents(group: Group, wanted: int | Sequence[int]) -> list[int]:
     """Read how many units to add, or which to copy; refuse a group whose units cannot be copied unseen."""
-    reasons = (
-        (not group.exact, f"it is inexact: {'; '.join(group.inexact_because)} would count a copy twice"),
-        (all(s.role != "in" for s in group.slices), "no weight reads its units, so none can be shared with a copy"),
-        (group.units < 2, "it has a single unit, so the layout of its positions cannot be told"),
-    )
-    for wrong, reason in reasons:
-        if wrong:
-            message = f"group {group.name!r} cannot grow: {reason}. The outputs would change. Grow other groups."
-            raise InputError(message)
+    refuse_copies(group)
     count = group.units
     if isinstance(wanted, int):
         parents = [(2 * i + 1) * count // (2 * wanted) % count for i in range(max(wanted, 0))]
@@ -210,29 +166,6 @@ def _parents(group: Group, wanted: int | Sequence[int]) -> list[int]:
         )
         raise InputError(message)
     return parents
-
-
-def _attributes(graph: Graph, identity: Plan, keep: Mapping[str, Indices]) -> dict[str, Setting]:
-    """Widths that module attributes hold: all units of a group count alike, so one less tells what one is worth."""
-    base = {f"{path}:{name}": value for (path, name), value in graph.attributes(identity.keep).items()}
-    grown = dict(base)
-    for name, units in keep.items():
-        added = len(units) - identity.units[name]
-        if added:
-            fewer = graph.attributes({**identity.keep, name: identity.keep[name][:-1]})
-            for (path, attribute), value in fewer.items():
-                place = f"{path}:{attribute}"
-                grown[place] = _extrapolated(grown[place], base[place], value, added)
-    return grown
-
-
-def _extrapolated(grown: Setting, base: Setting, less: Setting, added: int) -> Setting:
-    if isinstance(grown, tuple) and isinstance(base, tuple) and isinstance(less, tuple):
-        return tuple(g + (b - n) * added for g, b, n in zip(grown, base, less, strict=True))
-    if isinstance(grown, int) and isinstance(base, int) and isinstance(less, int):
-        return grown + (base - less) * added
-    message = f"an attribute is {base!r} now and {less!r} with one unit less. It cannot be grown. Report the model."
-    raise PlanError(message)
 
 
 def _forgotten(memory: Memory, expansion: Expansion) -> Memory:

@@ -1,4 +1,4 @@
-"""Silence the units of a plan in a copy of the model."""
+"""Set the removed units of a plan to zero in a copy of the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
     """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
 
     Only the direction of a weight norm stays, which has no zero: its scale is silenced instead.
-    The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact.
+    The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact. Where a
+    plan inserts units, a unit and its copies are one here, read by the sum of their shares.
     The model itself is not touched. Raises PlanError if the plan was made for another network.
     """
     network = Network.of(model)
@@ -39,6 +40,15 @@ def silence(plan: Plan, model: nn.Module) -> None:
             for dim, kept in plan.dims(name).items():
                 if dim not in loud:
                     tensor.index_fill_(dim, _removed(tensor, dim, kept), 0)
+            for dim, shares in plan.shares.get(plan.aliases.get(name, name), {}).items():
+                tensor.mul_(_whole(shares, tensor, dim, plan.dims(name)[dim]))
+
+
+def _whole(shares: tuple[float, ...], tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
+    """What is left of each entry when it and its copies are read as one: the sum of their shares."""
+    total = torch.zeros(tensor.shape[dim], dtype=torch.float64)
+    total.index_add_(0, torch.tensor(kept), torch.tensor(shares, dtype=torch.float64))
+    return total.to(tensor).view([-1 if d == dim else 1 for d in range(tensor.dim())])
 
 
 def _removed(tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:

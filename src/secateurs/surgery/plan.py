@@ -1,9 +1,10 @@
-"""A plan: which units of a network are kept, and what that means for every tensor."""
+"""A plan: the kept units of every group, and the kept indices of every tensor that follow from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from secateurs.errors import InputError, PlanError, expect, near
 from secateurs.graph import Graph, Group
+from secateurs.notebook import html_table
 from secateurs.surgery.plan_json import read_plan, write_plan
 from secateurs.surgery.tensors import select, show
 
@@ -26,16 +28,18 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Plan:
-    """Which units are kept: a value that knows the network by the names of its tensors only.
+    """The kept units of every group and the kept indices of every tensor, by names; it holds no module.
 
     keep: every group of the graph -> its kept units, ascending; units: every group -> how many units it has now.
     tensors: canonical tensor name -> dimension -> kept indices, for what shrinks only; aliases: other name of a tied
     tensor -> canonical name; signature: every name -> shape before. attributes: `module.path:attribute` -> new value,
     for integers that follow a width and cannot be read off a shape (`groups`, `num_heads`). directions: tensor ->
     dimensions that silence leaves alone, because what lies along them is divided by its own length (the v of a weight
-    norm). graph is what the plan was made on, in memory only: it is neither compared nor saved, and a plan read from a
-    file has none. It stays with the plan so that `apply` always proves a plan before it writes, without tracing again
-    and without the caller's having to remember to ask; `apply(..., graph=)` and `verify(..., graph=)` take another.
+    norm). A plan may insert units (`plan_with_copies`): a unit that `keep` names k times is copied; shares: tensor ->
+    dimension -> the factor of each entry, where a weight that reads a copied unit is divided. graph is what the plan
+    was made on, in memory only: it is neither compared nor saved, and a plan read from a file has none. It stays with
+    the plan so that `apply` always proves a plan before it writes, without tracing again and without the caller's
+    having to remember to ask; `apply(..., graph=)` and `verify(..., graph=)` take another.
 
     >>> from secateurs.surgery.plan import Plan
     >>> plan = Plan({"fc1": (0, 2)}, {"fc1": 3}, {"fc1.weight": {0: (0, 2)}}, signature={"fc1.weight": (3, 4)})
@@ -50,7 +54,23 @@ class Plan:
     attributes: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     signature: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     directions: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    shares: Mapping[str, Mapping[int, tuple[float, ...]]] = field(default_factory=dict[str, Any])
     graph: Graph | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        """One line: how many units stay."""
+        changed = sum(len(self.keep[name]) < units for name, units in self.units.items())
+        kept, units = sum(map(len, self.keep.values())), sum(self.units.values())
+        return f"Plan(keeps {kept} of {units} units; {changed} of {len(self.units)} groups lose some)"
+
+    def _repr_html_(self) -> str:
+        """The groups that lose units, as a table, for notebooks."""
+        rows = [
+            (name, units, len(self.keep[name]), f"{len(self.keep[name]) / max(units, 1):.0%}")
+            for name, units in self.units.items()
+            if len(self.keep[name]) < units
+        ]
+        return html_table(repr(self), ("group", "units", "kept", ""), rows)
 
     @staticmethod
     def from_keep(graph: Graph, keep: Mapping[str, Units]) -> Plan:
@@ -94,6 +114,12 @@ class Plan:
         """Write the plan as JSON (versioned, indices as runs such as `0-3,5`); the graph stays behind."""
         return write_plan(self)
 
+    @property
+    def copies(self) -> dict[str, int]:
+        """Group -> how many units of the result are copies; empty for a plan that only removes."""
+        counts = {name: len(units) - len(set(units)) for name, units in self.keep.items()}
+        return {name: count for name, count in counts.items() if count}
+
     def dims(self, name: str) -> Mapping[int, Indices]:
         """Give what is kept of one tensor, under any of its names: dimension -> kept indices; empty if untouched."""
         return self.tensors.get(self.aliases.get(name, name), {})
@@ -108,7 +134,8 @@ class Plan:
     def slice(self, mapping: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Slice any name -> tensor mapping: a state dict, gradients, an average of weights.
 
-        Names that the plan does not know pass as they are.
+        Names that the plan does not know pass as they are; where units are inserted, weights that read them are
+        divided.
         A name that only a wrapper's prefix (`module.`) hides from the plan is refused rather than passed on whole.
         """
         return {name: self._slice_one(name, tensor) for name, tensor in mapping.items()}
@@ -132,6 +159,7 @@ class Plan:
             attributes={**self.attributes, **after.attributes},
             signature=self.signature,
             directions=_union(self.directions, after.directions),
+            shares=_shares(self, after),
             graph=self.graph,
         )
 
@@ -164,7 +192,32 @@ class Plan:
             )
             raise PlanError(message)
         dims = self.dims(name)
-        return select(tensor, dims) if dims else tensor
+        return shared(self, name, select(tensor, dims)) if dims else tensor
+
+
+def shared(plan: Plan, name: str, data: Tensor) -> Tensor:
+    """Multiply the cut contents of a tensor by the shares of its entries, in place where there are any."""
+    for dim, factors in plan.shares.get(plan.aliases.get(name, name), {}).items():
+        shape = [-1 if d == dim else 1 for d in range(data.dim())]
+        data.mul_(torch.tensor(factors, dtype=data.dtype, device=data.device).view(shape))
+    return data
+
+
+def _shares(first: Plan, after: Plan) -> dict[str, dict[int, tuple[float, ...]]]:
+    """The shares of two plans in a row: those that are left of the first, times those of the second."""
+    found: dict[str, dict[int, tuple[float, ...]]] = {}
+    for name in sorted(first.shares.keys() | after.shares.keys()):
+        before, then, cut = first.shares.get(name, {}), after.shares.get(name, {}), after.tensors.get(name, {})
+        for dim in sorted(before.keys() | then.keys()):
+            if dim not in before:
+                found.setdefault(name, {})[dim] = then[dim]
+                continue
+            left = [before[dim][i] for i in cut[dim]] if dim in cut else list(before[dim])
+            factors = then.get(dim, (1.0,) * len(left))
+            product = tuple(a * b for a, b in zip(left, factors, strict=True))
+            if any(share != 1.0 for share in product):
+                found.setdefault(name, {})[dim] = product
+    return found
 
 
 def kept_units(group: Group, choice: Units) -> Indices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
     from secateurs.surgery.plan import Indices, Plan, Setting
 
-FORMAT = 1
+FORMAT, COPYING = 1, 2
+"""Of plans that only remove, and of those that insert units too, which older versions do not know."""
+MOST_GROWTH = 16
+"""How many times as long a dimension may become: more is damage."""
 MOST_DIMS, LONGEST, MOST_INDICES = 64, 2**48, 2**24
 """Dimensions of a tensor, length of one, and different indices of a plan: more are damage, refused before they cost."""
 _RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
@@ -32,12 +36,14 @@ class Parts(TypedDict):
     attributes: dict[str, Setting]
     signature: dict[str, tuple[int, ...]]
     directions: dict[str, tuple[int, ...]]
+    shares: dict[str, dict[int, tuple[float, ...]]]
 
 
 def write_plan(plan: Plan) -> str:
     """Write a plan as a JSON document; `read_plan` gives back an equal one."""
-    document = {
-        "format": FORMAT,
+    copying = bool(plan.copies or plan.shares)  # of a unit and its copy, one may be left, with its share
+    document: dict[str, Any] = {
+        "format": COPYING if copying else FORMAT,
         "groups": {n: {"units": plan.units[n], "keep": to_runs(keep)} for n, keep in plan.keep.items()},
         "tensors": {n: {str(d): to_runs(i) for d, i in dims.items()} for n, dims in plan.tensors.items()},
         "aliases": dict(plan.aliases),
@@ -45,6 +51,8 @@ def write_plan(plan: Plan) -> str:
         "signature": dict(plan.signature),
         "directions": dict(plan.directions),
     }
+    if copying:
+        document["shares"] = {n: {str(d): list(s) for d, s in dims.items()} for n, dims in plan.shares.items()}
     return json.dumps(document, indent=1)
 
 
@@ -56,9 +64,9 @@ def read_plan(text: str) -> Parts:
         message = f"this is not a plan: not JSON ({error}). Read what Plan.to_json wrote."
         raise PlanError(message) from error
     version = document.get("format") if isinstance(document, dict) else None
-    if version != FORMAT:
+    if version not in (FORMAT, COPYING) or isinstance(version, (bool, float)):
         message = (
-            f"the plan has format {version!r}, and this version reads format {FORMAT}. "
+            f"the plan has format {version!r}, and this version reads formats {FORMAT} and {COPYING}. "
             "It was written by another version, or by something else. Read it with the version that wrote it."
         )
         raise PlanError(message)
@@ -75,7 +83,8 @@ def _parts(document: Mapping[str, Any]) -> Parts:
     groups = document["groups"].items()
     units = {name: _whole(group["units"]) for name, group in groups}
     signature = {name: _shape(shape) for name, shape in document["signature"].items()}
-    reader = _Reader()
+    reader = _Reader(copies=document["format"] == COPYING)
+    shares: Mapping[str, Mapping[str, object]] = document["shares"] if reader.copies else {}
     return Parts(
         keep={name: reader.read(group["keep"], units[name]) for name, group in groups},
         units=units,
@@ -87,13 +96,15 @@ def _parts(document: Mapping[str, Any]) -> Parts:
         attributes={_place(name): _setting(value) for name, value in document["attributes"].items()},
         signature=signature,
         directions={name: _shape(dims) for name, dims in document["directions"].items()},
+        shares={n: {_dim(d, signature[n]): _fractions(s) for d, s in dims.items()} for n, dims in shares.items()},
     )
 
 
 class _Reader:
     """Reads runs: equal ones once, so that tensors that are cut alike share one tuple, and not too many in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, copies: bool) -> None:
+        self.copies = copies
         self.known: dict[str, Indices] = {}
         self.left = MOST_INDICES
 
@@ -101,10 +112,12 @@ class _Reader:
         """The indices, all below the limit."""
         found = self.known.get(_text(text))
         if found is None:
-            found = self.known[_text(text)] = from_runs(_text(text), min(limit, self.left))
+            most = min(limit * (MOST_GROWTH if self.copies else 1), self.left)
+            found = self.known[_text(text)] = from_runs(_text(text), most, ascending=not self.copies)
             self.left -= len(found)
-        if found[-1] >= limit:
-            message = f"index {found[-1]} of {limit}"
+        last = max(found) if self.copies else found[-1]
+        if last >= limit or len(found) > MOST_GROWTH * limit:
+            message = f"{len(found)} indices up to {last} of {limit}"
             raise ValueError(message)
         return found
 
@@ -152,8 +165,25 @@ def _whole(value: object) -> int:
     return value
 
 
+def _fractions(values: object) -> tuple[float, ...]:
+    found = cast("list[Any]", values) if isinstance(values, list) else []
+    if not 0 < len(found) <= MOST_INDICES or not all(type(n) in (int, float) and 0 < n <= 1 for n in found):
+        message = f"{str(values)[:40]} are no shares from 0 to 1"
+        raise ValueError(message)
+    return tuple(float(n) for n in found)
+
+
 def _check(parts: Parts) -> None:
-    """Refuse names that the signature does not have, and ties and directions that do not fit it."""
+    """Refuse names that the signature does not have, and ties, directions and shares that do not fit it."""
+    for name, dims in parts["shares"].items():
+        for dim, shares in dims.items():
+            if len(shares) != len(parts["tensors"][name][dim]):
+                message = f"{name} has {len(shares)} shares for {len(parts['tensors'][name][dim])} entries"
+                raise ValueError(message)
+    for name, units in parts["keep"].items():
+        if any(a > b for a, b in pairwise(units)):
+            message = f"the units of {name} do not ascend"
+            raise ValueError(message)
     for alias, name in parts["aliases"].items():
         if parts["signature"][alias] != parts["signature"][name]:
             message = f"{alias} and {name} are one tensor of two shapes"
@@ -177,7 +207,7 @@ def to_runs(indices: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in pairs)
 
 
-def from_runs(text: str, most: int = MOST_INDICES) -> tuple[int, ...]:
+def from_runs(text: str, most: int = MOST_INDICES, *, ascending: bool = True) -> tuple[int, ...]:
     """Read what `to_runs` wrote; a ValueError says what is not ascending runs, or that they are more than `most`.
 
     >>> from_runs("0-3,5,7-8")
@@ -190,7 +220,7 @@ def from_runs(text: str, most: int = MOST_INDICES) -> tuple[int, ...]:
     for run in text.split(","):
         first, _, last = run.partition("-")
         start, stop = int(first), int(last or first)
-        if stop < start or (indices and start <= indices[-1]):
+        if stop < start or (ascending and indices and start <= indices[-1]):
             message = f"the runs {text[:40]!r} do not ascend at {run!r}"
             raise ValueError(message)
         if len(indices) + stop - start >= most:

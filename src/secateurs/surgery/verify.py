@@ -1,7 +1,8 @@
-"""Does removal equal silence? Measured on a model and an input, for the plan and for each of its groups."""
+"""Compare the pruned network's outputs with the masked one's, for a whole plan and for each of its groups."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from secateurs.running.compare import Call, checked_output_of, moved, output_of,
 from secateurs.running.nested import as_call
 from secateurs.running.process import all_or_nothing
 from secateurs.surgery.apply import apply, check_signature
+from secateurs.surgery.copies import plan_with_copies, unit_shares
 from secateurs.surgery.mask import silence
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
@@ -39,7 +41,7 @@ class GroupError:
 
 @dataclass(frozen=True)
 class Verification:
-    """How far the pruned network's output is from the masked one's.
+    """The relative differences between the outputs of the pruned and of the masked network.
 
     error: all exact groups of the plan removed together, max|pruned − masked| / max|masked|; it must stay below
     tolerance. deviation: the whole plan, inexact groups included. groups: each group alone.
@@ -96,7 +98,7 @@ class _Bench:
         try:
             output = output_of(pruned, self.call)
         except Exception as error:
-            cut = [name for name, units in plan.keep.items() if len(units) < plan.units[name]]
+            cut = [name for name, units in plan.keep.items() if units != tuple(range(plan.units[name]))]
             message = (
                 f"the network with {', '.join(cut[:3])}{' …' if cut[3:] else ''} pruned does not run: {error}. "
                 "Something in its forward depends on a width that the graph does not know. "
@@ -140,15 +142,23 @@ def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *
     deviation = bench.error(plan)
     if graph is None:
         return Verification(deviation, deviation, (), tolerance)
-    cut = [g for g in graph.groups if len(plan.keep[g.name]) < g.units]
-    exact = {g.name: plan.keep[g.name] for g in cut if not _because(graph, g)}
-    error = bench.error(Plan.from_keep(graph, exact)) if len(exact) < len(cut) else deviation
+    cut = [g for g in graph.groups if plan.keep[g.name] != tuple(range(g.units))]
+    exact = [g.name for g in cut if not _because(graph, g)]
+    error = bench.error(_part(plan, graph, exact)) if len(exact) < len(cut) else deviation
     groups: list[GroupError] = []
     for g in cut if per_group else ():
-        alone = {name: plan.keep[name] for name in graph.tied_with(g.name)}
         because = _because(graph, g)
-        groups.append(GroupError(g.name, bench.error(Plan.from_keep(graph, alone)), not because, because))
+        error_alone = bench.error(_part(plan, graph, graph.tied_with(g.name)))
+        groups.append(GroupError(g.name, error_alone, not because, because))
     return Verification(error, deviation, tuple(groups), tolerance)
+
+
+def _part(plan: Plan, graph: Graph, names: Iterable[str]) -> Plan:
+    """What a plan does to some groups."""
+    chosen = list(names)
+    return plan_with_copies(
+        graph, {name: plan.keep[name] for name in chosen}, {name: unit_shares(graph, plan, name) for name in chosen}
+    )
 
 
 def _because(graph: Graph, group: Group) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ class RunFlags:
     trust_code: bool = setting(
         "run Python files that a recipe or a run folder names, unread by you", default=False, group="run"
     )
+    allow_pth: bool = setting(
+        "read --weights from a .pth file: its tensors, nothing else (weights_only=True)", default=False, group="run"
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Invocation:
             raise InputError("nothing says where to write; add --out FOLDER")
         keys = read_file(file) if file else {}
         agreed = dict(flags)
-        flags.pop("trust_code", None)
+        flags = {key: value for key, value in flags.items() if key not in ("trust_code", "allow_pth")}
         if file:
             check_consent({key: value for key, value in keys.items() if key not in flags}, agreed, file)
         if flags.get("method", keys.get("method")) != keys.get("method"):
@@ -87,6 +90,9 @@ class Invocation:
         given = frozenset[str](keys) | (frozenset({"options"}) if method else frozenset())
         return cls(compose(cls.BASE, keys, method), given, folder, resume, agreed)
 
+
+FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
+"""A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
 
 METHODS = """\
 {}
@@ -124,7 +130,9 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
     >>> compose(Recipe(), {"method": "l2"}).options
     {'p': 2, 'roles': None}
     """
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    if plain.get("weights") is not None:
+        plain = {**FROM_WEIGHTS, **plain}
     name = plain.get("method", base.method)
     options = dict(plain.pop("options", base.options if name == base.method else {}))
     recipe = replace(base, **plain, options=_merged(options, own or {}))

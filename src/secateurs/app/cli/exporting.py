@@ -14,9 +14,10 @@ import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import compose, read_file
 from secateurs.app.cli.flags import setting
+from secateurs.app.cli.pretrained import classes_of
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.stages import TRAINED
+from secateurs.app.cli.work import TRAINED
 from secateurs.app.training import Loaders, evaluate
 from secateurs.deploy import Exported, Loaded
 from secateurs.errors import InputError
@@ -60,7 +61,7 @@ def export(order: Order, console: Console) -> None:
     loaders = Loaders(splits, batch_size=recipe.batch_size, workers=recipe.workers, seed=recipe.seed)
 
     def fresh() -> nn.Module:
-        return models.build(recipe.model, in_channels=splits.shape[0], num_classes=len(splits.classes)).eval()
+        return models.build(recipe.model, in_channels=splits.shape[0], num_classes=classes_of(recipe, splits)).eval()
 
     out = order.out or order.run / "export"
     out.mkdir(parents=True, exist_ok=True)

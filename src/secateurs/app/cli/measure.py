@@ -8,24 +8,41 @@ import torch
 from torch import nn
 
 import secateurs as sct
-from secateurs.app.bench.timing import Latency, device_name, latency
+from secateurs.app.bench.timing import device_name
 from secateurs.app.cli.report_file import REPORT
-from secateurs.app.cli.stages import TRAINED, Work, stages
-from secateurs.app.report import Figures, Report, draw, layer_widths
+from secateurs.app.cli.stages import stages
+from secateurs.app.cli.work import LAST, TRAINED, Work
+from secateurs.app.report import (
+    Figures,
+    LayerTimes,
+    Proof,
+    Report,
+    Settings,
+    draw,
+    kept_whole,
+    layer_widths,
+    page,
+    timed,
+)
 from secateurs.app.training import score
+from secateurs.deploy import Measurement
 from secateurs.errors import StoreError
 from secateurs.store.save import WEIGHTS
 
-PICTURE = "report.png"
+PICTURE, PAGE = "report.png", "report.html"
+
+SECONDS, RUNS = 4.0, 10
+"""Time to compare two networks in on one device, and forward passes that a profile is made of."""
 
 
 def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
-    """Give the report of the run, written beside the model as JSON and as a picture."""
-    record = work.folder.done("pruned", "before", "after", "error")
+    """Give the report of the run, written beside the model as JSON, as a picture and as a page."""
+    record = work.folder.done("pruned", "before", "after", "error", "tolerance")
     if record is None:
         raise StoreError(f"{work.folder.path} has no record of the pruning; start the run anew in another --out")
-    device = work.device()
-    times = latency([dense.to(device), recovered.to(device)], (work.loaders.example(),), seconds=4)
+    example = work.loaders.example()
+    devices = _devices(work)
+    times = [device.compare([dense, recovered], (example,), seconds=SECONDS) for device in devices]
     files = [work.folder.path / TRAINED / WEIGHTS, work.folder.path / WEIGHTS]
     scores = [score(model, work.loaders.test_dataloader(), device=work.recipe.device) for model in (dense, recovered)]
     before, after = (
@@ -33,23 +50,70 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
             accuracy=found.accuracy,
             top5=found.top5,
             **record[key],
+            peak_memory=sct.deploy.activations(model.cpu(), (example,)).peak,
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
-        for found, key, file, time in zip(scores, ("before", "after"), files, times, strict=True)
+        for model, found, key, file, time in zip(
+            (dense, recovered), scores, ("before", "after"), files, times[0], strict=True
+        )
     )
+    last = after.accuracy
+    if (work.folder.path / LAST).is_dir():
+        final, _ = work.again(work.folder.path / LAST)
+        last = score(final, work.loaders.test_dataloader(), device=work.recipe.device).accuracy
     report = Report(
         title=title(work),
         before=before,
         after=after,
         widths=layer_widths(dense, recovered),
         stages=stages(work),
-        conditions=_conditions(work, times, record),
+        settings=_settings(work),
+        proof=Proof(record["error"], record["tolerance"], record.get("zeros", 0)),
+        latency=tuple(timed(device, *found) for device, found in zip(devices, times, strict=True)),
+        layers=_layers(devices, dense, recovered, example),
+        protected=kept_whole(sct.trace(dense, example, protect=work.recipe.protect)),
+        conditions=_conditions(work, times[0], record),
+        last=last,
     )
     content = report.to_json().encode()
-    work.folder.put({REPORT: content, PICTURE: draw(report)})
+    work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
     return report
+
+
+def _devices(work: Work) -> list[sct.Device]:
+    """Where the time is measured: on the budget's device, and in PyTorch, where the run trained."""
+    eager = sct.Device("cuda" if work.device().type == "cuda" else "eager", threads=work.recipe.threads or 1)
+    asked = None if work.budget is None else work.budget.device
+    return [asked, eager] if isinstance(asked, sct.Device) and asked != eager else [eager]
+
+
+def _layers(devices: list[sct.Device], dense: nn.Module, pruned: nn.Module, example: torch.Tensor) -> LayerTimes:
+    """The profile of both networks, on the first of the devices that tells layers apart."""
+    device = next(device for device in devices if "compile" not in device.runtime or device is devices[-1])
+    before, after = (device.profile(model, (example,), runs=RUNS).layers for model in (dense, pruned))
+    return LayerTimes(device.name, before, after)
+
+
+def _settings(work: Work) -> Settings:
+    """What was asked for, and with what it was done."""
+    recipe, splits = work.recipe, work.loaders.splits
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    named = ("macs", "params", "memory", "latency", "runtime", "min_keep", "min_keep_fraction", "multiple_of")
+    multiple = None if work.budget is None else work.budget.multiple_of
+    rounded = f"multiples of {multiple}" if isinstance(multiple, int) else str(multiple or "any width")
+    return Settings(
+        method={"name": recipe.method, **recipe.options},
+        budget={} if work.budget is None else {name: getattr(recipe, name) for name in named},
+        widths=rounded,
+        epochs={"train": recipe.train_epochs, "prune": recipe.prune_epochs, "fine_tune": recipe.epochs},
+        device=device_name(work.device()),
+        threads=torch.get_num_threads(),
+        data={"name": splits.name, **{name: len(part) for name, part in parts.items()}},  # type: ignore[arg-type]
+        recipe=recipe.as_keys(),
+        versions={"secateurs": sct.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    )
 
 
 def title(work: Work) -> str:
@@ -79,7 +143,7 @@ def budget_words(budget: sct.Budget) -> str:
     return " and ".join(parts)
 
 
-def _conditions(work: Work, times: tuple[Latency, ...], record: dict[str, Any]) -> dict[str, str]:
+def _conditions(work: Work, times: tuple[Measurement, ...], record: dict[str, Any]) -> dict[str, str]:
     splits = work.loaders.splits
     counts = [len(part) for part in (splits.train, splits.validation, splits.test)]  # type: ignore[arg-type]
     zeros = f"{record.get('zeros', 0):,} single weights; zeros inside dense tensors do not run faster by themselves"

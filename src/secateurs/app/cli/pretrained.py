@@ -1,11 +1,17 @@
-"""Trained weights from a safetensors file onto a freshly built network, or a sentence that says why not."""
+"""Trained weights, published or from a file, onto a freshly built network; or a sentence that says why not."""
 
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from secateurs.app import models
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
 
 PICKLES = (b"PK\x03\x04", b"\x80")
@@ -14,12 +20,91 @@ PICKLES = (b"PK\x03\x04", b"\x80")
 MINTED = "num_batches_tracked"
 """Counters that old checkpoints lack and inference does not read."""
 
+WRAPPED = ("state_dict", "model_state_dict", "model")
+"""Where training scripts put the state dict in a larger checkpoint."""
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict stored as safetensors; everything is compared before the model is touched."""
-    found = _read(path)
+
+def names_weights(recipe: Recipe) -> bool:
+    """Whether the weights of a recipe are published ones by name, and not a file.
+
+    >>> names_weights(Recipe(model="timm:resnet18", weights="DEFAULT")), names_weights(Recipe(weights="a.safetensors"))
+    (True, False)
+    """
+    if recipe.weights is None or not models.has_named_weights(recipe.model):
+        return False
+    path = Path(recipe.weights).expanduser()
+    return not (path.suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"} or len(path.parts) > 1 or path.exists())
+
+
+def classes_of(recipe: Recipe, splits: Splits) -> int:
+    """How many classes the network of a recipe tells apart: the data's, or with --keep-head its own."""
+    if recipe.keep_head and names_weights(recipe) and recipe.weights:
+        own = models.published_classes(recipe.model, recipe.weights)
+        if own < len(splits.classes):
+            raise InputError(
+                f"--keep-head: {recipe.model} tells {own} classes apart and the data has {len(splits.classes)}; "
+                "leave it out, and the classifier is made anew for the data"
+            )
+        return own
+    if recipe.keep_head:
+        raise InputError("--keep-head is for published weights by name, for example --weights DEFAULT; leave it out")
+    return len(splits.classes)
+
+
+def check_pickle(recipe: Recipe, *, allowed: bool) -> None:
+    """Refuse weights in a pickle that the command line does not allow."""
+    if recipe.weights is None or names_weights(recipe) or allowed:
+        return
+    path = Path(recipe.weights)
+    if path.is_file() and _begin(path).startswith(PICKLES):
+        raise InputError(
+            f"{path} is a pickle: loading one runs whatever code it holds, so it is not opened unasked. --allow-pth "
+            "loads tensors from it and refuses anything else (weights_only=True); or convert it once: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
+        )
+
+
+def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, ...]:
+    """Give a freshly built network the weights of its recipe; return the names of those that stay fresh.
+
+    These are the tensors whose shape depends on the number of classes, where the weights are of another number: the
+    classifier, which has to be trained.
+    """
+    if recipe.weights is None:
+        return tuple(name for name, _ in model.named_parameters())
+    channels, classes = splits.shape[0], classes_of(recipe, splits)
+    if names_weights(recipe):
+        place = f"{recipe.weights} of {recipe.model}"
+        found = models.published_state(recipe.model, recipe.weights, channels)
+    else:
+        place, found = recipe.weights, _read(Path(recipe.weights))
+    own = model.state_dict()
+    differing = [n for n, tensor in found.items() if n in own and tensor.shape != own[n].shape]
+    head = _class_tensors(recipe.model, channels, classes) if differing else frozenset[str]()
+    kept = {name: tensor for name, tensor in found.items() if name not in differing or name not in head}
+    fresh = tuple(name for name in own if name in differing and name in head)
+    if fresh and not recipe.train_epochs:
+        raise InputError(
+            f"{', '.join(fresh)} of {recipe.model} is new, because the weights are of another number of classes than "
+            "the data, and --train-epochs 0 would leave it untrained; give 1 or more"
+        )
+    load_weights(model, kept, place, fresh=fresh)
+    return fresh
+
+
+def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:
+    """The tensors of a network whose shape follows the number of classes: built for one class more, they differ."""
+    with torch.random.fork_rng(devices=[]):
+        one, other = (
+            models.build(name, in_channels=channels, num_classes=count).state_dict() for count in (classes, classes + 1)
+        )
+    return frozenset(n for n, tensor in one.items() if n in other and tensor.shape != other[n].shape)
+
+
+def load_weights(model: nn.Module, found: Mapping[str, Tensor], path: str, fresh: tuple[str, ...] = ()) -> None:
+    """Load a state dict, but for the tensors named `fresh`; everything is compared before the model is touched."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = [name for name in expected if name not in found and not name.endswith(MINTED)]
+    missing = [name for name in expected if name not in (*found, *fresh) and not name.endswith(MINTED)]
     unexpected = [name for name in found if name not in expected]
     differing = [n for n, t in found.items() if n in expected and tuple(t.shape) != expected[n]]
     if missing or unexpected:
@@ -46,25 +131,42 @@ def load_weights(model: nn.Module, path: Path) -> None:
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{path} holds values in {name} that are NaN or infinite; take an earlier checkpoint")
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(dict(found), strict=False)
+
+
+def _begin(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is not there"
         raise InputError(f"the weights {path}: this {what}; give a safetensors file")
-    with path.open("rb") as file:
-        begin = file.read(4)
-    if begin.startswith(PICKLES):
-        raise InputError(
-            f"{path} is a pickle: loading one runs whatever code it holds, so it is never opened. Where you trust it, "
-            "convert it once: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'weights.safetensors')"
-        )
+    if _begin(path).startswith(PICKLES):
+        return _unpickled(path)
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as cause:
         raise InputError(f"{path} is no whole safetensors file ({cause}); store the state dict again") from cause
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch.save; nothing else of it is made. `check_pickle` has asked for consent."""
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as cause:
+        reason = " ".join(str(cause).split())[:200]
+        raise InputError(
+            f"{path} does not hold tensors alone, or not whole ({reason}); store the state dict"
+        ) from cause
+    for key in WRAPPED:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = cast("dict[str, Any]", found[key])
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"{path} holds no state dict; store model.state_dict()")
+    return {str(name): tensor.detach() for name, tensor in cast("dict[str, Tensor]", found).items()}
 
 
 def _listing(verb: str, names: list[str]) -> str:

@@ -3,21 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
+from secateurs.app.cli.where import Where
 from secateurs.app.data.augment import Crop
-from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
+from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
+Control = Literal["none", "random", "l2", "scratch", "dense"]
+"""What stands beside a method; see `controls`."""
 
 
 @final
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Where):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
 
     model: str = field(
@@ -25,15 +28,24 @@ class Recipe:
         metadata=_about(
             "network",
             "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, or path.py:FUNCTION, "
+            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
             "which is called with in_channels and num_classes where it takes them",
             "NAME",
         ),
     )
-    weights: Path | None = field(
+    weights: str | None = field(
         default=None,
         metadata=_about(
-            "network", "its trained weights, a safetensors file; without it the network is trained first", "FILE"
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
         ),
     )
     protect: tuple[str, ...] = field(
@@ -43,13 +55,22 @@ class Recipe:
     data: str = field(
         default="digits",
         metadata=_about(
-            "data", "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT or imagefolder:ROOT", "NAME"
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT or imagefolder:ROOT",
+            "NAME",
         ),
     )
     image_size: int = field(
         default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
     )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch", "N"))
+    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
+    prune_batch_size: int | None = field(
+        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
+    )
+    images: int | None = field(
+        default=None,
+        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
+    )
     calibration_batches: int = field(
         default=64,
         metadata=_about(
@@ -66,6 +87,18 @@ class Recipe:
     )
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
+    control: Control = field(
+        default="none",
+        metadata=_about(
+            "method",
+            "instead of the method, trained as long: units drawn at random, or of the smallest L2 norm, the same small "
+            "network from scratch, or the dense network trained on",
+            "",
+        ),
+    )
+    like: Path | None = field(
+        default=None, metadata=_about("method", "a finished run, for a control as large as its network", "FOLDER")
+    )
 
     rounds: int = field(
         default=0,
@@ -135,10 +168,16 @@ class Recipe:
     )
 
     train_epochs: int = field(
-        default=100, metadata=_about("training", "epochs of the first training, where there are no weights", "N")
+        default=100,
+        metadata=_about(
+            "training",
+            "epochs of the first training, where there are no weights (100) or a new classifier is to be trained (20)",
+            "N",
+        ),
     )
     train_lr: float = field(
-        default=0.1, metadata=_about("training", "peak learning rate of the first training", "RATE")
+        default=0.1,
+        metadata=_about("training", "peak learning rate of the first training (from given weights 0.01)", "RATE"),
     )
     prune_epochs: int = field(
         default=40,
@@ -231,17 +270,11 @@ class Recipe:
         default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
     )
 
-    seed: int = field(
-        default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
-    )
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
-    precision: Precision = field(
-        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
-    )
-    channels_last: bool = field(
-        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
-    )
-    threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    def __post_init__(self) -> None:
+        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        for f in fields(self):
+            if getattr(self, f.name) is None and type(None) not in get_args(f.type):
+                raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def as_keys(self) -> dict[str, Any]:
         """The recipe as it is written to a file: plain values, and the method's options under its name.
@@ -250,7 +283,7 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
-        keys["weights"] = str(self.weights) if self.weights else None
+        keys |= {name: str(value) for name, value in keys.items() if isinstance(value, Path)}
         keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}

@@ -78,7 +78,10 @@ class RunFolder:
             raise self._damaged(self.path / name, str(cause)) from cause
         if hashlib.sha256(content).hexdigest() != record["report"]:
             raise self._damaged(self.path / name, "its contents do not have the hash that was recorded")
-        return content.decode("utf-8")
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError as cause:
+            raise self._damaged(self.path / name, str(cause)) from cause
 
     def recipe(self) -> Path | None:
         """The recipe of the run that this folder holds, if it holds one; DamageError if it is not whole."""

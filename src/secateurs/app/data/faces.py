@@ -154,8 +154,8 @@ def _fold(people: People, names: Sequence[str], rng: np.random.Generator) -> tup
     others: dict[FacePair, None] = {}
     most = sum(len(faces[a]) * len(faces[b]) for i, a in enumerate(names) for b in names[i + 1 :])
     while len(others) < min(len(same), most):
-        a, b = sorted(rng.choice(len(names), 2, replace=False).tolist())
-        first, second = ((names[int(n)], int(rng.choice(faces[names[int(n)]]))) for n in (a, b))
+        a, b = (names[int(n)] for n in sorted(rng.choice(len(names), 2, replace=False).tolist()))
+        first, second = (a, int(rng.choice(faces[a]))), (b, int(rng.choice(faces[b])))
         others[FacePair(first, second)] = None
     return (*same[: len(others)], *others)
 

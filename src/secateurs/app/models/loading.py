@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -25,6 +24,7 @@ from secateurs.app.models.resnet import (
     resnet110,
 )
 from secateurs.app.models.vgg import vgg13, vgg16_bn, vgg19_bn
+from secateurs.app.models.zoo import hf_model, hf_shape, package
 from secateurs.app.user_code import neighbours_importable
 from secateurs.errors import InputError, ModelError, RecipeError, near
 
@@ -48,7 +48,7 @@ OURS: dict[str, Callable[[int, int], nn.Module]] = {
     "mobilenet-v1": mobilenet_v1,
     "googlenet": googlenet,
 }
-NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "path.py:function")
+NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "hf:REPOSITORY", "path.py:function")
 """What a model may be called."""
 
 # Without this torchvision warns on every construction that its default will change one day.
@@ -69,6 +69,8 @@ def build(name: str, *, in_channels: int, num_classes: int) -> nn.Module:
         return _from_torchvision(entry, in_channels, num_classes)
     if source == "timm":
         return _from_timm(entry, in_channels, num_classes)
+    if source == "hf":
+        return hf_model(entry, in_channels, num_classes)
     return _from_file(name, in_channels, num_classes)
 
 
@@ -85,7 +87,9 @@ def check_name(name: str) -> None:
     if colon and source == "torchvision":
         _check_entry(name, entry, _torchvision_builders())
     elif colon and source == "timm":
-        _check_entry(name, entry.partition(".")[0], _package("timm").list_models())
+        _check_entry(name, entry.partition(".")[0], package("timm").list_models())
+    elif colon and entry and source == "hf":
+        package("transformers")
     elif colon and name.rpartition(":")[0].endswith(".py"):
         path = Path(name.rpartition(":")[0])
         if not path.is_file():
@@ -104,8 +108,10 @@ def native_shape(name: str) -> tuple[int, ...] | None:
     if source == "torchvision":
         return (1, 3, 299, 299) if name.endswith(":inception_v3") else (1, 3, 224, 224)
     if source == "timm":
-        config = _package("timm").get_pretrained_cfg(name.partition(":")[2], allow_unregistered=False)
+        config = package("timm").get_pretrained_cfg(name.partition(":")[2], allow_unregistered=False)
         return (1, *config.input_size) if config is not None else (1, 3, 224, 224)
+    if source == "hf":
+        return hf_shape(name.partition(":")[2])
     return None
 
 
@@ -116,18 +122,8 @@ def _check_entry(name: str, entry: str, known: list[str]) -> None:
         raise RecipeError(f"{source} has no classification model called {entry!r}; {hint.strip()}")
 
 
-def _package(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as missing:
-        raise InputError(
-            f"{name} cannot be imported ({missing}), so its models cannot be built; install it: "
-            "python -m pip install 'secateurs[zoo]'"
-        ) from missing
-
-
 def _torchvision_builders() -> list[str]:
-    models = _package("torchvision.models")
+    models = package("torchvision.models")
     return models.list_models(module=models)
 
 
@@ -137,12 +133,12 @@ def _from_torchvision(entry: str, in_channels: int, num_classes: int) -> nn.Modu
             f"torchvision:{entry} takes images of 3 channels and the data has {in_channels}; "
             "use timm:NAME, whose models take any number, or a function of your own: path.py:function"
         )
-    models = _package("torchvision.models")
+    models = package("torchvision.models")
     return models.get_model(entry, weights=None, num_classes=num_classes, **_TORCHVISION_EXTRA.get(entry, {}))
 
 
 def _from_timm(entry: str, in_channels: int, num_classes: int) -> nn.Module:
-    return _package("timm").create_model(entry, pretrained=False, in_chans=in_channels, num_classes=num_classes)
+    return package("timm").create_model(entry, pretrained=False, in_chans=in_channels, num_classes=num_classes)
 
 
 def _from_file(name: str, in_channels: int, num_classes: int) -> nn.Module:

@@ -1,7 +1,39 @@
-"""Reports of a run: JSON for programs, a table for the terminal, a picture for people."""
+"""Reports of a run: JSON for programs, a table for the terminal, a picture and a page for people."""
 
-from secateurs.app.report.figures import Figures, LayerWidth, Report, Stage, layer_widths
+from secateurs.app.report.facts import kept_whole, timed
+from secateurs.app.report.figures import (
+    Figures,
+    Kept,
+    LayerTimes,
+    LayerWidth,
+    Proof,
+    Report,
+    Settings,
+    Spread,
+    Stage,
+    Timed,
+    layer_widths,
+)
+from secateurs.app.report.page import page
 from secateurs.app.report.picture import draw
 from secateurs.app.report.summary import ROWS, table
 
-__all__ = ["ROWS", "Figures", "LayerWidth", "Report", "Stage", "draw", "layer_widths", "table"]
+__all__ = [
+    "ROWS",
+    "Figures",
+    "Kept",
+    "LayerTimes",
+    "LayerWidth",
+    "Proof",
+    "Report",
+    "Settings",
+    "Spread",
+    "Stage",
+    "Timed",
+    "draw",
+    "kept_whole",
+    "layer_widths",
+    "page",
+    "table",
+    "timed",
+]

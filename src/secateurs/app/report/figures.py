@@ -1,14 +1,17 @@
-"""The figures of a run, before and after, and how they are written to JSON and read back."""
+"""The figures of a run, before and after, and how they are written to JSON and read back (docs/report.md)."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self, final
 
 from torch import nn
 
+from secateurs.app.report.typed import typed
+from secateurs.deploy import LayerTime, Measurement
 from secateurs.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Version of report.json."""
 
 
@@ -22,10 +25,12 @@ class Figures:
     macs: int
     params: int
     memory: int
-    """Bytes of activations in one forward pass on one input."""
+    """Bytes of activations written in one forward pass on one input."""
+    peak_memory: int
+    """Bytes of activations alive together at most."""
     file_bytes: int
     latency: float
-    """Median seconds of one forward pass on one input."""
+    """Median seconds of one forward pass on one input, on the first of the report's devices."""
     top5: float | None = None
     """Share of the test split whose class is among the five that the network ranks first."""
 
@@ -43,11 +48,96 @@ class LayerWidth:
 @final
 @dataclass(frozen=True)
 class Stage:
-    """Where the run stood: what had just been done, and the validation accuracy then."""
+    """Where the run stood: what had just been done, and the validation accuracy then.
+
+    history: of each epoch that led there, its number, both losses and the accuracy (see `Epoch`).
+    """
 
     name: str
     accuracy: float
     seconds: float = 0.0
+    history: tuple[Mapping[str, float], ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Spread:
+    """A time on a device: median and quartiles in seconds, over `runs` forward passes (see `Measurement`)."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+    clock: str
+    disturbed: float
+
+    @classmethod
+    def of(cls, found: Measurement) -> Self:
+        """The part of a measurement that is told."""
+        return cls(found.median, found.low, found.high, found.runs, found.clock, found.disturbed)
+
+
+@final
+@dataclass(frozen=True)
+class Timed:
+    """Both networks measured in turns on one device; ratio: after over before, with its standard error."""
+
+    device: str
+    runtime: str
+    threads: int
+    before: Spread
+    after: Spread
+    ratio: float
+    ratio_error: float
+
+
+@final
+@dataclass(frozen=True)
+class LayerTimes:
+    """Where the time goes: every layer or node of both networks, the slowest first."""
+
+    device: str
+    before: tuple[LayerTime, ...]
+    after: tuple[LayerTime, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Kept:
+    """Why some channels were never to be removed, and the tensors that hold them."""
+
+    reason: str
+    tensors: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, and with what it was done.
+
+    method: its name and those options that differ from its defaults. budget: what remains, in the recipe's words;
+    widths: how they are rounded. epochs: of training, pruning and fine-tuning. threads: of the training.
+    """
+
+    method: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    widths: str
+    epochs: Mapping[str, int]
+    device: str
+    threads: int
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@final
+@dataclass(frozen=True)
+class Proof:
+    """Removal compared with silence: relative error, what was allowed, and single weights that are held at zero."""
+
+    error: float
+    tolerance: float
+    zeros: int = 0
 
 
 @final
@@ -60,7 +150,14 @@ class Report:
     after: Figures
     widths: tuple[LayerWidth, ...]
     stages: tuple[Stage, ...]
+    settings: Settings
+    proof: Proof
+    latency: tuple[Timed, ...] = ()
+    layers: LayerTimes | None = None
+    protected: tuple[Kept, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
+    last: float | None = None
+    """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""
@@ -68,18 +165,11 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` wrote."""
+        """Read back what `to_json` wrote; a TypeError, KeyError or the like says that it is something else."""
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
-        return cls(
-            title=found["title"],
-            before=Figures(**found["before"]),
-            after=Figures(**found["after"]),
-            widths=tuple(LayerWidth(**width) for width in found["widths"]),
-            stages=tuple(Stage(**stage) for stage in found["stages"]),
-            conditions=found["conditions"],
-        )
+        return typed(cls, found)
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:

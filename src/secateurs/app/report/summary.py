@@ -51,7 +51,7 @@ def _bar(width: LayerWidth, length: int = 10) -> str:
     >>> _bar(LayerWidth("conv", 16, 8))
     '━━━━━─────'
     """
-    filled = round(length * width.after / width.before)
+    filled = min(length, max(0, round(length * width.after / max(width.before, 1))))
     return "━" * filled + "─" * (length - filled)
 
 
@@ -94,7 +94,8 @@ def _milliseconds(seconds: float) -> str:
 ROWS: tuple[tuple[str, Callable[[Figures], float], Callable[[float], str]], ...] = (
     ("MACs", lambda f: f.macs, in_units),
     ("parameters", lambda f: f.params, in_units),
-    ("activation memory", lambda f: f.memory, in_bytes),
+    ("activations written", lambda f: f.memory, in_bytes),
+    ("peak activation memory", lambda f: f.peak_memory, in_bytes),
     ("file size", lambda f: f.file_bytes, in_bytes),
     ("latency", lambda f: f.latency, _milliseconds),
 )

@@ -52,7 +52,7 @@ class Classifier(LightningModule):
             loss = self.teacher(logits, labels, images)
         for head in auxiliary:
             loss = loss + AUXILIARY * F.cross_entropy(head, labels, label_smoothing=smoothing)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         return loss
 
     @override
@@ -103,6 +103,8 @@ def _heads(output: Any) -> list[Tensor]:
     """The logits, then those of any auxiliary heads."""
     if isinstance(output, Tensor):
         return [output]
+    if isinstance(logits := getattr(output, "logits", None), Tensor) and not isinstance(output, tuple):
+        return [logits]  # transformers' ModelOutput; torchvision's tuples with auxiliary heads have the field too
     if isinstance(output, tuple | list) and output and all(isinstance(o, Tensor) for o in output if o is not None):
         # GoogLeNetOutputs and InceptionOutputs put the main head first.
         return [o for o in output if o is not None]

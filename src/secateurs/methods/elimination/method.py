@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secateurs.allocate import AsIs, Budget, Ranked
 from secateurs.allocate.levels import Costed
+from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError
 from secateurs.evidence import Activations, Needs, Reads, Weights, observe
 from secateurs.graph import Graph, Group
@@ -43,7 +44,8 @@ class BackwardElimination:
     measured, relative to their variance; between widths it is taken as straight, made convex, and the cheapest loss per
     saved cost goes first. "modelled": by the cost above as a part of the variance of what all readers put out, without
     a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope: "coupled" prunes
-    residual streams too. batches: batches for the covariances; None for all of the data.
+    residual streams too; a group whose readers are no modules of their own (attention that is written out) stays whole.
+    batches: batches for the covariances; None for all of the data.
 
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
     Frantar and Alistarh 2023, from memory). A kernel's offsets share one covariance here, that of x at one position.
@@ -105,6 +107,7 @@ class BackwardElimination:
             )
             raise BudgetError(message)
         part = part_of(graph, budget, self.scope)
+        part = Part(graph, tuple(g for g in part.groups if Reads()(graph.sites(g.name))))
         held = None if data is None else list(islice(data, self.batches))
         evidence = observe(graph, model, self, data=held, groups=part.names)
         tensors = evidence["weights"].tensors

@@ -1,0 +1,24 @@
+"""Parts of a report, read off a graph and off measurements."""
+
+import secateurs as sct
+from secateurs.app.report.figures import Kept, Spread, Timed
+from secateurs.deploy import Measurement
+
+
+def kept_whole(graph: sct.Graph) -> tuple[Kept, ...]:
+    """What of a network is never removed, by reason, in the order of the first tensor of each."""
+    reasons: dict[str, list[str]] = {}
+    for entry in graph.protected:
+        tensors = reasons.setdefault(entry.reason[:1].upper() + entry.reason[1:], [])
+        tensors.append(f"{entry.tensor} (dimension {entry.dim})")
+    return tuple(Kept(reason, tuple(tensors)) for reason, tensors in reasons.items())
+
+
+def timed(device: sct.Device, before: Measurement, after: Measurement) -> Timed:
+    """Two networks that were measured in turns, the first as the reference of the second."""
+    if after.ratio is None:
+        raise ValueError("the second measurement has no ratio to the first; measure both with Device.compare")
+    ratio = after.ratio
+    return Timed(
+        device.name, device.runtime, device.threads, Spread.of(before), Spread.of(after), ratio.value, ratio.error
+    )

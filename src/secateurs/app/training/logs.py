@@ -1,0 +1,53 @@
+"""Loggers: where each epoch's figures go, through Lightning's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from secateurs.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger as LightningLogger
+
+Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
+
+PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",), "wandb": ("wandb",)}
+"""Packages of which a logger needs one."""
+
+PROJECT = "secateurs"
+"""Name of the experiment (MLflow) and of the project (W&B)."""
+
+
+def check_logger(name: str) -> None:
+    """Refuse a logger whose package is not installed, and say which it is."""
+    wanted = PACKAGES.get(name, ())
+    if wanted and not any(importlib.util.find_spec(package) for package in wanted):
+        raise InputError(
+            f"--logger {name} needs the package {wanted[0]}, which is not installed; "
+            f"python -m pip install {wanted[0]}, or leave --logger out"
+        )
+
+
+def make_logger(name: str, folder: Path, stage: str) -> LightningLogger:
+    """The logger of one stage of a run.
+
+    csv and tensorboard write into `folder`/log. mlflow writes where MLFLOW_TRACKING_URI says, or into a database there;
+    wandb as its own environment variables say (WANDB_MODE=offline keeps it on this machine).
+    """
+    from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+    run = f"{folder.parent.parent.name}-{stage}"
+    if name == "tensorboard":
+        return TensorBoardLogger(folder, name="log")
+    if name == "mlflow":
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'log' / 'mlflow.db').absolute()}"
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        return MLFlowLogger(PROJECT, run_name=run, tracking_uri=uri)
+    if name == "wandb":
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        more: dict[str, Any] = {"settings": {"silent": True}}
+        return WandbLogger(run, save_dir=folder / "log", project=PROJECT, **more)
+    return CSVLogger(folder, name="log")

@@ -1,0 +1,34 @@
+"""Prune, prove, save and load with nothing installed but the package itself: run on a fresh install of the wheel."""
+
+import tempfile
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+import secateurs as sct
+
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    ).eval()
+
+
+extras = ["torchvision", "lightning", "rich", "jsonargparse", "matplotlib", "timm", "onnx", "huggingface_hub"]
+assert not [name for name in extras if find_spec(name)], "this is not an install of the core alone"
+
+model, x = net(), torch.randn(1, 3, 32, 32)
+result = sct.prune(model, x, method="magnitude", budget=sct.Budget(macs=0.5))
+assert result.cost_after.macs <= result.cost_before.macs / 2
+with tempfile.TemporaryDirectory() as folder:
+    sct.save(result.model, result.plan, f"{folder}/small")
+    again = sct.load(net(), f"{folder}/small").eval()
+assert torch.equal(again(x), result.model.eval()(x))
