@@ -83,8 +83,7 @@ class Propagation:
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
             self._apply_rule(tape)
-            if self.banned:
-                self._apply_ban()
+            self._apply_ban()
             if watch is not None:
                 watch(self.index, self.op)
 
@@ -107,10 +106,10 @@ class Propagation:
             self.set(tensor, (None,) * tensor.dim())
 
     def _apply_ban(self) -> None:
-        reason = self.banned.get((*self.op.key, self.attribute(self.op.module, "__class__")))
-        if reason is not None:
+        reason = self.banned and self.banned.get((*self.op.key, self.attribute(self.op.module, "__class__")))
+        if reason:
             for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
-                self.guard_all(tensor, reason, located=False)
+                self.guard_all(tensor, str(reason), located=False)
 
     def get(self, tensor: Tensor) -> Lab:
         """The labels of a tensor; parameters and buffers are known by name, anything new is fixed."""

@@ -86,10 +86,11 @@ def _undo(p: Propagation, op: Op, tensor: Tensor, lab: Lab, old: Lab, base: Tens
 
 def _part(op: Op, base: Tensor, view: Tensor) -> tuple[int, slice | int] | None:
     """Along which dimension a view takes which indices of its base; None for other views."""
-    if op.func in (aten.slice.Tensor, aten.select.int):
-        dim = (op.args[1] if len(op.args) > 1 else 0) % base.dim()
-        if op.func is aten.select.int:
-            return dim, int(op.args[2])
+    if op.func is aten.select.int:
+        _, dim, index = op.args
+        return int(dim) % base.dim(), int(index)
+    if op.func is aten.slice.Tensor:
+        dim = int(op.args[1] if len(op.args) > 1 else 0) % base.dim()
         start, stop, step = bounds(op, base.shape[dim])
         return dim, slice(start, stop, step)
     if op.func.overloadpacket.__name__ in _SPLITS:
