@@ -1969,3 +1969,87 @@ class ShiftAsLargeAsHeads(nn.Module):
         x = self.embed(x)
         x = x + self.plain(x)
         return self.head(x + self.shifted(x))
+
+
+# ---- weights that are standardised, writes by index, recurrence, shared keys and values ----
+
+
+class _Standardised(nn.Conv2d):
+    """Filters of zero mean and unit variance, by way of a batch norm of the weight seen as a matrix."""
+
+    def forward(self, x):
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(rows, None, None, training=True, momentum=0.0).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+@anysize(Prunable(16, exact=False), Prunable(12, "one.weight"))
+class StandardisedByBatchNorm(Sandwich):
+    """`out_channels` is read by the code itself, and kernel positions merge with input channels."""
+
+    after = 12
+
+    def parts(self):
+        self.one = _Standardised(16, 12, 3, padding=1)
+
+    def between(self, x):
+        return self.one(x).relu()
+
+
+@anysize(Prunable(16))
+class RowsWrittenByIndex(Sandwich):
+    """Pixels are written in another order, all channels of each."""
+
+    def between(self, x):
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)
+        out = torch.zeros_like(rows)
+        out[torch.arange(len(rows) - 1, -1, -1)] = rows
+        return out.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+@micro(Prunable(12, "lstm.weight_hh_l0", dim=1), Prunable(8, "embed.weight"), inputs=rows(5, 6), watch="embed.weight")
+class Recurrence(nn.Module):
+    """The gates are written in place, each through a piece of one product."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.lstm, self.head = nn.Linear(6, 8), nn.LSTM(8, 12, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.embed(x))[0])
+
+
+class _SharedKeys(nn.Module):
+    """Query heads over fewer heads of keys and values, which are stretched without a copy."""
+
+    def __init__(self, heads: int, shared: int):
+        super().__init__()
+        self.heads, self.shared, self.size = heads, shared, 6
+        self.embed, self.q, self.out = nn.Linear(5, 16), nn.Linear(16, 6 * heads), nn.Linear(6 * heads, 16)
+        self.k, self.v, self.head = nn.Linear(16, 6 * shared), nn.Linear(16, 6 * shared), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, self.heads, self.size).transpose(1, 2)
+        k, v = (f(x).view(b, n, self.shared, self.size).transpose(1, 2) for f in (self.k, self.v))
+        times = self.heads // self.shared
+        k, v = (t[:, :, None].expand(b, self.shared, times, n, self.size).flatten(1, 2) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.head(x + self.out(y.transpose(1, 2).reshape(b, n, -1)))
+
+
+@micro(Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
+class StretchedKeys(_SharedKeys):
+    """Two heads of keys and values for four of queries: what cannot go costs its own units."""
+
+    def __init__(self):
+        super().__init__(4, 2)
+
+
+@micro(Prunable(16, "embed.weight"), inputs=rows(4, 5), watch="embed.weight")
+class OneKeyForAll(_SharedKeys):
+    """One head of keys and values for all: what cannot go costs its own units."""
+
+    def __init__(self):
+        super().__init__(4, 1)

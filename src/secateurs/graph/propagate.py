@@ -42,7 +42,7 @@ class Propagation:
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
-        `choices`: what takes the options; `banned`: operator key -> reason for which its labels are protected;
+        `choices`: what takes the options; `banned`: (operator key, module class) -> why its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
         `hints` makes this a check: operator -> the axes that its results should have, `whole`: the operators as the
         whole network ran them; `turn`: the number of the recording before the first one run here.
@@ -83,10 +83,7 @@ class Propagation:
             if self.op.out is None and tape.error is not None and self.index == len(tape.ops) - 1:
                 break
             self._apply_rule(tape)
-            if self.banned and self.op.key in self.banned:
-                reason = self.banned[self.op.key]
-                for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
-                    self.guard_all(tensor, reason, located=False)
+            self._apply_ban()
             if watch is not None:
                 watch(self.index, self.op)
 
@@ -107,6 +104,12 @@ class Propagation:
             self.guard_all(tensor, tape.broken[self.index])
         for tensor in tensors(self.op.out):
             self.set(tensor, (None,) * tensor.dim())
+
+    def _apply_ban(self) -> None:
+        reason = self.banned and self.banned.get((*self.op.key, self.attribute(self.op.module, "__class__")))
+        if reason:
+            for tensor in (*tensors(self.op.args), *tensors(self.op.out)):
+                self.guard_all(tensor, str(reason), located=False)
 
     def get(self, tensor: Tensor) -> Lab:
         """The labels of a tensor; parameters and buffers are known by name, anything new is fixed."""

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
     """The shrunken twin fails: at which recording and operator, and why."""
 
-    def __init__(self, why: str, turn: int, index: int) -> None:
-        """At operator `index` of recording `turn`."""
+    def __init__(self, why: str, turn: int, index: int, *, another_path: bool = False) -> None:
+        """At operator `index` of recording `turn`; `another_path`: the forward runs other operators."""
         super().__init__(why)
+        self.another_path = another_path
         self.turn = turn
         self.index = index
 
@@ -171,7 +172,8 @@ def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) ->
     """Whether the narrower network went on as the whole one did; alike: so many operators were, of so many."""
     together, count = alike
     if together < count:
-        return Refuted(f"the forward takes another path at {reference.ops[together].where}", turn, together)
+        where = reference.ops[together].where
+        return Refuted(f"the forward takes another path at {where}", turn, together, another_path=True)
     if shrunk.error is not None:
         # An operator may fail before it is dispatched: it is the one that came next when the whole network ran.
         failed = len(shrunk.ops) - 1 if shrunk.ops and shrunk.ops[-1].out is None else len(shrunk.ops)
@@ -182,7 +184,8 @@ def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) ->
             failed,
         )
     if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
-        return Refuted("the forward runs another number of operators on a narrower network", turn, count - 1)
+        why = "the forward runs another number of operators on a narrower network"
+        return Refuted(why, turn, count - 1, another_path=True)
     return None
 
 

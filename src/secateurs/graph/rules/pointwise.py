@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateurs.graph.labels import ANY, Fresh, Lab
 from secateurs.graph.propagate import tensors
-from secateurs.graph.rules.in_place import write_through
+from secateurs.graph.rules.in_place import silence_through, write_through
 
 if TYPE_CHECKING:
     from secateurs.graph.propagate import Op, Propagation
@@ -116,6 +116,7 @@ def pointwise(p: Propagation, op: Op) -> None:
     inputs = [t for t in tensors(op.args) if t.dim()]
     inputs += [t for t in tensors(tuple(op.kwargs.values())) if t is not result and t.dim()]
     written = result if op.func._schema.is_mutable else None
+    before = p.get(written).axes if written is not None else ()
     labs = [p.get(t) for t in inputs]
     zero = _zero(op, labs, inputs)
     if len(inputs) == 1 and inputs[0].dim() == result.dim():
@@ -127,8 +128,10 @@ def pointwise(p: Propagation, op: Op) -> None:
     else:
         axes = tuple(_meeting(p, inputs, labs, d - result.dim(), n) for d, n in enumerate(result.shape))
         p.set(result, axes, zero=zero)
-    if written is not None:
+    if written is not None and not all(a is b for a, b in zip(axes, before, strict=True)):
         written_into(p, written)
+    elif written is not None:
+        silence_through(p, written, zero=zero)
     for extra in op.out[1:] if isinstance(op.out, (tuple, list)) else ():
         if isinstance(extra, Tensor) and extra.dim() == result.dim():
             p.set(extra, axes, zero=False)

@@ -109,14 +109,44 @@ def _regroup(
             if wide and all(axes[i] is ANY for i in wide):
                 for j in open_:
                     result[j] = ANY
+            elif len(open_) == 1 and [axes[i] for i in wide].count(ANY) == 1:
+                result[open_[0]] = _stretched(p, axes, wide, before, open_[0])
             continue
-        if len(marked) > 1:
-            for i in marked:
-                p.guard(axes[i], "two kinds of units are merged into one dimension")
+        kept = _one_kind(p, axes, marked, before)
+        if kept is None:
             continue
-        dense = _spread(p, axes, wide, marked[0], before)
+        dense = _spread(p, axes, wide, kept, before)
         _settle_split(p, dense, [after[j] for j in open_], open_, result)
     return tuple(result)
+
+
+def _stretched(p: Propagation, axes: Sequence[Any], wide: list[int], before: tuple[int, ...], to: int) -> Any:
+    """A dimension that repeats one entry, merged with others: units of its own, to be those that it meets."""
+    stretched = next(i for i in wide if axes[i] is ANY)
+    if not p.check:
+        filled = [p.space.fresh(before[i]) if i == stretched else axis for i, axis in enumerate(axes)]
+        return _spread(p, filled, wide, stretched, before)
+    hint = p.hint()[to]
+    if not isinstance(hint, np.ndarray):
+        return None
+    k = wide.index(stretched)
+    rows = np.moveaxis(hint.reshape([before[i] for i in wide]), k, -1).reshape(-1, before[stretched])
+    if not bool((rows == rows[:1]).all()):
+        p.fail("blocks keep different positions")
+    return hint
+
+
+def _one_kind(p: Propagation, axes: Sequence[Any], marked: list[int], before: tuple[int, ...]) -> int | None:
+    """The axis whose units are told apart in a merged dimension: of those decided so far a choice, else the first."""
+    decided = [i for i in marked if isinstance(axes[i], np.ndarray)]
+    kept = decided[0] if decided else marked[0]
+    if len(decided) > 1:
+        labels = np.concatenate([axes[i] for i in decided])
+        kept = p.choose("merge", labels, [*sorted(decided, key=lambda i: -before[i]), None])
+    for i in marked:
+        if i != kept:
+            p.guard(axes[i], "two kinds of units are merged into one dimension")
+    return kept
 
 
 def _spread(p: Propagation, axes: Sequence[Any], wide: list[int], marked: int, before: tuple[int, ...]) -> Labels:

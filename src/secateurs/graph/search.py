@@ -1,0 +1,201 @@
+"""The search for units: label, try on a shrunken twin, and correct until it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from secateurs.errors import TraceError
+from secateurs.graph.blame import Blamed, ahead, before, miscounted, units_at
+from secateurs.graph.grouping import gather
+from secateurs.graph.integers import numbers
+from secateurs.graph.label_arrays import entry_of
+from secateurs.graph.labels import Choices
+from secateurs.graph.propagate import Propagation
+from secateurs.graph.prove import Refuted, collect_results, disprove
+from secateurs.graph.prove_numeric import agrees
+from secateurs.graph.recording import same_path
+from secateurs.graph.trials import atoms, only, trials
+
+if TYPE_CHECKING:
+    from secateurs.graph.grouping import Units
+    from secateurs.graph.recorder import Tape
+    from secateurs.graph.source import Source
+    from secateurs.network import Network
+
+_ROUNDS = 200
+_PATIENCE = 150
+"""From this round on, what fails is protected, and no further option is tried."""
+
+_TRIES = 6
+"""Options of one choice that are tried once more where it left all of its units protected."""
+
+
+class Finder:
+    """Label, try, and correct until the shrunken twin holds."""
+
+    def __init__(self, view: Network, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
+        self.view = view
+        self.source = source
+        self.tapes = tapes
+        self.shielded = shielded
+        self.numbers = numbers(view)
+        found = view.tensors
+        self.shapes = {n: tuple(t.shape) for n, t in found.items()}
+        self.parameters = frozenset(n for n, t in found.items() if isinstance(t, nn.Parameter))
+        self.refused: dict[Any, tuple[Any, ...]] = {}
+        self.banned: dict[Any, str] = {}
+        self.lost: dict[tuple[str, int], list[tuple[Any, str]]] = {}
+
+    def find(self) -> Units:
+        """The units of the network, proven on every trial."""
+        return self._freed(self._settle())
+
+    def _settle(self) -> Units:
+        """Correct what the trials refute, until they hold."""
+        for attempt in range(_ROUNDS):
+            units = self._collect()
+            if units.conflict is not None:
+                why, turn, index, _ = units.conflict
+                self._correct(units, Refuted(why, turn, index), None, attempt)
+                continue
+            if not units.counts.size:
+                return units
+            failed = next(((v, keep) for keep in trials(units) if (v := self._disprove(units, keep)) is not None), None)
+            if failed is None:
+                return units
+            if attempt == 0 and self._recorded_anew():
+                continue
+            self._correct(units, *failed, attempt)
+        raise TraceError(
+            "The trial did not settle; please report this model."
+        )  # the last correction protects everything
+
+    def _recorded_anew(self) -> bool:
+        """Whether the same forward now runs other operators: the first run filled something outside the model."""
+        again = [self.source.tape(self.view, training=training) for training in self.source.passes]
+        if any(tape.error is not None for tape in again) or same_path(self.tapes, again):
+            return False
+        self.tapes = again
+        return True
+
+    def _freed(self, units: Units) -> Units:
+        """Try every choice that left all of its units protected once more, and keep what frees more."""
+        for key, site in list(units.sites.items()):
+            if key[-1] not in ("split", "cut", "size") or not site.labels or self._reach(units, site.labels):
+                continue
+            before = self._state()
+            tried = self.refused.pop(key, ())
+            if not tried or key[-1] == "split":
+                self.refused[key] = (*tried, site.moments[0].option)
+            for _ in range(_TRIES):
+                there = self._collect()
+                if there.conflict is None and self._reach(there, there.sites[key].labels):
+                    found = self._settle()
+                    if self._reach(found) > self._reach(units):
+                        units, before = found, self._state()
+                        break
+                    self.banned, self.lost = dict(before[1]), {k: list(v) for k, v in before[2].items()}
+                    there = found
+                further = next((m for m in there.sites[key].moments if m.left > 1), None)
+                if further is None:
+                    break
+                self._refuse(Blamed(0, key, further))
+            self.refused, self.banned, self.lost = before
+        return units
+
+    def _state(self) -> tuple[dict[Any, Any], dict[Any, str], dict[Any, list[Any]]]:
+        return dict(self.refused), dict(self.banned), {k: list(v) for k, v in self.lost.items()}
+
+    @staticmethod
+    def _reach(units: Units, arrays: Iterable[Any] | None = None) -> int:
+        """How many entries of some axes, or of all parameters, can be removed."""
+        if arrays is None:
+            arrays = [axis for axis in units.params.values() if isinstance(axis, np.ndarray)]
+        return sum(int((entry_of(units.group_of, units.units(axis)) >= 0).sum()) for axis in arrays)
+
+    def _disprove(self, units: Units, keep: Any) -> Refuted | None:
+        whole = np.ones(units.group_of.size, dtype=bool)
+        verdict = disprove(units, self.source, self.view, whole, keep)
+        if verdict is None or not verdict.another_path:
+            return verdict
+        # Where one unit of a group is left, operators may take another path that labels cannot follow; numbers can.
+        narrow = [groups for groups in atoms(units) if self._of_one(units, groups, keep)]
+        if not narrow or any(units.inexact[g] for groups in narrow for g in groups):
+            return verdict
+        groups = np.concatenate(narrow)
+        rest = keep | np.isin(units.group_of, groups)
+        holds = disprove(units, self.source, self.view, whole, rest) is None
+        return None if holds and agrees(units, self.source, self.view, whole, only(units, keep, groups)) else verdict
+
+    @staticmethod
+    def _of_one(units: Units, groups: Any, keep: Any) -> bool:
+        left = np.bincount(units.group_of[keep & (units.group_of >= 0)], minlength=units.counts.size)
+        return bool((left[groups] == 1).any())
+
+    def _collect(self) -> Units:
+        p = Propagation({}, choices=Choices(self.refused), banned=self.banned, attributes=self.numbers)
+        results = []
+        for tape in self.tapes:
+            results.append(collect_results(p, tape))
+            for output in tape.outputs:
+                if id(output) in p.labs or id(output) in tape.origins:
+                    p.guard_all(output, "it is an output of the model", located=False)
+        for (name, dim), axis in list(p.params.items()):
+            if isinstance(axis, np.ndarray):
+                for index, reason in self.lost.get((name, dim), ()):
+                    p.guard(axis[index], reason, located=False)
+            if any(name.startswith(f"{prefix}.") for prefix in self.shielded):
+                p.guard(axis, "the user protects it", located=False)
+        return gather(p, self.tapes, results, self.shapes, dict(self.refused))
+
+    def _correct(self, units: Units, verdict: Refuted, keep: Any, attempt: int) -> None:
+        """Move the guilty source line on to its next option, or protect what meets there."""
+        tape = self.tapes[verdict.turn]
+        index = min(verdict.index, len(tape.ops) - 1)
+        if attempt < _PATIENCE:
+            guilty = units_at(units, verdict.turn, index)
+            found = miscounted(units, verdict.turn, index) if not guilty.size else None
+            found = found or before(units, guilty, verdict.turn, index) or ahead(units, verdict.turn, index)
+            if self._refuse(found) or (guilty.size and self._ban(tape, index, str(verdict))):
+                return
+        guilty = np.flatnonzero(units.group_of >= 0)
+        if units.conflict is not None:
+            guilty = np.intersect1d(guilty, units.conflict.units)
+        elif keep is not None and attempt < _ROUNDS - 2:
+            guilty = np.flatnonzero(np.isin(units.group_of, self._narrowed(units, keep)))
+            if attempt < _PATIENCE and self._refuse(before(units, guilty, verdict.turn, index)):
+                return
+        for key, axis in units.params.items():
+            if isinstance(axis, np.ndarray):
+                index = np.flatnonzero(np.isin(units.units(axis), guilty))
+                if index.size:
+                    self.lost.setdefault(key, []).append((index, str(verdict)))
+
+    def _narrowed(self, units: Units, keep: Any) -> Any:
+        """Of the groups that a refuted plan cuts, the ones without which it would hold: found by bisection."""
+        parts = [groups for groups in atoms(units) if not keep[np.isin(units.group_of, groups)].all()]
+        low, high = 0, len(parts)  # the first `low` hold, the first `high` do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._disprove(units, only(units, keep, np.concatenate(parts[:middle]))) is None:
+                low = middle
+            else:
+                high = middle
+        return parts[high - 1]
+
+    def _refuse(self, found: Blamed | None) -> bool:
+        """Take the next option there, if there is a choice to blame."""
+        if found is not None:
+            self.refused[found.place] = (*self.refused.get(found.place, ()), found.taken.option)
+        return found is not None
+
+    def _ban(self, tape: Tape, index: int, why: str) -> bool:
+        key = (*tape.ops[index].key, self.numbers(tape.ops[index].module, "__class__"))
+        if key in self.banned:
+            return False
+        self.banned[key] = why
+        return True
