@@ -10,24 +10,26 @@ PYTEST  := $(ONE) $(BIN)/python -m pytest
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims clients attack bench coverage docs pins clean
+.PHONY: help .venv demo test check hooks format slow zoo fuzz gpu claims clients attack bench coverage docs sweep pins clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One environment in tiers: requirements/TIER.txt has exact versions with hashes, and no two tiers disagree on one.
-TIERS           := demo test docs clients
+TIERS           := demo test docs clients sweep
 EXTRAS_demo     := train cli report
 GROUPS_demo     := build
 EXTRAS_test     := all bench
 GROUPS_test     := dev
 GROUPS_docs     := docs
 GROUPS_clients  := clients
+EXTRAS_sweep    := sweep
 # On Linux, as measured; PyTorch's package there brings CUDA, 4 GB of it. Elsewhere it is a tenth.
 SIZE_demo       := 5 GB
 SIZE_test       := 6.5 GB with all tiers
 SIZE_docs       := 0.3 GB
 SIZE_clients    := 0.6 GB
+SIZE_sweep      := 0.3 GB
 
 # What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
 # 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
@@ -98,6 +100,9 @@ bench: .venv ## Measure speed and accuracy
 
 coverage: .venv ## Which architectures and operators are covered: writes docs/coverage.md
 	@$(ONE) $(BIN)/python -m secateurs.app.bench.coverage docs/coverage.md
+
+sweep: .venv/test.ready .venv/sweep.pins ## Run a sweep on a local Ray, with a worker killed (minutes)
+	@$(PYTEST) -m slow tests/end_to_end/test_sweep.py
 
 docs: .venv/docs.pins ## Build the site into build/site, every link checked
 	@$(BIN)/mkdocs build --strict --quiet

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from secateurs import deploy, methods
     from secateurs.deploy import Device, export
     from secateurs.session import Session
+    from secateurs.store.hub import pull, push
 
 __all__ = [
     "Alignment",
@@ -68,6 +69,8 @@ __all__ = [
     "names",
     "plan",
     "prune",
+    "pull",
+    "push",
     "recalibrate",
     "recover",
     "register",
@@ -86,6 +89,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"secateurs.{name}")
     if name in ("Device", "export"):
         return getattr(import_module("secateurs.deploy"), name)
+    if name in ("pull", "push"):
+        return getattr(import_module("secateurs.store.hub"), name)
     if name == "Session":
         return import_module("secateurs.session").Session
     message = f"module 'secateurs' has no attribute {name!r}"

@@ -1,4 +1,4 @@
-"""The one door: a model is read and checked once, and everything below takes what was read.
+"""`Network`: a model's modules and tensors by name, read and checked once; inner functions take this.
 
 A verb takes an `nn.Module` and makes a `Network` of it; an inner function takes the `Network`.
 """
@@ -92,7 +92,7 @@ class Network:
 
     @cached_property
     def with_values(self) -> Network:
-        """The same network, once its parameters and running statistics are known to have values, all of them finite.
+        """The same network, after checking that parameters and running statistics have values, all of them finite.
 
         Raises: ModelError naming the tensor, and how many of its values are NaN or infinite.
         """
@@ -142,7 +142,7 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 @cache
 def is_torchs(kind: type[nn.Module]) -> bool:
-    """Whether a module class is torch's own, so that its code is known."""
+    """Whether a module class is defined in `torch.nn.modules`, so that its forward is known."""
     return kind.__module__.startswith("torch.nn.modules.")
 
 

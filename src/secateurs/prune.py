@@ -1,4 +1,4 @@
-"""The verbs that join the parts: `plan` chooses the units to keep, `prune` does everything at once."""
+"""`plan` chooses the units to keep; `prune` traces, plans, applies and optionally recovers in one call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Finishing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What `prune` made: the smaller model, the plan that leads to it from the dense one, and what both cost.
+    """The result of `prune`: the pruned model, its plan, and the cost of both networks.
 
     notes: how widths were rounded, in sentences. timing: what was measured, where the budget names a device.
     """

@@ -16,6 +16,7 @@ from secateurs.app.cli.arguments import compose, read_file
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT, finished
 from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.report import figures
 from secateurs.app.report import table as report_table
 from secateurs.deploy.segment_table import Table
 from secateurs.errors import SecateursError
@@ -109,9 +110,18 @@ def seeds():
     saved = sct.save(result.model, result.plan, PLACE / "seed", overwrite=True)
     dense = sct.save(network, sct.Plan.identity(sct.trace(network, images())), PLACE / "dense", overwrite=True)
     stage = {"name": "trained", "accuracy": 0.5, "seconds": 1.0}
-    figures = {"accuracy": 0.5, "macs": 1, "params": 1, "memory": 1, "file_bytes": 1, "latency": 1.0}
-    widths = [{"name": "stem", "before": 6, "after": 3}]
-    whole = {"title": "a", "before": figures, "after": figures, "widths": widths, "stages": [stage], "conditions": {}}
+    some = figures.Figures(0.5, 1, 1, 1, 1, 1, 1.0)
+    whole = figures.Report(
+        title="a",
+        before=some,
+        after=some,
+        widths=(figures.LayerWidth("stem", 6, 3),),
+        stages=(figures.Stage("trained", 0.5, 1.0, ({"loss": 1.0},)),),
+        settings=figures.Settings({}, {}, "any", {}, "cpu", 1, {}, {}, {}),
+        proof=figures.Proof(0.0, 1e-9),
+        protected=(figures.Kept("an output", ("head.weight",)),),
+        conditions={"seed": "0"},
+    )
     rows = {"format": 1, "key": {"runtime": "eager"}, "seconds": {"conv": [[3, 6, 0.001]]}}
     keys = "model: resnet20\nmacs: 0.5\nmethod: {name: l2, p: 1}\nmilestones: [1, 2]\nprotect: [conv1]\n"
     return {
@@ -120,7 +130,7 @@ def seeds():
         "t": weights.to_bytes({"a": torch.ones(2, 2), "b": torch.zeros(1)}),
         "r": keys.encode(),
         "s": json.dumps(stage).encode(),
-        "f": json.dumps(whole).encode(),
+        "f": whole.to_json().encode(),
         "l": json.dumps(rows).encode(),
         "d": (dense / "plan.json").read_bytes(),
     }

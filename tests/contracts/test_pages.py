@@ -22,7 +22,10 @@ from secateurs.app.cli import main
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SLOW = {"deploy", "yolo"}
+"""Pages whose blocks take over ten seconds."""
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 
 
 def blocks(page, language):
@@ -90,7 +93,7 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(p, marks=pytest.mark.slow) if p.stem == "deploy" else p for p in PAGES if blocks(p, "python")],
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in SLOW else p for p in PAGES if blocks(p, "python")],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_python_blocks_run(page, offline):
@@ -134,3 +137,13 @@ def test_examples_run(script, monkeypatch, tmp_path, capsys):
     runpy.run_path(str(script), run_name="__main__")
 
     assert "MACs" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+def test_notebooks_run(notebook):
+    """Each tutorial runs from top to bottom, and prints something in at least two of its cells."""
+    run = runpy.run_path(str(ROOT / "docs" / "tutorials" / "run.py"))["run"]
+    done = run(notebook)
+
+    assert sum(bool(cell["outputs"]) for cell in done["cells"] if cell["cell_type"] == "code") >= 2

@@ -1,4 +1,4 @@
-"""Allocators: scores, cost and a budget in, the units to keep out."""
+"""Allocators: choose how many units, and which, each group keeps, from scores, cost and a budget."""
 
 from secateurs.allocate.aligned import aligned
 from secateurs.allocate.alignment import Alignment

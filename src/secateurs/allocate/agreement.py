@@ -1,4 +1,4 @@
-"""Choices made group by group, made to hold the ties in count between groups."""
+"""Adjust choices made group by group so that groups tied in count lose equally many units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aligned widths where a budget names no multiple, as long as they can meet it."""
+"""Round widths to what the runtime is fast on if the budget names no multiple and can still be met."""
 
 from __future__ import annotations
 

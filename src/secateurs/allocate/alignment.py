@@ -1,4 +1,4 @@
-"""Alignment: multiples that runtimes are fast on, by the width of a group."""
+"""Alignment: the multiple that a group's width is rounded to, depending on how wide the group is."""
 
 from __future__ import annotations
 

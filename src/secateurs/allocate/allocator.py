@@ -1,4 +1,4 @@
-"""The allocator interface: scores, cost and a budget in, the units that stay out."""
+"""The allocator interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budget: what remains of the network."""
+"""Budget: how much of the network remains, in MACs, parameters, activation memory, latency or filters."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNBOUNDED = np.iinfo(np.int64).max
 
 @runtime_checkable
 class Timed(Protocol):
-    """What a budget asks of the device that it names: it measures, and it knows its own grid of widths."""
+    """The interface of a device that a latency budget uses: it measures, and names the multiples it is fast on."""
 
     @property
     def grid(self) -> Alignment:
-        """The multiples that its kernels are fast on."""
+        """The multiples of channels that its kernels are fast on."""
         ...
 
     def measure(self, model: Any, example_inputs: Any, /) -> Any:

@@ -24,7 +24,7 @@ class Costs(Protocol):
 
 
 class Costed(Protocol):
-    """The part of a graph that allocation uses."""
+    """The attributes of a graph that allocators read."""
 
     @property
     def groups(self) -> tuple[Group, ...]:

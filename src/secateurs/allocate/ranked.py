@@ -1,4 +1,4 @@
-"""Ranked: the least important units of the whole network go first."""
+"""Ranked: remove the units with the lowest scores in the whole network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal: units in one order over the whole network, taken away until the budget is met."""
+"""Remove units in one order over the whole network until the budget is met."""
 
 from __future__ import annotations
 

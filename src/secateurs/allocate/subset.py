@@ -1,4 +1,4 @@
-"""Some groups of a network, as allocators see a whole one: budgets are met inside it, and count what is outside."""
+"""A subset of the groups, with the interface of a graph: only these shrink; the budget counts the whole network."""
 
 from __future__ import annotations
 

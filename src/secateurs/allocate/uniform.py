@@ -1,4 +1,4 @@
-"""Uniform: the same share of every group stays."""
+"""Uniform: every group keeps the same fraction of its units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criteria: a group and its evidence in, one importance a unit out."""
+"""Criteria: functions that score the units of a group from its evidence; larger is more important."""
 
 from secateurs.criteria.batch_norm_scale import BatchNormScale
 from secateurs.criteria.class_fisher import RDT

@@ -1,4 +1,4 @@
-"""BatchNormScale: the scale that a norm gives each unit."""
+"""BatchNormScale: the absolute scale factor γ of the normalisation layer behind each unit."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from secateurs.graph.groups import Group
 
 @runtime_checkable
 class Criterion(Protocol):
-    """A group and evidence in, one importance a unit out: float64 of shape [units], larger is more important.
+    """Score the units of a group from its evidence: float64 of shape [units], larger is more important.
 
     It is a frozen dataclass whose fields are its settings. It sees slices and tensors by name, never a module, so it
     is written once for every kind of layer. `needs` maps names of its own choice to evidence, which it reads back as

@@ -1,4 +1,4 @@
-"""GeometricMedian: how far a unit's filters are from those of all others."""
+"""GeometricMedian: the distance of a unit's filters from those of all other units of the group."""
 
 from __future__ import annotations
 

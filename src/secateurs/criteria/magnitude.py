@@ -1,4 +1,4 @@
-"""Magnitude: how large the parameters of a unit are."""
+"""Magnitude: the norm of the parameters of a unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class Magnitude:
-    """The p-norm of all parameters that go when the unit goes.
+    """The p-norm of all parameters that are removed with the unit.
 
         I(u) = ( sum over slices s of u, sum over entries w of s:  |w|^p )^(1/p)
 

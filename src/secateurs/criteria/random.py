@@ -1,4 +1,4 @@
-"""Random: the baseline that every criterion must beat."""
+"""Random: random scores, the baseline for every other criterion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taylor: how much the loss would change, to first order, were the unit's filters zero."""
+"""Taylor: the first-order estimate of the change of the loss if the unit is removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class Taylor:
-    """The squared first-order change of the loss when a unit's parameters go to zero together.
+    """The squared first-order change of the loss if all of a unit's parameters are set to zero.
 
         I(u) = ( sum over slices s of u, sum over entries w of s:  w * dL/dw )^2
 

@@ -1,4 +1,4 @@
-"""Evidence: per-unit tensors gathered once, only what is needed, leaving the model as it was."""
+"""Evidence: weights, gradients and activation statistics that criteria read, computed in one pass over the data."""
 
 from secateurs.evidence.derivatives import Derivatives
 from secateurs.evidence.kinds import (

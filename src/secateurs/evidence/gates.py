@@ -1,4 +1,4 @@
-"""Watching activations at sites: reading them unit by unit, and tapping their gradients.
+"""Reshape activations so that each unit has its own axis, and compute gate gradients (activation × gradient).
 
 Shapes: `n` samples, `D` entries along the site's dimension, `P` all other positions.
 """

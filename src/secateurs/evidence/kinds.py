@@ -63,7 +63,7 @@ class Gradients:
 
 
 class Accumulator(Protocol[R_co]):
-    """A running statistic of one group's units: small state, fed one batch at a time."""
+    """A statistic of one group's units that is updated batch by batch and keeps little state."""
 
     def update(self, values: Tensor) -> None:
         """Take in one batch.
@@ -108,7 +108,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class Activations(Generic[R]):
-    """A need: stream the activations at some sites of each group into `accumulate(group, sites)`.
+    """A need: the activations of each group, passed batch by batch to the accumulator `accumulate(group, sites)`.
 
     `update` receives [samples, units, positions]: all other dimensions of the activation, and the several entries a
     unit may own, are flattened into positions. With `spatial=True` it receives [samples, units, *spatial] instead: the
@@ -123,7 +123,7 @@ class Activations(Generic[R]):
 
 @dataclass(frozen=True)
 class GateGradients(Generic[R]):
-    """A need: stream per-sample gate gradients of each group into `accumulate(group, sites)`.
+    """A need: per-sample gate gradients of each group, passed by batches to `accumulate(group, sites)`.
 
     A gate is a factor of one on unit u at the chosen sites, shared by all of them; its derivative for sample n is
 

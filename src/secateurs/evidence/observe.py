@@ -1,4 +1,4 @@
-"""One pass over the data for all the evidence that a criterion needs."""
+"""Compute all the evidence that a criterion needs, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Traced(Sited, Protocol):
 
 
 class Asks(Protocol):
-    """Anything with needs, such as a criterion."""
+    """An object with needs, such as a criterion."""
 
     @property
     def needs(self) -> Needs:
@@ -57,7 +57,7 @@ def observe(
     batches: int | None = None,
     groups: Collection[str] | None = None,
 ) -> Evidence:
-    """Gather the evidence that a criterion asks for, and leave the model exactly as it was.
+    """Compute the evidence that a criterion needs; the model is not changed.
 
     needs: a criterion; or its needs by name; or needs without names, and each is then found under itself. What is
     needed twice is gathered once.

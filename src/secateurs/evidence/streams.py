@@ -1,4 +1,4 @@
-"""Feeding activations and gate gradients into accumulators, from hooks on the modules where a group passes."""
+"""Hooks on the modules that a group's units pass through, which update accumulators with activations or gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateurs.running.hooks import Port, hooked, tap
 
 
 class Sited(Protocol):
-    """The part of a graph that streaming uses."""
+    """The attributes of a graph that streams read."""
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -46,7 +46,7 @@ class Stream:
         self.z = z if self.z is None else self.z + z
 
     def close(self, samples: int, device: torch.device) -> None:
-        """End a batch: hand the gate gradients on; zero where the loss does not depend on the sites."""
+        """End a batch: pass the gate gradients to the accumulator; zero if the loss does not depend on the sites."""
         if isinstance(self.need, GateGradients):
             z = torch.zeros(samples, self.group.units, device=device) if self.z is None else self.z
             self.accumulator.update(z)
@@ -140,7 +140,7 @@ def open_streams(graph: Sited, needs: Mapping[Any, Any], groups: Iterable[Group]
 
 
 def probe(streams: Streams, model: nn.Module, forward: Callable[[int], Any]) -> None:
-    """Find which dimension counts samples at every port, from a forward with one sample and one with two.
+    """Find the batch dimension of every hooked input and output, from a forward with one sample and one with two.
 
     Guessing dimension 0 would be wrong for sequence-first attention, windows and regions of interest.
     """

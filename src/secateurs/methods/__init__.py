@@ -1,4 +1,4 @@
-"""Methods: each a paper as a value, with the paper's defaults.
+"""Methods: one class for each paper, whose fields are its settings, with the paper's defaults.
 
 One-shot methods choose the units to keep of a trained network (`select`); the others prune while it trains (`start`).
 """

@@ -22,7 +22,7 @@ from secateurs.types import Keep, Loss, Scope
 
 @runtime_checkable
 class Method(Protocol):
-    """A paper that chooses in one shot, as a value: its fields are the paper's settings, with the paper's defaults."""
+    """A one-shot method: its fields are the paper's settings, with the paper's defaults."""
 
     @property
     def reference(self) -> str:

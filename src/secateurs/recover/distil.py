@@ -1,4 +1,4 @@
-"""Train the small network to put out what the dense one puts out."""
+"""Distillation: train the pruned network to match the dense one's outputs and, optionally, features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateurs.running.untouched import untouched
 
 
 class Match(StrEnum):
-    """What the two outputs are compared by."""
+    """The distance between the outputs of student and teacher."""
 
     kl = "kl"
     """T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
@@ -102,7 +102,7 @@ class Distil:
                 pair.say(f"distil {epoch + 1}/{self.epochs}: loss {total.item() / len(pair.batches):.4g}")
 
     def compare(self, outputs: Any, wanted: Any) -> Tensor:
-        """How far outputs are from the teacher's, as one number.
+        """The distance between the student's and the teacher's outputs, a scalar.
 
         >>> Distil().compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 3.0]])).item()
         0.0
@@ -154,7 +154,7 @@ class DistilLoss:
         return value + (1 - self.settings.weight) * F.cross_entropy(logits_of(outputs), targets)
 
     def teach(self, *args: Any, **kwargs: Any) -> Any:
-        """What the teacher puts out, in eval mode and without gradients."""
+        """The teacher's outputs, in eval mode and without gradients."""
         with untouched(self.teacher), torch.no_grad():
             found = self.teacher(*args, **kwargs)
         if self._seen:
@@ -169,7 +169,7 @@ class DistilLoss:
         return self.settings.feature_weight * features_apart(mine, self._taught)
 
     def close(self) -> None:
-        """Stop watching both networks."""
+        """Remove the hooks from both networks."""
         for watch in self._seen or ():
             watch.close()
 

@@ -1,4 +1,4 @@
-"""Compare what happens inside two networks of different widths: maps of where they look."""
+"""Compare the features of two networks of different widths by their spatial attention maps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attention(x: Tensor) -> Tensor:
 
 
 class Watch:
-    """Keeps the last output of some modules, until `close`."""
+    """Hooks that keep the last output of some modules, until `close`."""
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         """InputError for a name that the model lacks."""
@@ -60,7 +60,7 @@ class Watch:
         return [found[name] for name in names]
 
     def close(self) -> None:
-        """Stop watching."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 

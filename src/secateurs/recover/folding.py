@@ -1,4 +1,4 @@
-"""The mean of what was removed goes on, as part of a bias."""
+"""Add the mean contribution of removed channels to the biases of the layers that read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateurs.recover.walk import Sampling, Seen, walk
 
 @dataclass(frozen=True)
 class FoldMeans:
-    """Add to the bias of every layer what its removed inputs gave it on average.
+    """Add to the bias of every layer the mean contribution of its removed inputs.
 
         b ← b + mean over images and positions of (y_dense - y_small)
 

@@ -1,4 +1,4 @@
-"""The layers of a recording whose weights can be solved for, and where each is compared with the dense network."""
+"""Find the layers whose weights can be solved for, and the value at which each is compared with the dense network."""
 
 from __future__ import annotations
 

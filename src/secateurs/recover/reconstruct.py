@@ -1,4 +1,4 @@
-"""Solve every layer against the dense network, in forward order, by least squares on a few images."""
+"""Refit every layer to the dense network's activations by least squares, in forward order, on a few images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateurs.recover.walk import Sampling, Seen, walk
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Refit the weights of every layer so that it puts out what it did in the dense network. No labels, no gradients.
+    """Refit the weights of every layer to its activations in the dense network, without labels or gradients.
 
         minimise over W, b:   Σ ‖f(D (W x + b) + r) - f(t)‖² + λ ‖W - W₀‖²
 

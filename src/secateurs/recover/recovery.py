@@ -1,4 +1,4 @@
-"""The verb `recover`, and what its steps have in common."""
+"""`recover`, and the interface of its steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = 128
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What a step works on: the small network, which it changes, the dense one, which it reads, and the images."""
+    """The arguments of a step: the pruned network, which it changes; the dense one, which it reads; the images."""
 
     small: nn.Module
     dense: nn.Module
@@ -57,7 +57,7 @@ def recover(
     images: int = 2048,
     progress: Callable[[str], None] | None = None,
 ) -> nn.Module:
-    """Give a pruned network its accuracy back from images alone, and return it; both arguments are left as they are.
+    """Restore a pruned network's accuracy from unlabelled images; return a new model, both arguments are unchanged.
 
     small is what `apply(plan, copy of dense)` made, dense the network before; `plan` says which channels belong
     together. steps run in order: Recalibrate(), FoldMeans(), RepairVariance(), Reconstruct(), Distil(); where none is

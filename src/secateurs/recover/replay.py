@@ -1,4 +1,4 @@
-"""Run a network operator by operator, from any place to any other, as it was recorded on one batch.
+"""Replay a recorded forward operator by operator, so that it can be stopped and continued at any operator.
 
 A recording is the list of ATen operators of one forward, with their arguments written as numbers of values. Replaying
 it on a batch of the same shapes needs no Python of the model; what is alive between two operators can be put aside, so

@@ -1,4 +1,4 @@
-"""Running statistics are set to what the network now feeds its norms, without changing what it computes."""
+"""Set running statistics to those of the present activations, and rescale so that the outputs do not change."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Clamp = tuple[float | None, float | None] | None
 
 
 def solve(rows: Rows, scale: Tensor, *, bias: bool, clamp: Clamp, rounds: int) -> Change | None:
-    """The change of a layer that brings its place nearest to the dense network's, or None where nothing helps.
+    """Solve for the change of a layer that minimises its distance from the dense network; None if none reduces it.
 
     scale: how much one unit of each output is at the place; a channel where that is nothing stays as it is.
     """

@@ -1,1 +1,1 @@
-"""Run a model, or look into it while it runs, and leave it as it was."""
+"""Run models for inference, with hooks on their activations, without changing them or the process."""

@@ -1,4 +1,4 @@
-"""Run something in a thread of its own, so that an interrupt of the caller leaves nothing half done.
+"""Run a function in a thread of its own, so that an interrupt (Ctrl-C) of the caller leaves no mode half changed.
 
 Modes of torch (gradients, dispatch, autocast, inference) belong to a thread. What is set in another thread cannot be
 left behind in the caller's, and a signal such as Ctrl-C is raised only in the main thread: everything that a block here
@@ -21,7 +21,7 @@ _PATIENCE = 10.0
 
 
 class Abandoned(BaseException):
-    """The caller was interrupted: whatever still runs for it should end."""
+    """Raised in the thread of `aside` after its caller was interrupted, to end it."""
 
 
 class _Errand(Generic[T]):
@@ -39,7 +39,7 @@ class _Errand(Generic[T]):
         self.index = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
     def check(self) -> None:
-        """Raise where the caller has gone."""
+        """Raise Abandoned if the caller was interrupted."""
         if self.abandoned:
             raise Abandoned
 

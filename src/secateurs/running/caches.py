@@ -1,4 +1,4 @@
-"""Tensors that a forward has stored in a dictionary of its module, to be found there by the next."""
+"""Find tensors that a forward cached in a dictionary attribute of its module, for later forwards to reuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a model on example inputs, and compare what two models put out, however it is nested."""
+"""Run a model on example inputs, and compare the (nested) outputs of two models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look at what passes a module, or at the gradient that comes back through it, by hooks that are taken off again."""
+"""Temporary hooks that read or change a module's inputs, outputs, or the gradients with respect to them."""
 
 from __future__ import annotations
 

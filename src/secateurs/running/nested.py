@@ -1,4 +1,4 @@
-"""Example inputs and outputs of any nesting: tensors inside tuples, lists, dicts, dataclasses and plain objects."""
+"""Read and map the tensors of nested inputs and outputs: tuples, lists, dicts, dataclasses and plain objects."""
 
 from __future__ import annotations
 

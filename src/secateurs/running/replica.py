@@ -1,4 +1,4 @@
-"""Replicas: a model's module objects once more, around the same or other tensors, so that the model is not borrowed.
+"""Replicas: shallow copies of a model's module objects, around the same or other tensors, to be run in its place.
 
 A forward may write to its module: a counter, a cache, a hook's list. In a replica, everything that it can write to is a
 copy: the modules, the containers and plain objects that they hold (as deep as they are nested), functions and bound
@@ -86,11 +86,11 @@ class Replica:
 
     @property
     def refilled(self) -> bool:
-        """Whether the forward has put something into every dictionary that was emptied: then it was a cache."""
+        """Whether the forward filled every dictionary that was emptied before it, so that these were caches."""
         return all(self._emptied)
 
     def release(self) -> None:
-        """Empty the copies: they refer to one another, and would wait for the collector of cycles."""
+        """Break the reference cycles between the copied modules, so that their memory is freed at once."""
         for copy in self.modules:
             copy.__dict__.clear()
         self._known.clear()

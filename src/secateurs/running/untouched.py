@@ -1,4 +1,4 @@
-"""Run a model without leaving a trace on it."""
+"""Run a model in eval mode, and restore modes, hooks and random generators afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateurs.running.process import process_kept
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where the model lives: the device of its first parameter or buffer."""
+    """Return the model's device: the device of its first parameter or buffer."""
     first = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 

@@ -1,4 +1,4 @@
-"""The state of an instance that a copy must have: dictionary, slots, and containers shared by its class."""
+"""What a shallow copy of a module has to copy: instance dictionary, slots, and mutable class attributes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = frozenset(
 
 
 def is_plain(kind: type) -> bool:
-    """Whether instances are a `__dict__` and nothing else, so that a new one with a copy of it is as good."""
+    """Whether instances have only a `__dict__` (no slots), so that copying it copies the instance."""
     if kind is types.SimpleNamespace:
         return True
     if issubclass(kind, (enum.Enum, type, BaseException)) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
@@ -36,7 +36,7 @@ def is_plain(kind: type) -> bool:
 
 
 def blank(module: nn.Module) -> nn.Module:
-    """A module of the same class without anything in it but its slots."""
+    """A new instance of the same class with its slots copied and an empty dictionary."""
     kind = type(module)
     copy = object.__new__(kind)
     for name in _slots(kind):
@@ -71,5 +71,5 @@ def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
 
 
 def of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    """Name and value of what all instances of a module's class share, and a forward could write to."""
+    """Name and value of the mutable class attributes (lists, dicts, sets) of a module's class."""
     return ((name, vars(base)[name]) for base, name in _stateful(kind))

@@ -83,6 +83,8 @@ class L2:
 class ScaleL1:
     """An L1 penalty strength·Σ|γ| on the scales of the norms behind the units; Liu et al. 2017 (ICCV), equation 1.
 
+    strength: the factor of every scale. roles: the entries of a unit that are penalised.
+
     >>> ScaleL1(1e-4).direction([torch.tensor([2.0, -3.0])])[0].tolist()
     [1.0, -1.0]
     """
@@ -109,6 +111,8 @@ class GroupNorm:
 
     factor of unit k = strength · 2^(4·(I_max − I_k) / (I_max − I_min)), I_k the norm of all of its coupled weights:
     strength for the largest unit of a group, 16·strength for the smallest.
+
+    strength: the factor of the largest unit. roles: the entries of a unit that are penalised and measured.
     """
 
     strength: float = 1e-4

@@ -38,7 +38,7 @@ class Ranks:
         return self.sum(tensor) / self.size
 
     def first(self, make: Callable[[], T]) -> T:
-        """What the first process makes, on every one: for choices that depend on its own data."""
+        """The first process's value on every process: for choices that depend on its own data."""
         if self.size == 1:
             return make()
         same: list[Any] = [make() if dist.get_rank() == 0 else None]

@@ -1,4 +1,4 @@
-"""The run: what a session and its driver share, and the only place where units leave the network during training."""
+"""The state of a pruning run that a session and its driver share: widths, masks, plan, history, removal of units."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def widths(self) -> Ints:
-        """Living units of every group, in the graph's order."""
+        """The number of units that remain in every group, in the order of the graph."""
         return np.array([int(self.alive[group.name].sum()) for group in self.graph.groups], dtype=np.int64)
 
     @property
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def at(self) -> Position:
-        """The position of the step that comes."""
+        """The position of the next step in the run."""
         return self.clock.at(self.step)
 
     def levels(self) -> dict[str, Ints]:

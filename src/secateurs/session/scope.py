@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,7 +25,9 @@ from secateurs.types import Scope
 Unit = Literal["filter", "column", "weight"]
 
 Rates = float | Mapping[str, float]
-"""`remove=`: the share of its units that every group loses, or that each named group loses (the others lose none)."""
+"""`remove=`: the share of its units that every group loses, or that each named group loses (the others lose none).
+
+A name may be a pattern, as of files: "layer1.*.conv1"; of several that fit, the first one holds."""
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -210,12 +213,16 @@ def _rates(groups: Sequence[Group], rates: Rates) -> tuple[float, ...]:
 
 
 def named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
-    """The removed share of each of these groups or layers; one that a mapping does not name loses nothing."""
+    """The removed share of each of these groups or layers; one that a mapping does not name loses nothing.
+
+    >>> named_rates(["layer1.0.conv1", "layer1.1.conv1", "head"], {"layer1.*.conv1": 0.5})
+    (0.5, 0.5, 0.0)
+    """
     if isinstance(rates, Mapping):
-        for name in rates:
-            if name not in names:
-                raise InputError(f"remove= names {name!r}, which is not prunable here: {near(name, names)}")
-        found = tuple(rates.get(name, 0.0) for name in names)
+        for pattern in rates:
+            if not fnmatch.filter(names, pattern):
+                raise InputError(f"remove= names {pattern!r}, which is not prunable here: {near(pattern, names)}")
+        found = tuple(next((rate for p, rate in rates.items() if fnmatch.fnmatchcase(n, p)), 0.0) for n in names)
     else:
         found = (rates,) * len(names)
     for rate in found:

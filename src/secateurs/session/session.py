@@ -1,4 +1,4 @@
-"""The session: a training-time method inside somebody else's training loop."""
+"""`Session`: run a method that prunes during training inside any training loop."""
 
 from __future__ import annotations
 
@@ -139,12 +139,12 @@ class Session:
 
     @property
     def phase(self) -> str:
-        """What the method is doing now, in one word."""
+        """The present phase of the method, in one word."""
         return self._driver.phase
 
     @property
     def history(self) -> History:
-        """What was pruned when, and why."""
+        """The events of the run: the step, what was pruned, and the reason."""
         return self._run.history
 
     @property
@@ -213,7 +213,7 @@ class Session:
         return self
 
     def detach(self) -> None:
-        """Let go of model and optimizer: no hook and no tap stays; what is pruned stays pruned."""
+        """Remove all hooks from the model and the optimizer; what is pruned stays pruned."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -222,7 +222,7 @@ class Session:
         self._driver.close()
 
     def finish(self, *, early: bool = False) -> nn.Module:
-        """Do what is due, take removed units out, let go of model and optimizer, and return the pruned model.
+        """Complete the pruning, cut removed units out of the tensors, remove all hooks, and return the pruned model.
 
         A run that is not complete is refused with what is missing, and goes on; `early` decides what is undecided
         from the present scores instead.

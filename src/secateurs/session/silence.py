@@ -22,7 +22,7 @@ class Silence:
         self._factors: list[Tensor] = []
 
     def hold(self, masks: Mapping[str, Tensor]) -> None:
-        """Keep further entries at zero, from the next `rebuild` on."""
+        """Keep more entries at zero, beginning with the next `rebuild`."""
         for name, mask in masks.items():
             self.held[name] = mask if name not in self.held else self.held[name] & mask
 

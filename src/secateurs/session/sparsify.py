@@ -1,4 +1,4 @@
-"""The algebra of methods that prune while they train: which named methods are which sums.
+"""`Sparsify` and `Gradual`: methods that prune during training, composed of penalty, criterion, allocator, schedule.
 
 `Sparsify` = penalty + criterion + allocator + until: penalise units, then cut the network once.
 
@@ -122,7 +122,7 @@ class SparsifyDriver(Driver):
 
 @dataclass(frozen=True)
 class Gradual:
-    """Score, cut and retrain in rounds: any criterion while the network trains.
+    """Score, prune and retrain in rounds, with any criterion.
 
     After round k of `rounds`, schedule(k, rounds) of what the budget removes has been removed; the rounds are spread
     evenly from the share `begin` of the run to the share `end`, and the rest of it recovers. first: "train" cuts at the

@@ -63,7 +63,7 @@ def all_finite(grads: Sequence[Tensor]) -> Tensor:
 
 
 def drop_step(optimizer: Optimizer) -> None:
-    """Make the coming step do nothing: an optimizer passes over parameters without a gradient."""
+    """Make the next optimizer step do nothing: an optimizer passes over parameters without a gradient."""
     for settings in optimizer.param_groups:
         for parameter in settings["params"]:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read with suspicion."""
+"""Write files atomically and durably; read files with limits on their size and type."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def is_unfinished(path: Path) -> bool:
 
 
 def pending(directory: Path, name: str, sha256: str) -> Path:
-    """Where a file with this hash waits until the file that names the hash is in place."""
+    """The temporary path of a file with this hash, used until the file that names the hash is in place."""
     return directory / f".{name}.{sha256}.new"
 
 
@@ -190,7 +190,7 @@ def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str]
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed writers left in a directory and below; call it while nobody writes there.
+    """Remove the temporary files of killed writers in a directory and below; call it while nobody writes there.
 
     What waits under a name made of its hash stays: the file in place may name it. Links are not followed.
     """
@@ -212,7 +212,7 @@ def _clean(directory: Path, files: Mapping[str, Content]) -> None:
 
 
 def write_new(path: Path, content: Content) -> None:
-    """Write a file that is not there yet, to the disk and not only to its cache."""
+    """Write a new file and flush it to the disk (fsync)."""
     with path.open("xb") as file:
         if isinstance(content, bytes):
             file.write(content)

@@ -1,4 +1,4 @@
-"""`plan.json`: what was saved, by which versions, and how to know that it is whole."""
+"""The manifest `plan.json` of a saved model: plan, types, versions, and checksums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADER = 2**27
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `plan.json` says of a saved model.
+    """The contents of `plan.json`.
 
     plan: what was removed from the dense model; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
     the name it is stored under; orders: tensors that do not lie in memory in the default order of dimensions; states:

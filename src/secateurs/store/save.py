@@ -115,6 +115,13 @@ def load_plan(directory: str | PathLike[str]) -> Plan:
     return _manifest(_path(directory)).plan
 
 
+def checked_files(directory: str | PathLike[str]) -> dict[str, bytes]:
+    """Read the files of a saved model and check that they belong together; raises what `load` raises for damage."""
+    directory = _path(directory)
+    plan = read_file(directory / PLAN, most=LARGEST_PLAN)
+    return {PLAN: plan, WEIGHTS: _weights(directory, read_manifest(plan))}
+
+
 def _path(directory: str | PathLike[str]) -> Path:
     expect("directory", directory, (str, PathLike), "Pass the path of the saved model's folder.")
     return Path(directory)

@@ -1,4 +1,4 @@
-"""Every parameter and buffer of a model as one safetensors file, and back."""
+"""Write every parameter and buffer of a model as one safetensors file, and read it back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tied(named: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def layouts(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Give the order of dimensions in memory where it is not the default one: convolutions choose their sums by it."""
+    """Give the order of dimensions in memory where it is not the default: convolutions choose algorithms by it."""
     orders = {name: physical_order(tensor) for name, tensor in named.items() if not tensor.is_contiguous()}
     return {name: order for name, order in orders.items() if order != tuple(range(len(order)))}
 

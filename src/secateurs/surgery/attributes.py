@@ -1,4 +1,4 @@
-"""Module attributes that follow a width, so that a pruned module describes itself truly."""
+"""Update module attributes that hold a width (`out_channels`, `num_features`) after pruning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fit_attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
-    """(module path, attribute) -> the value that the module's tensors call for, only where it differs."""
+    """Give (module path, attribute) -> the value that fits the shapes of the module's tensors, where it differs."""
     found: dict[tuple[str, str], Any] = {}
     for path, module in model.named_modules():
         for attribute, value in fitting(module, _shape_of(module), partial(getattr, module)).items():

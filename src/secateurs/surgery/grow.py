@@ -36,7 +36,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Expansion:
-    """Where the entries of the grown tensors come from.
+    """The source and the factor of every entry of the grown tensors.
 
     plan: a plan whose indices repeat those of the copied units, with their shares. new: tensor -> dimension -> which
     entries of the result are copies.

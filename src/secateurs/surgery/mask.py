@@ -1,4 +1,4 @@
-"""Silence the units of a plan in a copy of the model."""
+"""Set the removed units of a plan to zero in a copy of the model."""
 
 from __future__ import annotations
 

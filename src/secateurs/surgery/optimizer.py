@@ -15,7 +15,7 @@ from secateurs.surgery.tensors import select, show
 
 
 class Memory(NamedTuple):
-    """A new value for one entry of an optimizer's state, and the name of the parameter that it is about."""
+    """A new value for one entry of an optimizer's state, and the name of the parameter that the entry belongs to."""
 
     state: MutableMapping[str, object]
     key: str
@@ -105,7 +105,7 @@ def _sliced(
 def moment_dims(
     shape: tuple[int, ...], parameter: tuple[int, ...], dims: Mapping[int, Indices]
 ) -> dict[int, Indices] | None:
-    """Say how a remembered tensor follows the cut of its parameter; None where its shape leaves a choice.
+    """Match the dimensions of a state tensor to those of its parameter; None if its shape fits in several ways.
 
     Same number of dimensions: each is the parameter's, or 1 for a dimension averaged away. Fewer: the parameter's with
     some left out; where two readings would cut differently, there is no answer.

@@ -1,4 +1,4 @@
-"""A plan: which units of a network are kept, and what that means for every tensor."""
+"""A plan: the kept units of every group, and the kept indices of every tensor that follow from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Plan:
-    """Which units are kept: a value that knows the network by the names of its tensors only.
+    """The kept units of every group and the kept indices of every tensor, by names; it holds no module.
 
     keep: every group of the graph -> its kept units, ascending; units: every group -> how many units it has now.
     tensors: canonical tensor name -> dimension -> kept indices, for what shrinks only; aliases: other name of a tied

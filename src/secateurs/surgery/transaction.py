@@ -1,4 +1,4 @@
-"""All or nothing: every write to a model is recorded, and undone if a later one fails."""
+"""Transactions: every write to a model is recorded, and undone if a later one fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Transaction:
         self._undo.clear()
 
     def swap(self, tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
-        """Give a parameter or buffer new contents and gradient; the object, and so its place in an optimizer, stays."""
+        """Set a parameter's or buffer's contents and gradient; it stays the same object, also for optimizers."""
         self._undo.append(partial(_assign, tensor, tensor.data, tensor.grad))
         _assign(tensor, data, grad)
 
@@ -63,7 +63,7 @@ class Transaction:
         setattr(module, attribute, value)
 
     def restate(self, module: nn.Module, state: object) -> None:
-        """Give a module the extra state that another of its class handed out."""
+        """Set a module's extra state (`set_extra_state`)."""
         self._undo.append(partial(module.set_extra_state, module.get_extra_state()))
         module.set_extra_state(state)
 

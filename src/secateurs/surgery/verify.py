@@ -1,4 +1,4 @@
-"""Does removal equal silence? Measured on a model and an input, for the plan and for each of its groups."""
+"""Compare the pruned network's outputs with the masked one's, for a whole plan and for each of its groups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class GroupError:
 
 @dataclass(frozen=True)
 class Verification:
-    """How far the pruned network's output is from the masked one's.
+    """The relative differences between the outputs of the pruned and of the masked network.
 
     error: all exact groups of the plan removed together, max|pruned − masked| / max|masked|; it must stay below
     tolerance. deviation: the whole plan, inexact groups included. groups: each group alone.

@@ -14,7 +14,8 @@ from secateurs.app.cli.flags import add_fields, new_parser, parse_keys, setting
 from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.method_list import list_methods
 from secateurs.app.cli.method_options import add_method, options_of, with_options
-from secateurs.app.cli.recipe import GROUPS, Recipe
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.where import GROUPS
 from secateurs.errors import InputError, RecipeError, near
 from secateurs.registry import make, summary
 

@@ -46,6 +46,13 @@ COMMANDS = {
     "demo": Command(f"{APP}.demo:demo", "train, prune and recover a small network in about two minutes", TRAINS),
     "prune": Command(f"{APP}.pruning:prune", "prune your network on your data, and recover its accuracy", TRAINS),
     "compare": Command(f"{APP}.comparison:compare", "show two finished runs side by side"),
+    "reproduce": Command(
+        f"{APP}.reproduce:reproduce", "run an experiment of a paper by its name; list all of them", TRAINS
+    ),
+    "sweep": Command(f"{APP}.sweep:sweep", "run many methods, budgets and seeds from one file", TRAINS),
+    "leaderboard": Command(
+        f"{APP}.leaderboard:leaderboard", "tables of many runs, with their controls, from their records", TRAINS
+    ),
     "export": Command(
         f"{APP}.exporting:export",
         "write the network of a run as ONNX, OpenVINO or torch.export, compared, evaluated and measured",

@@ -17,7 +17,7 @@ from secateurs.app.cli.flags import setting
 from secateurs.app.cli.pretrained import classes_of
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.cli.stages import TRAINED
+from secateurs.app.cli.work import TRAINED
 from secateurs.app.training import Loaders, evaluate
 from secateurs.deploy import Exported, Loaded
 from secateurs.errors import InputError

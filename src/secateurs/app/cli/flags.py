@@ -36,10 +36,20 @@ def about(group: str, meaning: str, shown: str = "", *, read: Read | None = None
 
 
 def setting(
-    meaning: str, shown: str = "", *, default: Any = MISSING, group: str = "flags", read: Read | None = None
+    meaning: str,
+    shown: str = "",
+    *,
+    default: Any = MISSING,
+    group: str = "flags",
+    read: Read | None = None,
+    argument: bool = False,
 ) -> Any:
-    """Make a field of a command's dataclass; without a default it is an argument that has to be given."""
-    return field(default=default, metadata={**about(group, meaning, shown, read=read), "switch": default is False})
+    """Make a field of a command's dataclass; without a default it is an argument that has to be given.
+
+    argument: with a default, an argument that may be left out. A tuple without a default takes one or more.
+    """
+    told = about(group, meaning, shown, read=read)
+    return field(default=default, metadata={**told, "switch": default is False, "argument": argument})
 
 
 @final
@@ -93,7 +103,8 @@ def add_fields(
     """Add a flag for each field of a dataclass, or for some, in groups; `base` holds the defaults that are shown."""
     hints = get_type_hints(kind)
     chosen = [f for f in fields(kind) if f.metadata.get("help") and (not only or f.name in only)]
-    for key in dict.fromkeys(f.metadata["group"] for f in chosen):
+    present = dict.fromkeys(f.metadata["group"] for f in chosen)
+    for key in sorted(present, key=list(headings).index) if headings else present:
         group = parser.add_argument_group((headings or {}).get(key, key))
         for f in chosen:
             if f.metadata["group"] == key:
@@ -103,8 +114,11 @@ def add_fields(
 def _add_flag(group: Any, f: Field[Any], hint: Any, default: Any) -> None:
     shown = {"metavar": f.metadata["shown"]} if f.metadata["shown"] else {}
     given: dict[str, Any] = {"help": f.metadata["help"], **shown}
-    if default is MISSING:
-        group.add_argument(f.name, type=f.metadata["read"] or hint, **given)
+    if default is MISSING or f.metadata.get("argument"):
+        several = get_origin(hint) is tuple
+        number = {"nargs": "+"} if several else {} if default is MISSING else {"nargs": "?"}
+        one = get_args(hint)[0] if several else hint
+        group.add_argument(f.name, type=f.metadata["read"] or one, **number, **given)
         return
     flag = "--method.name" if f.name == "method" else f"--{f.name.replace('_', '-')}"
     if f.metadata.get("switch"):

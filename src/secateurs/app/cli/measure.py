@@ -10,7 +10,8 @@ from torch import nn
 import secateurs as sct
 from secateurs.app.bench.timing import device_name
 from secateurs.app.cli.report_file import REPORT
-from secateurs.app.cli.stages import TRAINED, Work, stages
+from secateurs.app.cli.stages import stages
+from secateurs.app.cli.work import LAST, TRAINED, Work
 from secateurs.app.report import (
     Figures,
     LayerTimes,
@@ -57,6 +58,10 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
             (dense, recovered), scores, ("before", "after"), files, times[0], strict=True
         )
     )
+    last = after.accuracy
+    if (work.folder.path / LAST).is_dir():
+        final, _ = work.again(work.folder.path / LAST)
+        last = score(final, work.loaders.test_dataloader(), device=work.recipe.device).accuracy
     report = Report(
         title=title(work),
         before=before,
@@ -69,6 +74,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         layers=_layers(devices, dense, recovered, example),
         protected=kept_whole(sct.trace(dense, example, protect=work.recipe.protect)),
         conditions=_conditions(work, times[0], record),
+        last=last,
     )
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})

@@ -45,11 +45,21 @@ def method_parser(method: Any) -> ArgumentParser:
 
 
 def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
-    """The settings of a method that can be written down, with their types; its seed is the run's."""
+    """The settings of a method that can be written down, with their types; its seed is the run's.
+
+    Where a part could be of more than one type, as the penalty of a sum of parts, it keeps the type it has.
+    """
     if not is_dataclass(method):
         return []
     hints = get_type_hints(type(method))
-    return [(f, hints[f.name]) for f in fields(method) if f.init and f.name != "seed" and is_plain(hints[f.name])]
+    typed = [(f, _part(hints[f.name], getattr(method, f.name))) for f in fields(method) if f.init and f.name != "seed"]
+    return [(f, hint) for f, hint in typed if is_plain(hint)]
+
+
+def _part(hint: Any, value: Any) -> Any:
+    """The type of a field, or of the value in it where that has settings and the type alone does not say which."""
+    kind = cast("type[Any]", type(value))
+    return kind if not is_plain(hint) and is_dataclass(kind) and fields(kind) else hint
 
 
 def is_plain(hint: Any) -> bool:

@@ -2,18 +2,21 @@
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.markup import escape
+from torch import nn
 
 import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
+from secateurs.app.cli.controls import check_control, in_place_of
+from secateurs.app.cli.cutting import session_of
 from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
@@ -21,10 +24,13 @@ from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
-from secateurs.app.cli.stages import Work, cut, recover, session_of, train
+from secateurs.app.cli.stages import cut, recover, train
+from secateurs.app.cli.work import Work
 from secateurs.app.report import Report, table
 from secateurs.app.training import Loaders
 from secateurs.app.training.fit import check_precision
+from secateurs.app.training.machines import early_rank, once, rank
+from secateurs.app.training.score import accelerator
 from secateurs.criteria import Criterion
 from secateurs.errors import InputError, SecateursError
 from secateurs.prune import round_widths
@@ -47,11 +53,14 @@ def prune(invocation: Invocation, console: Console) -> None:
       secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
       secateurs prune --out runs/half --resume
     """
-    folder = check_folder(invocation.out, resume=invocation.resume)
+    started_by_another = early_rank() > 0
+    folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)
-    if not folder.done("trained"):
+    recipe.machines().launch(accelerator(recipe.device))
+    console = console if rank() == 0 else Console(quiet=True)
+    if not once(lambda: folder.done("trained")):
         check_pickle(recipe, allowed=bool(invocation.flags.get("allow_pth")))
-    report = finished(folder) or _worked(recipe, folder, console)
+    report = once(lambda: finished(folder)) or _worked(recipe, folder, console)
     console.print(table(report))
     place = escape(str(folder.path))
     console.print(f"[bold]{place}[/] holds the model, its plan and recipe, report.json and report.png.", emoji=False)
@@ -65,9 +74,9 @@ def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:
         torch.set_num_threads(recipe.threads)
     try:
         work = prepare(recipe, folder, console)
-        with held(folder):
-            folder.put_recipe(recipe)
-            _same_data(folder, work.loaders.splits.fingerprint)
+        with held(folder) if rank() == 0 else nullcontext():
+            once(lambda: folder.put_recipe(recipe))
+            once(lambda: _same_data(folder, work.loaders.splits.fingerprint))
             return _report(work)
     finally:
         torch.set_num_threads(before)
@@ -77,8 +86,8 @@ def _report(work: Work) -> Report:
     """Every stage, or what is left of it."""
     with told_as_failure():
         dense = train(work)
-        recovered = recover(work, cut(work, dense), dense)
-        return measure(work, dense, recovered)
+        recovered = recover(work, *cut(work, dense), dense)
+        return once(lambda: measure(work, dense, recovered))
 
 
 def _same_data(folder: RunFolder, found: Mapping[str, str]) -> None:
@@ -130,25 +139,30 @@ def resolved(recipe: Recipe) -> Recipe:
     weights = recipe.weights
     if weights is not None and not names_weights(recipe):
         weights = str(Path(weights).expanduser().absolute())
-    name = f"{kind}:{Path(root).expanduser().absolute()}" if colon and root else recipe.data
+    folder = colon and root and kind != "digits"
+    name = f"{kind}:{Path(root).expanduser().absolute()}" if folder else recipe.data
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
-    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method))
+    like = None if recipe.like is None else recipe.like.expanduser().absolute()
+    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     """Refuse whatever cannot work, before any work."""
     models.check_name(recipe.model)
     data.check_name(recipe.data)
-    method = in_rounds(recipe, chosen_method(recipe))
-    budget = budget_of(recipe, method)
+    check_control(recipe)
+    replaced = in_rounds(recipe, chosen_method(recipe))
+    method, budget = in_place_of(recipe, replaced, budget_of(recipe, replaced))
+    images = data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe))
     loaders = Loaders(
-        data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe)),
+        images.first(recipe.images),
         batch_size=recipe.batch_size,
         workers=recipe.workers,
         seed=recipe.seed,
+        machines=recipe.machines(),
     )
-    work = Work(recipe, method, budget, loaders, folder, console)
+    work = Work(recipe, method, replaced, budget, loaders, folder, console)
     model = work.fresh()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(
@@ -164,6 +178,17 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
             console.print(note, highlight=False)
         # What exact costs cannot reach is said before anything is trained.
         sct.plan(graph, model, sct.criteria.Magnitude(), budget.exact)
+    _try(work, graph, model)
+    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
+    check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
+    return work
+
+
+def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
+    """Refuse a method that could not begin, or not with this budget."""
+    recipe, method, budget = work.recipe, work.method, work.budget
+    if recipe.control in ("scratch", "dense"):
+        return
     if isinstance(method, TrainingMethod):
         if recipe.recover == "reconstruct":
             raise InputError(
@@ -173,10 +198,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         session_of(work, model)
     elif not isinstance(method, Criterion):
         exact = None if budget is None else budget.exact
-        method.select(graph, model, exact, data=loaders.calibration(1), loss=None, seed=recipe.seed)
-    # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
-    check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
-    return work
+        method.select(graph, model, exact, data=work.loaders.calibration(1), loss=None, seed=recipe.seed)
 
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
@@ -185,7 +207,8 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
-        if isinstance(method, (Criterion, TrainingMethod)) or limited:
+        shares = getattr(method, "remove", None) is not None  # a method that is told what every layer loses
+        if (isinstance(method, (Criterion, TrainingMethod)) and not shares) or limited:
             raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
         return None
     return sct.Budget(
@@ -212,7 +235,8 @@ def _check_numbers(recipe: Recipe) -> None:
         "threads": 0,
         "seed": 0,
     }
-    least["train_epochs"] = 0 if recipe.weights else 1
+    # A method that prunes while the network trains may do so from the first step on.
+    least["train_epochs"] = 0 if recipe.weights or isinstance(chosen_method(recipe), TrainingMethod) else 1
     most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
     for name, bound in least.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)

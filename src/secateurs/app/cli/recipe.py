@@ -2,23 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, final, get_args
 
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
+from secateurs.app.cli.where import Where
 from secateurs.app.data.augment import Crop
-from secateurs.app.training.logs import Logger
-from secateurs.app.training.optimisation import Precision
 from secateurs.app.training.rates import Shape
 from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
+Control = Literal["none", "random", "l2", "scratch", "dense"]
+"""What stands beside a method; see `controls`."""
 
 
 @final
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Where):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
 
     model: str = field(
@@ -61,7 +63,14 @@ class Recipe:
     image_size: int = field(
         default=224, metadata=_about("data", "side, in pixels, that imagefolder resizes to", "PIXELS")
     )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch", "N"))
+    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
+    prune_batch_size: int | None = field(
+        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
+    )
+    images: int | None = field(
+        default=None,
+        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
+    )
     calibration_batches: int = field(
         default=64,
         metadata=_about(
@@ -78,6 +87,18 @@ class Recipe:
     )
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the method that differ from its defaults; `--method.FIELD VALUE`."""
+    control: Control = field(
+        default="none",
+        metadata=_about(
+            "method",
+            "instead of the method, trained as long: units drawn at random, or of the smallest L2 norm, the same small "
+            "network from scratch, or the dense network trained on",
+            "",
+        ),
+    )
+    like: Path | None = field(
+        default=None, metadata=_about("method", "a finished run, for a control as large as its network", "FOLDER")
+    )
 
     rounds: int = field(
         default=0,
@@ -249,22 +270,6 @@ class Recipe:
         default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
     )
 
-    seed: int = field(
-        default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
-    )
-    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
-    precision: Precision = field(
-        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
-    )
-    channels_last: bool = field(
-        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
-    )
-    threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
-    logger: Logger = field(
-        default="csv",
-        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
-    )
-
     def __post_init__(self) -> None:
         """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
         for f in fields(self):
@@ -278,6 +283,7 @@ class Recipe:
         ('magnitude', {'name': 'l2', 'p': 1})
         """
         keys = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        keys |= {name: str(value) for name, value in keys.items() if isinstance(value, Path)}
         keys |= {name: _listed(value) for name, value in keys.items() if isinstance(value, tuple)}
         if self.options:
             keys["method"] = {"name": self.method, **self.options}
@@ -286,15 +292,3 @@ class Recipe:
 
 def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, tuple) else value
-
-
-GROUPS = {
-    "network": "network",
-    "data": "data",
-    "method": "method",
-    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
-    "training": "training and recovery",
-    "augmentation": "augmentation of training images",
-    "machine": "machine",
-}
-"""Headings of the help, in order."""

@@ -154,7 +154,7 @@ def _fold(people: People, names: Sequence[str], rng: np.random.Generator) -> tup
     others: dict[FacePair, None] = {}
     most = sum(len(faces[a]) * len(faces[b]) for i, a in enumerate(names) for b in names[i + 1 :])
     while len(others) < min(len(same), most):
-        a, b = (names[n] for n in sorted(rng.choice(len(names), 2, replace=False).tolist()))
+        a, b = (names[int(n)] for n in sorted(rng.choice(len(names), 2, replace=False).tolist()))
         first, second = (a, int(rng.choice(faces[a]))), (b, int(rng.choice(faces[b])))
         others[FacePair(first, second)] = None
     return (*same[: len(others)], *others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from secateurs.errors import InputError, RecipeError, near
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
 
-NAMES = ("digits", "cifar10:ROOT", "cifar100:ROOT", "tiny-imagenet:ROOT", "imagefolder:ROOT")
+NAMES = ("digits", "digits:PIXELS", "cifar10:ROOT", "cifar100:ROOT", "tiny-imagenet:ROOT", "imagefolder:ROOT")
 """What a data set may be called."""
 
 
@@ -26,9 +27,11 @@ def check_name(name: str) -> None:
     secateurs.errors.RecipeError: no data set is called 'digit'; did you mean 'digits'? Known: cifar100:ROOT, ...
     """
     kind, root = _split(name)
-    if kind not in {known.partition(":")[0] for known in NAMES} or (root is not None and kind == "digits"):
+    if kind not in {known.partition(":")[0] for known in NAMES}:
         raise RecipeError(f"no data set is called {name!r}; {near(name, NAMES)}")
     if kind == "digits":
+        if root is not None and not 8 <= _pixels(root) <= 1024:
+            raise RecipeError(f"no data set is called {name!r}: digits come in 8 to 1024 pixels, for example digits:32")
         return
     if root is None:
         raise RecipeError(f"{kind} needs the folder that holds it; write {kind}:ROOT")
@@ -44,11 +47,17 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     """
     check_name(name)
     kind, root = _split(name)
-    if root is None:
-        return digits()
+    if kind == "digits":
+        return digits(None if root is None else _pixels(root))
+    folder = root or Path()  # check_name has refused a name without its root
     if kind == "imagefolder":
-        return imagefolder(root, size=image_size)
-    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](root)
+        return imagefolder(folder, size=image_size)
+    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](folder)
+
+
+def _pixels(root: Path) -> int:
+    """The size behind `digits:`; 0 where there is none."""
+    return int(root.name) if re.fullmatch(r"\d{1,4}", root.name, re.ASCII) else 0
 
 
 def _is_folder(root: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+from torch.utils.data import Subset
 
 from secateurs.app.data.augment import Augmentation
 from secateurs.errors import InputError
@@ -50,6 +51,17 @@ class Splits:
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+
+    def first(self, images: int | None) -> Splits:
+        """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""
+        if images is None:
+            return self
+
+        def few(part: Dataset[Any]) -> Dataset[Any]:
+            return Subset(part, range(min(images, len(part))))  # pyright: ignore[reportArgumentType]
+
+        parts = ("train", "calibration", "validation", "test")
+        return replace(self, **{name: few(getattr(self, name)) for name in parts})
 
     def augmented(self, how: Augmentation) -> Splits:
         """The same images, those to learn from augmented otherwise."""

@@ -156,6 +156,8 @@ class Report:
     layers: LayerTimes | None = None
     protected: tuple[Kept, ...] = ()
     conditions: dict[str, str] = field(default_factory=dict)
+    last: float | None = None
+    """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""

@@ -1,7 +1,7 @@
 """Train, and measure what was trained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import final
@@ -9,11 +9,12 @@ from typing import final
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, LambdaCallback, ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.loaders import Loaders
 from secateurs.app.training.logs import make_logger
+from secateurs.app.training.machines import Machines, rank
 from secateurs.app.training.module import Classifier
 from secateurs.app.training.optimisation import Optimisation
 from secateurs.app.training.progress import Bar, Epoch, Lines, Progress
@@ -34,7 +35,8 @@ class Place:
     """Where and how a training runs.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn. logger: what each epoch's figures are written by.
+    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: what
+    each epoch's figures are written by.
     """
 
     folder: Path
@@ -42,16 +44,21 @@ class Place:
     device: str = "auto"
     bar: bool = False
     say: Callable[[str], None] | None = None
+    machines: Machines = Machines()  # noqa: RUF009 (frozen)
     logger: str = "csv"
 
 
 @final
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs."""
+    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs.
+
+    last: the weights after the last epoch.
+    """
 
     best: Epoch
     history: tuple[Epoch, ...]
+    last: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
 
 
 def fit(
@@ -80,9 +87,10 @@ def fit(
             f"no epoch of {optimisation.epochs} had a finite loss (the first were {losses}): the training diverged "
             f"at learning rate {optimisation.lr}; lower it"
         )
+    last = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(progress.weights)
     model.eval()
-    return Fitted(progress.best, progress.history)
+    return Fitted(progress.best, progress.history, last)
 
 
 def fit_session(
@@ -115,7 +123,8 @@ def _run(
     with quietly():
         started = Event()
         told = LambdaCallback(on_train_start=lambda *_: started.set())
-        trainer = _trainer(place, [*callbacks, SeedEachEpoch(place.seed), told], module.optimisation)
+        every = [*callbacks, SeedEachEpoch(place.seed, rank()), told]
+        trainer = _trainer(place, every, module.optimisation)
         checkpoint = str(last) if resume and last.is_file() else None
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -159,7 +168,7 @@ def _trainer(place: Place, callbacks: list[Callback], optimisation: Optimisation
         accumulate_grad_batches=stepping.accumulate,
         gradient_clip_val=stepping.clip,
         accelerator=accelerator(place.device),
-        devices=1,
+        **place.machines.trainer(),
         deterministic=deterministic(place.device),
         logger=make_logger(place.logger, place.folder, place.folder.name),
         callbacks=[*callbacks, *shown, every_epoch],

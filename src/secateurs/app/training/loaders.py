@@ -1,5 +1,7 @@
 """Lightning data module over the three splits of a data set."""
 
+from __future__ import annotations
+
 from typing import Any, final
 
 import torch
@@ -10,7 +12,8 @@ from typing_extensions import override
 
 from secateurs.app.data.images import Images, as_batch
 from secateurs.app.data.splits import Splits
-from secateurs.app.training.seeds import SeedWorker, Shuffled, epoch_seed
+from secateurs.app.training.machines import Machines, rank
+from secateurs.app.training.seeds import SeedWorker, Share, Shuffled, epoch_seed
 
 
 @final
@@ -20,17 +23,30 @@ class Loaders(LightningDataModule):
     The shuffling, and the augmentation in worker processes, follow from `seed` and the number of the epoch alone.
     """
 
-    def __init__(self, splits: Splits, *, batch_size: int, workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, splits: Splits, *, batch_size: int, workers: int = 0, seed: int = 0, machines: Machines | None = None
+    ) -> None:
         super().__init__()
         self.splits = splits
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed
+        self.machines = machines or Machines()
+        self.machines.share(batch_size)
+
+    def of(self, batch_size: int) -> Loaders:
+        """The same images in batches of another size."""
+        return Loaders(self.splits, batch_size=batch_size, workers=self.workers, seed=self.seed, machines=self.machines)
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training images, augmented and shuffled for the trainer's current epoch."""
-        return self.shuffled(self.trainer.current_epoch if self.trainer else 0)
+        """Training images, augmented and shuffled for the trainer's current epoch; of several devices, this one's."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        if self.machines.count == 1:
+            return self.shuffled(epoch)
+        whole = Shuffled(_count(self.splits.train), epoch_seed(self.seed, epoch))
+        share = Share(whole, self.batch_size, rank(), self.machines.count)
+        return self._training(share, self.machines.share(self.batch_size), whole.seed + 7919 * rank())
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
@@ -52,18 +68,22 @@ class Loaders(LightningDataModule):
         return self.splits.calibration[0][0][None]
 
     def shuffled(self, epoch: int) -> DataLoader[Any]:
-        """Training images as they come in an epoch."""
-        images, seed = self.splits.train, epoch_seed(self.seed, epoch)
+        """Training images as they come in an epoch, on all devices together."""
+        seed = epoch_seed(self.seed, epoch)
+        return self._training(Shuffled(_count(self.splits.train), seed), self.batch_size, seed)
+
+    def _training(self, order: Shuffled | Share, batch_size: int, seed: int) -> DataLoader[Any]:
+        images = self.splits.train
         return DataLoader(
             images,
-            batch_size=self.batch_size,
-            sampler=Shuffled(_count(images), seed),
+            batch_size=batch_size,
+            sampler=order,
             num_workers=self.workers,
             collate_fn=_collated(images),
             worker_init_fn=SeedWorker(seed),
             generator=torch.Generator(),  # or making an iterator would draw from the global one
             # A last batch of one image would leave BatchNorm nothing to average over on a 1x1 map.
-            drop_last=_count(images) > self.batch_size,
+            drop_last=len(order) > batch_size,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -83,4 +103,6 @@ def _count(images: Dataset[Any]) -> int:
 
 def _collated(images: Dataset[Any]) -> Any:
     """Images in memory come in batches already; others are put together by torch."""
-    return as_batch if isinstance(images.dataset if isinstance(images, Subset) else images, Images) else None
+    while isinstance(images, Subset):
+        images = images.dataset
+    return as_batch if isinstance(images, Images) else None

@@ -52,7 +52,7 @@ class Classifier(LightningModule):
             loss = self.teacher(logits, labels, images)
         for head in auxiliary:
             loss = loss + AUXILIARY * F.cross_entropy(head, labels, label_smoothing=smoothing)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         return loss
 
     @override

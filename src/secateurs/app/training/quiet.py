@@ -12,6 +12,7 @@ UNWANTED = (
     r".*does not have many workers.*",  # images in memory need none; --workers is the user's choice
     r".*The number of training batches.*is smaller than the logging interval.*",
     r".*GPU available but not used.*",
+    r".*It is recommended to use `self.log.*sync_dist=True.*",  # every process validates on all images
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's always is
     r".*The dirpath has changed from.*",  # a run folder may be moved; nothing in it depends on where it lies
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 on torch 2.14

@@ -45,6 +45,47 @@ class Shuffled(Sampler[int]):
 
 @final
 @dataclass(frozen=True)
+class Share(Sampler[int]):
+    """The images of one process: its part of every batch of `batch_size`, in the order of the whole; the rest goes.
+
+    >>> whole = Shuffled(7, seed=0)
+    >>> parts = [list(Share(whole, batch_size=4, rank=rank, ranks=2)) for rank in (0, 1)]
+    >>> (
+    ...     parts[0] + parts[1] == list(whole)[:4],
+    ...     [list(Share(whole, 8, rank, 2)) for rank in (0, 1)]
+    ...     == [
+    ...         list(whole)[:3],
+    ...         list(whole)[3:6],
+    ...     ],
+    ... )
+    (True, True)
+    """
+
+    whole: Shuffled
+    batch_size: int
+    rank: int
+    ranks: int
+
+    def __len__(self) -> int:
+        """How many images this process has."""
+        batches, share = self._sizes()
+        return batches * share
+
+    def __iter__(self) -> Iterator[int]:
+        """Take this process's part of every batch."""
+        (batches, share), order = self._sizes(), list(self.whole)
+        for batch in range(batches):
+            start = batch * share * self.ranks + self.rank * share
+            yield from order[start : start + share]
+
+    def _sizes(self) -> tuple[int, int]:
+        """Batches, and images of each for one process; fewer images than a batch are one batch."""
+        batches = len(self.whole) // self.batch_size
+        return (batches, self.batch_size // self.ranks) if batches else (1, len(self.whole) // self.ranks)
+
+
+@final
+@dataclass(frozen=True)
 class SeedWorker:
     """Seed a process that reads images; each has random numbers of its own."""
 
@@ -59,10 +100,12 @@ class SeedWorker:
 class SeedEachEpoch(Callback):
     """Seed Python, NumPy and torch when an epoch begins, for augmentation in this process and for dropout."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rank: int = 0) -> None:
         super().__init__()
         self.seed = seed
+        self.rank = rank
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed_everything(epoch_seed(self.seed, trainer.current_epoch), verbose=False)
+        apart = 1_000_000_007 * self.rank  # processes augment their images differently
+        seed_everything((epoch_seed(self.seed, trainer.current_epoch) + apart) % 2**32, verbose=False)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class AdaptiveDriver(Driver):
-    """All decisions are per group and per round; units keep their standing when others come and go."""
+    """Decides per group and per round; units keep their running scores when others are removed or inserted."""
 
     saved: ClassVar[tuple[str, ...]] = ("_rounds", "_kappa", "_best_loss", "_losses", "_params", "_mix", "_standing")
 

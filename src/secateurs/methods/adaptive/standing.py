@@ -1,4 +1,4 @@
-"""The standing of a group's units over the rounds of Adaptive Pruning."""
+"""Running scores of a group's units over the rounds of Adaptive Pruning."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class MeanSquare:
 
 @dataclass(frozen=True)
 class FirstRead:
-    """The first consumer's input: what a group's units are worth where they are first used."""
+    """Site policy: the input of the first module that reads the group's units."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         """The first site that reads, of those with an input."""
@@ -70,7 +70,7 @@ _NEEDS: Needs = {
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One look: per group z [samples, units] and F [units]; class labels where there are any; the mean loss."""
+    """One pass: per group z [samples, units] and F [units]; class labels where there are any; the mean loss."""
 
     z: dict[str, Floats]
     fisher: dict[str, Floats]
@@ -79,7 +79,7 @@ class Seen:
 
 
 def read_by_modules(run: Run) -> tuple[Group, ...]:
-    """Groups with a consumer whose input can be watched."""
+    """Groups that are read by a module, whose input a hook can record."""
     return tuple(g for g in run.groups() if any(s.reads and s.port == "input" for s in run.graph.sites(g.name)))
 
 

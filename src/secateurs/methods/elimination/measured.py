@@ -1,4 +1,4 @@
-"""What the outputs of a network lose when a group loses units and its readers are refitted, measured."""
+"""Measure the error of the outputs when a group loses units and the layers that read it are refitted."""
 
 from __future__ import annotations
 

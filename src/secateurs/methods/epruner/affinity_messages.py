@@ -1,4 +1,4 @@
-"""The messages of affinity propagation, and why most of them need not be sent.
+"""The messages of affinity propagation, restricted to each point's nearest neighbours.
 
 With similarities s(i, k), preferences p_k = s(k, k), responsibilities r and availabilities a:
 

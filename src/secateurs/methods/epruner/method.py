@@ -55,7 +55,7 @@ _BETA = {
 
 @dataclass(frozen=True)
 class EPruner:
-    """Cluster the filters of a layer by affinity propagation, and keep the exemplars: how many is up to the data.
+    """Cluster the filters of a layer by affinity propagation, and keep the exemplars; the data decide how many.
 
         s(i, j) = - || A_i - A_j ||^2,        p_k = beta × median over i of s(i, k)
 

@@ -1,4 +1,4 @@
-"""Other initial weights at the pruned widths, for the ablations of EPruner's paper."""
+"""Re-initialise weights at the pruned widths, for the ablations of EPruner's paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FOAD: units whose feature maps are alike stand in for each other (Shi et al. 2024)."""
+"""FOAD: remove units whose feature maps are similar to those of kept units (Shi et al. 2024)."""
 
 from secateurs.methods.foad.method import FOAD
 

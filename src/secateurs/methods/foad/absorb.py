@@ -1,4 +1,4 @@
-"""Greedy absorption: every kept unit removes the most similar living ones.
+"""Greedy absorption: every kept unit removes the most similar remaining ones.
 
 Shapes: C units.
 """

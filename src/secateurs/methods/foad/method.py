@@ -1,4 +1,4 @@
-"""FOAD: keep channels whose feature maps stand in for those of the others."""
+"""FOAD: keep the channels whose feature maps represent those of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The driver of Group Fisher pruning: every few steps the least important unit of the whole network goes."""
+"""The driver of Group Fisher pruning: every few steps, remove the least important unit of the whole network."""
 
 from __future__ import annotations
 

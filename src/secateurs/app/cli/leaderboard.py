@@ -1,0 +1,70 @@
+"""`secateurs leaderboard`: tables of many runs from their records alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from rich.console import Console
+from rich.table import Table
+
+from secateurs.app.cli.flags import setting
+from secateurs.app.leaderboard import Standing, read_records, standings
+from secateurs.app.leaderboard.page import page
+from secateurs.app.leaderboard.text import HEADINGS, cells, comma_separated, markdown
+from secateurs.errors import InputError
+from secateurs.store.files import write_files
+
+SHOWN = (0, 2, 3, 4, 5, 6, 8)
+"""Columns that fit a terminal; the files have all."""
+FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
+
+
+@final
+@dataclass(frozen=True)
+class Board:
+    """Where the runs are, and where the tables go."""
+
+    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
+    out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
+
+
+def leaderboard(board: Board, console: Console) -> None:
+    """Put finished runs side by side: accuracy, cost and latency, seeds with their spread, and the controls.
+
+    Everything comes from the records in the folders; nothing is run. Written are leaderboard.md, leaderboard.csv with a
+    line a run, and leaderboard.html, one page that needs no other file.
+
+    examples:
+      secateurs leaderboard runs
+      secateurs leaderboard runs/half runs/small --out tables
+    """
+    records, unfinished = read_records(board.runs)
+    if not records:
+        raise InputError(f"none of the {len(unfinished)} runs there is finished; go on with one: --resume")
+    tables = standings(records)
+    show(tables, console)
+    write(tables, board.out, len(unfinished))
+    written = ", ".join(FILES)
+    console.print(f"[bold]{board.out}[/] holds {written}.", emoji=False)
+
+
+def write(tables: tuple[Standing, ...], out: Path, unfinished: int) -> None:
+    """Write the three files."""
+    texts = (markdown(tables, unfinished), comma_separated(tables), page(tables, unfinished))
+    write_files(out, {name: text.encode() for name, text in zip(FILES, texts, strict=True)}, overwrite=True)
+
+
+def show(tables: tuple[Standing, ...], console: Console) -> None:
+    """Print the tables."""
+    for table in tables:
+        shown = Table(title=table.title, title_justify="left")
+        for place in SHOWN:
+            shown.add_column(HEADINGS[place], justify="right" if place else "left")
+        for entry in table.entries:
+            line = cells(entry)
+            shown.add_row(*(line[place] for place in SHOWN))
+        for control in table.missing:
+            shown.add_row(f"{control} (control)", *["not run"] * (len(SHOWN) - 1), style="dim")
+        console.print(shown)

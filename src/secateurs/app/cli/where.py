@@ -1,0 +1,59 @@
+"""Where a run runs, and what it is filed under: the part of a recipe that is not of the experiment."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from secateurs.app.cli.flags import about as _about
+from secateurs.app.training.logs import Logger
+from secateurs.app.training.machines import Machines, Strategy
+from secateurs.app.training.optimisation import Precision
+
+
+@dataclass(frozen=True)
+class Where:
+    """Seed, devices and machines of a run."""
+
+    label: str = field(
+        default="", metadata=_about("machine", "what the leaderboard files the run under, say a paper's row", "NAME")
+    )
+    seed: int = field(
+        default=0, metadata=_about("machine", "of initialisation, shuffling and whatever the method draws", "N")
+    )
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_about("machine", "where to train", ""))
+    precision: Precision = field(
+        default="32-true", metadata=_about("machine", "of training: float32, or mixed with bfloat16 or float16", "")
+    )
+    channels_last: bool = field(
+        default=False, metadata=_about("machine", "train with the channels of images last in memory", "")
+    )
+    devices: int = field(default=1, metadata=_about("machine", "devices of each machine that train together", "N"))
+    num_nodes: int = field(default=1, metadata=_about("machine", "machines that train together", "N"))
+    strategy: Strategy = field(
+        default="auto", metadata=_about("machine", "how several devices train together; auto: ddp where they do", "")
+    )
+    threads: int = field(default=0, metadata=_about("machine", "CPU threads; 0 takes torch's default", "N"))
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
+
+    logger: Logger = field(
+        default="csv",
+        metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
+    )
+
+    def machines(self) -> Machines:
+        """The devices that train; Machines refuses what cannot train together."""
+        return Machines(self.devices, self.num_nodes, self.strategy)
+
+
+GROUPS = {
+    "network": "network",
+    "data": "data",
+    "method": "method",
+    "budget": "budget (what remains: a share such as 0.5 or 50%, or a number such as 20M or 1e6; give at least one)",
+    "training": "training and recovery",
+    "augmentation": "augmentation of training images",
+    "machine": "machine",
+}
+"""Headings of the help, in order."""

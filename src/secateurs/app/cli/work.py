@@ -1,0 +1,145 @@
+"""What every stage of a run works with: the recipe, the method, the data and the run's folder."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from lightning.pytorch import seed_everything
+from rich.console import Console
+from torch import nn
+
+import secateurs as sct
+from secateurs.app.cli.pretrained import classes_of
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.models import build
+from secateurs.app.training import Loaders, Place, evaluate
+from secateurs.app.training.logs import check_logger
+from secateurs.app.training.machines import once, rank
+from secateurs.errors import DamageError, StoreError
+
+Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
+"""The pruned network, the plan that leads to it, and what else to record."""
+
+TRAINED, PRUNED, LAST = (Path("checkpoints", name) for name in ("trained", "pruned", "last"))
+"""Networks that a run saves beside the one that comes out: the dense one, as pruned, and after the last epoch."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Everything that is settled before the work begins.
+
+    replaced: the method that a control stands for; `method` itself in any other run. Where several processes train, all
+    of them do every stage, and only the first one touches the folder.
+    """
+
+    recipe: Recipe
+    method: Any
+    replaced: Any
+    budget: sct.Budget | None
+    loaders: Loaders
+    folder: RunFolder
+    console: Console
+
+    def __post_init__(self) -> None:
+        """Refuse a logger that is not installed."""
+        check_logger(self.recipe.logger)
+
+    def fresh(self) -> nn.Module:
+        """The dense network, initialised from the seed."""
+        seed_everything(self.recipe.seed, verbose=False)
+        splits = self.loaders.splits
+        return build(self.recipe.model, in_channels=splits.shape[0], num_classes=classes_of(self.recipe, splits)).eval()
+
+    @property
+    def pruning_loaders(self) -> Loaders:
+        """The loaders of the training that prunes, whose batches may have another size."""
+        return self.loaders.of(self.recipe.prune_batch_size or self.recipe.batch_size)
+
+    @property
+    def like(self) -> Path:
+        """The run that a control is as large as; `check_control` has seen to it that there is one."""
+        return self.recipe.like or self.folder.path
+
+    def place(self, name: str) -> Place:
+        """Where a training of this name keeps its checkpoint, and how it shows its progress."""
+        bar, first = self.console.is_terminal, rank() == 0
+        folder = self.folder.path / "checkpoints" / name
+        return Place(
+            folder,
+            self.recipe.seed,
+            self.recipe.device,
+            bar=bar and first,
+            say=self.tell if first and not bar else None,
+            logger=self.recipe.logger,
+            machines=self.recipe.machines(),
+            logger=self.recipe.logger,
+        )
+
+    def device(self) -> torch.device:
+        """Where evidence is gathered and latency is measured."""
+        cuda = self.recipe.device == "cuda" or (self.recipe.device == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if cuda else "cpu")
+
+    def validate(self, model: nn.Module) -> float:
+        """The accuracy that decisions are made by."""
+        return once(lambda: evaluate(model, self.loaders.val_dataloader(), device=self.recipe.device))
+
+    def done(self, name: str, *keys: str) -> dict[str, Any] | None:
+        """What was recorded when a stage was finished; None where it is not."""
+        return once(lambda: self.folder.done(name, *keys))
+
+    def again(self, path: Path) -> tuple[nn.Module, sct.Plan]:
+        """A network that was saved in a folder of a run, and its plan."""
+
+        def read() -> tuple[nn.Module, sct.Plan]:
+            try:
+                return sct.load(self.fresh(), path), sct.load_plan(path)
+            except StoreError as cause:
+                raise DamageError(f"{path}: {cause}") from cause
+
+        return self.shared(read)
+
+    def shared(self, make: Callable[[], tuple[nn.Module, sct.Plan]]) -> tuple[nn.Module, sct.Plan]:
+        """The network and the plan that the first process makes, on every one: plan and weights are sent."""
+        made: list[tuple[nn.Module, sct.Plan]] = []
+
+        def parcel() -> tuple[str, dict[str, torch.Tensor]]:
+            made.append(make())
+            model, plan = made[0]
+            return plan.to_json(), {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+
+        if not self.recipe.machines().several:
+            return make()
+        text, weights = once(parcel)
+        if made:
+            return made[0]
+        plan = sct.Plan.from_json(text)
+        model = sct.apply(plan, self.fresh())
+        model.load_state_dict(weights)
+        return model.eval(), plan
+
+    def save(self, model: nn.Module, plan: sct.Plan, name: Path) -> None:
+        """Save a network in the run's folder."""
+        once(lambda: sct.save(model, plan, self.folder.path / name, overwrite=True))
+
+    def close(self, name: str, record: dict[str, Any], since: float) -> dict[str, Any]:
+        """Record that a stage is done, and say so; its files are written by now."""
+        record |= {"seconds": time.monotonic() - since}
+        once(lambda: self.folder.finish(name, record))
+        self.say(name, record)
+        return record
+
+    def tell(self, text: str) -> None:
+        """One line as it is: brackets and colons in the names of files are no markup."""
+        self.console.print(text, markup=False, emoji=False)
+
+    def say(self, name: str, record: dict[str, Any], note: str = "") -> None:
+        """One line: what is done, how good the network is now, and how long it took."""
+        took = note or f"{record['seconds']:.0f} s"
+        mark = "✓" if "utf" in self.console.encoding else "ok"
+        self.console.print(f"[green]{mark}[/] {name:<13} validation {100 * record['accuracy']:6.2f} %   [dim]{took}[/]")

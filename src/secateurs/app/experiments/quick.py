@@ -1,0 +1,62 @@
+"""A recipe in minutes: the same stages in the same order, with few images and few epochs. Its figures mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from secateurs.app.cli.recipe import Recipe
+
+IMAGES, BATCH, SIDE, PRUNING = 64, 16, 64, 12
+"""Training images, images in a batch, pixels a side of what was larger, and epochs of a training that prunes."""
+
+
+def quick(recipe: Recipe, *, stand_in: bool) -> Recipe:
+    """Shorten a recipe; with `stand_in` it runs on enlarged handwritten digits, where its own data are not at hand.
+
+    Steps of the learning rate stay in their order, at the same shares of the run as far as whole epochs allow.
+
+    >>> short = quick(Recipe(epochs=160, schedule="multi-step", milestones=(80, 120)), stand_in=True)
+    >>> short.epochs, short.milestones, short.data
+    (3, (1, 2), 'digits:32')
+    """
+    large = recipe.data.partition(":")[0] == "imagefolder"
+    train, after = _epochs(recipe.train_epochs, recipe.train_milestones), _epochs(recipe.epochs, recipe.milestones)
+    if recipe.weights is None and not train and not recipe.prune_epochs:
+        train = 1
+    return replace(
+        recipe,
+        label=f"{recipe.label} (quick)",
+        data=f"digits:{SIDE if large else 32}" if stand_in else recipe.data,
+        images=IMAGES,
+        image_size=SIDE,
+        batch_size=min(recipe.batch_size, BATCH),
+        prune_batch_size=None,
+        calibration_batches=min(recipe.calibration_batches, IMAGES // BATCH),
+        train_epochs=train,
+        train_milestones=_steps(recipe.train_milestones, recipe.train_epochs, train),
+        prune_epochs=min(recipe.prune_epochs, PRUNING),
+        prune_milestones=_steps(recipe.prune_milestones, recipe.prune_epochs, min(recipe.prune_epochs, PRUNING)),
+        epochs=after,
+        milestones=_steps(recipe.milestones, recipe.epochs, after),
+        step_every=None if recipe.step_every is None else 1,
+        warmup=None if recipe.warmup is None else min(recipe.warmup, 1.0),
+    )
+
+
+def _epochs(full: int, milestones: Sequence[int]) -> int:
+    """An epoch before every step of the rate, and one after the last; none where there was none."""
+    return min(full, len(milestones) + 1)
+
+
+def _steps(milestones: Sequence[int], full: int, short: int) -> tuple[int, ...]:
+    """The epochs of the steps in a shorter run, each after the last.
+
+    >>> _steps((60, 120, 160), 200, 12), _steps((100, 150), 200, 3)
+    ((4, 7, 10), (1, 2))
+    """
+    found: list[int] = []
+    for place, milestone in enumerate(milestones):
+        least, most = (found[-1] + 1 if found else 1), short - len(milestones) + place
+        found.append(min(max(least, round(milestone * short / max(1, full))), max(least, most)))
+    return tuple(found)

@@ -1,0 +1,6 @@
+"""Tables over many runs, from their records alone."""
+
+from secateurs.app.leaderboard.entries import Entry, Standing, standings
+from secateurs.app.leaderboard.records import Record, read_records
+
+__all__ = ["Entry", "Record", "Standing", "read_records", "standings"]

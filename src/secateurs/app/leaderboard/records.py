@@ -1,0 +1,176 @@
+"""What one finished run says of itself: its recipe, its report, and how its trainings went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.report_file import REPORT
+from secateurs.app.cli.run_folder import RECIPE, RunFolder
+from secateurs.app.training import Epoch
+from secateurs.errors import DamageError, InputError
+
+MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
+"""Keys of a recipe that say where a run ran, not what it was."""
+CONTROLS = ("random", "l2", "scratch", "dense")
+"""What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained
+from scratch, and the dense network trained on with the same recipe."""
+BUDGETS = ("macs", "params", "memory", "filters", "latency")
+
+
+@final
+@dataclass(frozen=True)
+class Side:
+    """What is compared of a network: accuracy on the test split, costs, and seconds of one image."""
+
+    accuracy: float
+    macs: int
+    params: int
+    memory: int
+    file_bytes: int
+    latency: float
+
+
+@final
+@dataclass(frozen=True)
+class Told:
+    """The part of a report that tables are made of; reports of every version of the format have it."""
+
+    before: Side
+    after: Side
+    seconds: float
+    conditions: Mapping[str, str]
+    last: float | None = None
+    """Test accuracy after the last epoch; None where it was not recorded."""
+
+    @staticmethod
+    def read(found: Mapping[str, Any]) -> Told:
+        """Take it from a report; a KeyError or TypeError says that it is none."""
+        before, after = (Side(**{f.name: found[when][f.name] for f in fields(Side)}) for when in ("before", "after"))
+        seconds = sum(float(stage["seconds"]) for stage in found["stages"])
+        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"))
+
+
+@final
+@dataclass(frozen=True)
+class Record:
+    """One finished run: its folder, its recipe as plain keys, its report, and its epochs after removal."""
+
+    folder: Path
+    keys: Mapping[str, Any]
+    report: Told
+    history: tuple[Epoch, ...]
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.keys.get("seed", 0))
+
+    @property
+    def method(self) -> str:
+        """The name of the method that chose."""
+        method = self.keys.get("method", Recipe.method)
+        return str(method["name"] if isinstance(method, Mapping) else method)
+
+    @property
+    def control(self) -> str:
+        """Which control the run is: one of `CONTROLS`, or nothing."""
+        kind = str(self.keys.get("control", "none"))
+        if kind != "none":
+            return kind
+        if self.method in ("random", "l2"):
+            return self.method
+        p2 = isinstance(self.keys.get("method"), Mapping) and self.keys["method"].get("p") == 2
+        return "l2" if self.method == "magnitude" and p2 else ""
+
+    @property
+    def name(self) -> str:
+        """What a table calls the run: its method or control, and what of its recovery is not the usual."""
+        words = {"scratch": "same network from scratch", "dense": "dense, continued"}
+        named = words.get(self.control, self.control or self.method)
+        more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
+        more += ["distil"] if self.keys.get("distil") else []
+        return " + ".join([named, *more])
+
+    @property
+    def label(self) -> str:
+        """What the run was filed under: a paper's row, or nothing."""
+        return str(self.keys.get("label") or "")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The network, and the data without their folder: what one table holds."""
+        return str(self.keys.get("model", Recipe.model)), str(self.keys.get("data", Recipe.data)).partition(":")[0]
+
+    @property
+    def budget(self) -> str:
+        """What was asked to remain."""
+        given = [f"{name} {value:g}" for name in BUDGETS if (value := self.keys.get(name)) is not None]
+        return ", ".join(given) or "the method's own"
+
+    @property
+    def picked(self) -> int | None:
+        """The epoch that validated best after removal, counted from 1; None where nothing was trained then."""
+        best: Epoch | None = None
+        for epoch in self.history:
+            best = epoch if epoch.better_than(best) else best
+        return best.epoch if best else None
+
+    @property
+    def last(self) -> float | None:
+        """The test accuracy after the last epoch; None in records that lack it."""
+        if self.report.last is not None:
+            return self.report.last
+        same = not self.history or self.picked == self.history[-1].epoch
+        return self.report.after.accuracy if same else None
+
+    @property
+    def sort(self) -> tuple[tuple[str, str], ...]:
+        """What makes two runs the same but for the seed and the machine."""
+        skipped = {"seed", *MACHINE}
+        kept = {key: value for key, value in self.keys.items() if key not in skipped}
+        return tuple(sorted((key, repr(value)) for key, value in kept.items()))
+
+
+def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
+    """Every finished run in these folders and below, and the folders of runs that are not finished.
+
+    InputError where a folder is not there, or holds no run; DamageError where a record was changed or cut off.
+    """
+    found: list[Record] = []
+    unfinished: list[Path] = []
+    for top in folders:
+        if not top.is_dir():
+            raise InputError(f"{top} is not there; name folders of runs, or folders that hold them")
+        places = sorted(file.parent for file in top.rglob(RECIPE))
+        if not places:
+            raise InputError(
+                f"{top} holds no run: nothing in it has a {RECIPE}; name the --out of a run, or its parent"
+            )
+        for place in places:
+            record = read_record(place)
+            found += [record] if record else []
+            unfinished += [] if record else [place]
+    return found, unfinished
+
+
+def read_record(place: Path) -> Record | None:
+    """The run of one folder; None where it is not finished."""
+    folder = RunFolder(place)
+    file, content = folder.recipe(), folder.report(REPORT)
+    if file is None or content is None:
+        return None
+    try:
+        told = Told.read(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise DamageError(f"{place / REPORT} is no report ({cause!r}); put the original back") from cause
+    keys: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    trained = folder.done("recovered") or {}
+    history = tuple(Epoch(**epoch) for epoch in trained.get("history", ()))
+    return Record(place, keys, told, history)

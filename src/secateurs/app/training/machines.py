@@ -1,0 +1,133 @@
+"""Several devices and machines that train one network: started, and kept in step, by Lightning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeVar, final
+
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy as FabricStrategy
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+
+from secateurs.errors import InputError, SecateursError
+from secateurs.session.processes import Ranks
+
+T = TypeVar("T")
+Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
+"""Lightning's names of what can be asked for; those that shard a model are refused, with the remedy."""
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for the first one, which alone scores, verifies, measures and tests."""
+
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+"""Whether this process is making something that the others wait for, and so cannot be met."""
+
+
+@final
+@dataclass(frozen=True)
+class Machines:
+    """How many devices on how many machines train together, in as many processes.
+
+    Under torchrun and under Slurm the processes are there already, and these numbers must be theirs; otherwise the
+    first process of a machine starts the others.
+
+    >>> Machines().several, Machines(devices=2).several
+    (False, True)
+    """
+
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: Strategy = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train together."""
+        if min(self.devices, self.num_nodes) < 1:
+            raise InputError(f"devices {self.devices} and num_nodes {self.num_nodes} must be 1 or more")
+        if self.strategy in ("fsdp", "deepspeed"):
+            raise InputError(
+                f"--strategy {self.strategy} shards parameters, and a shard cannot lose channels. Prune before "
+                f"wrapping: take --strategy ddp, or prune with --epochs 0, read the small network with secateurs.load, "
+                f"and wrap that in {self.strategy} for fine-tuning"
+            )
+
+    @property
+    def count(self) -> int:
+        """How many processes train together."""
+        return self.devices * self.num_nodes
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one process trains."""
+        return self.count > 1 or self.strategy == "ddp"
+
+    def share(self, batch_size: int) -> int:
+        """Images of a batch on each device; InputError where they cannot be shared out evenly."""
+        if batch_size % self.count:
+            raise InputError(
+                f"a batch of {batch_size} images cannot be shared out among {self.count} devices evenly; take a "
+                f"multiple of {self.count}, for example --batch-size {-(-batch_size // self.count) * self.count}"
+            )
+        return batch_size // self.count
+
+    def launch(self, accelerator: str) -> None:
+        """Start the other processes where nobody has, and meet them all; nothing for one device."""
+        if self.several and not dist.is_initialized():
+            wrapping = FabricStrategy(timeout=PATIENCE)
+            Fabric(accelerator=accelerator, devices=self.devices, num_nodes=self.num_nodes, strategy=wrapping).launch()
+
+    def trainer(self) -> dict[str, Any]:
+        """The arguments of Lightning's Trainer."""
+        if not self.several:
+            return {"devices": 1}
+        shared = {"devices": self.devices, "num_nodes": self.num_nodes, "use_distributed_sampler": False}
+        return {**shared, "strategy": DDPStrategy(timeout=PATIENCE)}
+
+
+def rank() -> int:
+    """The number of this process among those that train together.
+
+    >>> rank()
+    0
+    """
+    return dist.get_rank() if Ranks().size > 1 else 0
+
+
+def early_rank() -> int:
+    """The same number before the processes have met, as far as whoever started them says; 0 where nobody does.
+
+    >>> early_rank()
+    0
+    """
+    # The first process of every machine has local rank 0: Lightning's own launcher tells machines apart by NODE_RANK.
+    return int(getattr(rank_zero_only, "rank", 0)) or int(os.environ.get("NODE_RANK", "0"))
+
+
+def once(make: Callable[[], T]) -> T:
+    """What the first process makes, on every one; an error of the library's there is raised on every one.
+
+    >>> once(lambda: 3)
+    3
+    """
+    if Ranks().size == 1 or _ALONE.get():
+        return make()
+
+    def tried() -> tuple[T | None, SecateursError | None]:
+        alone = _ALONE.set(True)
+        try:
+            return make(), None
+        except SecateursError as error:
+            return None, error
+        finally:
+            _ALONE.reset(alone)
+
+    made, error = Ranks().first(tried)
+    if error is not None:
+        raise error
+    return made  # pyright: ignore[reportReturnType] (None only where make returned it)
