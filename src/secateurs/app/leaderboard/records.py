@@ -106,7 +106,8 @@ class Record:
     @property
     def place(self) -> tuple[str, str]:
         """The network, and the data without their folder: what one table holds."""
-        return str(self.keys.get("model", Recipe.model)), str(self.keys.get("data", Recipe.data)).partition(":")[0]
+        model = str(self.keys.get("model", Recipe.model))
+        return model.rpartition("/")[2], str(self.keys.get("data", Recipe.data)).partition(":")[0]
 
     @property
     def budget(self) -> str:
