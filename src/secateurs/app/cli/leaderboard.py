@@ -11,7 +11,7 @@ from rich.table import Table
 
 from secateurs.app.cli.flags import setting
 from secateurs.app.leaderboard import Standing, read_records, standings
-from secateurs.app.leaderboard.page import page
+from secateurs.app.leaderboard.board import page
 from secateurs.app.leaderboard.text import HEADINGS, cells, comma_separated, markdown
 from secateurs.errors import InputError
 from secateurs.store.files import write_files

@@ -58,11 +58,6 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
             (dense, recovered), scores, ("before", "after"), files, times[0], strict=True
         )
     )
-    last = after.accuracy
-    if (work.folder.path / LAST).is_dir():
-        final, _ = work.again(work.folder.path / LAST)
-        scored = _scored(work, final)
-        last = None if scored is None else scored.accuracy
     report = Report(
         title=title(work),
         before=before,
@@ -75,13 +70,26 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
         layers=_layers(devices, dense, recovered, example),
         protected=kept_whole(sct.trace(dense, example, protect=work.recipe.protect)),
         conditions=_conditions(work, times[0], record),
-        last=last,
+        last=_last(work, after.accuracy),
         metric=METRICS[work.loaders.splits.task],
     )
+    _write(work, report)
+    return report
+
+
+def _write(work: Work, report: Report) -> None:
+    """Put the report beside the model, as JSON, picture and page, and record that it is there."""
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
-    return report
+
+
+def _last(work: Work, picked: float | None) -> float | None:
+    """Test accuracy after the last epoch, where that was kept; that of the picked one where the two are the same."""
+    if not (work.folder.path / LAST).is_dir():
+        return picked
+    scored = _scored(work, work.again(work.folder.path / LAST)[0])
+    return None if scored is None else scored.accuracy
 
 
 def _scored(work: Work, model: nn.Module) -> Score | None:

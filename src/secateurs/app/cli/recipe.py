@@ -27,9 +27,8 @@ class Recipe(Where):
         default="resnet20",
         metadata=_about(
             "network",
-            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, "
-            "timm:NAME, hf:REPOSITORY (an image classifier), or path.py:FUNCTION, "
-            "which is called with in_channels and num_classes where it takes them",
+            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, timm:NAME, "
+            "hf:REPOSITORY (a classifier), or path.py:FUNCTION, called with in_channels and num_classes if it has them",
             "NAME",
         ),
     )
