@@ -12,8 +12,8 @@ from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.leaderboard import read_records, standings
-from secateurs.app.leaderboard.command import command
 from secateurs.app.leaderboard.board import page
+from secateurs.app.leaderboard.command import command
 from secateurs.app.leaderboard.text import comma_separated, markdown
 from secateurs.errors import DamageError, InputError
 
