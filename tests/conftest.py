@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 import secateurs  # noqa: F401 (before pytest collects prune.py alone, and puts the module in the place of the verb)
 
-collect_ignore = ["plugin"]  # another project: its doctests would import it before it is found
+collect_ignore = ["plugin", "core_only.py"]  # another project, and a script for another environment
 
 settings.register_profile("laws", derandomize=True, deadline=None)
 settings.register_profile(

@@ -192,7 +192,7 @@ def summary(value: object) -> str:
     """Return the first sentence of a value's documentation.
 
     >>> summary(make("l2"))
-    'The p-norm of all parameters that go when the unit goes.'
+    'The p-norm of all parameters that are removed with the unit.'
     """
     text = " ".join((getdoc(type(value)) or "").partition("\n\n")[0].split())
     return re.split(r"(?<=[^A-Z]\.)\s+(?=[A-Z`])", text, maxsplit=1)[0]

@@ -59,7 +59,7 @@ class Fitted:
 
     best: Epoch
     history: tuple[Epoch, ...]
-    last: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
+    last: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False, compare=False)
 
 
 def fit(

@@ -67,6 +67,7 @@ def pixel_heads(output: Any) -> list[Tensor]:
 def at_pixels(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits [n, classes, h, w] at the height and width of masks; InputError for any other shape.
 
+    >>> import torch
     >>> at_pixels(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 4)).shape
     torch.Size([1, 3, 4, 4])
     """
