@@ -35,9 +35,9 @@ NAMES = (
 def check_name(name: str) -> None:
     """Refuse a name that cannot be loaded, before any work; reads no image.
 
-    >>> check_name("cifar1")
+    >>> check_name("faces")
     Traceback (most recent call last):
-    secateurs.errors.RecipeError: no data set is called 'cifar1'; did you mean 'cifar10:ROOT' or 'cifar100:ROOT'? Known: cifar100:ROOT, ...
+    secateurs.errors.RecipeError: no data set is called 'faces'; Known: cifar100:ROOT, cifar10:ROOT, coco:ROOT, ...
     """
     kind, root = _split(name)
     if kind not in {known.partition(":")[0] for known in NAMES}:

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.where import Where
 from secateurs.registry import make
 
 
@@ -19,7 +20,8 @@ def command(keys: Mapping[str, Any], *, seed: str = "") -> str:
     'secateurs prune --model resnet56 --data cifar10:FOLDER --method l2 --macs 0.5 --out FOLDER'
     """
     words = ["secateurs", "prune"]
-    for f in fields(Recipe):
+    where = {f.name for f in fields(Where)}
+    for f in sorted(fields(Recipe), key=lambda f: f.name in where):
         if f.name == "method":
             words += _method(keys.get("method", Recipe.method))
         elif f.name == "seed" and seed:

@@ -104,10 +104,7 @@ def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
 
 
 def whole(p: Propagation, labels: Labels) -> None:
-    """A dimension that keeps all of its units may still be given as a number: choose what that follows.
-
-    Where nothing makes it follow, the number is fixed, and so are the units.
-    """
+    """A dimension that keeps all of its units may still be given as a number: choose what that follows."""
     if not has_units(labels):
         return
     for option in _whole(p, labels):
@@ -120,10 +117,8 @@ def _whole(p: Propagation, labels: Labels) -> Iterator[Any]:
     options = ["free"] + ["attributes"] * bool(counting) + ["width"] * (width is not None)
     if len(options) == 1:
         return
-    option = p.choose("size", labels, [*options, "fixed"])
-    if option == "fixed":
-        p.guard(labels, "its number is written into the code")
-    elif option == "attributes":
+    option = p.choose("size", labels, options)
+    if option == "attributes":
         yield from counting
     elif option == "width":
         yield width
