@@ -35,7 +35,7 @@ from secateurs.app.data.cifar import cifar10
 from secateurs.app.models import build
 from secateurs.criteria import BatchNormScale, GeometricMedian, Magnitude, Random, Taylor, score
 from secateurs.evidence import GateGradients, Writes, observe
-from secateurs.methods import CCP, FOAD, EPruner
+from secateurs.methods import CCP, FOAD, BackwardElimination, EPruner
 from secateurs.methods.one_shot import Scope, meet_budget, part_of
 
 BUDGETS = (0.80, 0.65, 0.50)
@@ -89,6 +89,7 @@ ENTRIES = (
         networks=SMALL,
     ),
     Entry("CCP, … and sizes by loss (ours)", lambda _: CCP(**OURS), seeds=3),
+    Entry("Backward elimination (ours)", lambda _: BackwardElimination(), networks=SMALL),
     Entry("L2, streams too", lambda _: Magnitude(p=2), "coupled", networks=SMALL, budgets=(0.50,)),
     Entry("FOAD, streams too", lambda _: FOAD(scope="coupled"), "coupled", networks=SMALL, budgets=(0.50,)),
     Entry("EPruner, streams too", lambda _: EPruner(0.76, scope="coupled"), "coupled", networks=SMALL, budgets=(0.50,)),

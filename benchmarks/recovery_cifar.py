@@ -29,6 +29,7 @@ from secateurs.recover import Recovery
 IMAGES = 2048
 METHODS = {
     "CCP by loss": "CCP, … and sizes by loss (ours)",
+    "BackwardElimination": "Backward elimination (ours)",
     "FPGM": "FPGM",
     "L2": "L2",
     "EPruner": "EPruner",
@@ -141,7 +142,7 @@ def picture(record: dict[str, Any], out: Path) -> None:
     for axis, network in zip(axes[0], networks, strict=False):
         axis.axhline(points[f"{network} | dense"]["accuracy"], color="0.4", lw=1, ls="--")
         for colour, macs in enumerate(BUDGETS[network]):
-            for method, mark in zip(METHODS, "osD^vx", strict=True):
+            for method, mark in zip(METHODS, "osDP^vx", strict=True):
                 mine = [points.get(f"{network} | {method} | {macs:.2f} | {step}") for step in TITLES]
                 shown = sorted((p["seconds"] / 60, p["accuracy"]) for p in mine if p)
                 if shown:

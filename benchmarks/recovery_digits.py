@@ -6,7 +6,8 @@ Three networks are trained on scikit-learn's digits (8x8, enlarged to 16x16) for
 residuals with depthwise convolutions and linear bottlenecks, the same with squeeze-and-excite, and a vision
 transformer. Each is cut to a share of its MACs by L2, Random and backward elimination (256 training images), and
 recovered on all training images without their labels; the test split is read for the table alone, and nothing is
-selected on it. One JSON line a point is appended, so that an interrupted run goes on; `table.md` is made from them.
+selected on it; — is out of reach. One JSON line a point is appended, so that an interrupted run goes on; `table.md` is
+made from them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 import secateurs as sct
 from secateurs.app.data import load
+from secateurs.errors import BudgetError
 from secateurs.methods import BackwardElimination
 
 STEPS: dict[str, tuple[Any, ...]] = {
@@ -131,7 +133,11 @@ def measured(name: str, model: nn.Module, data: Digits, macs: float, seed: int) 
     for method, criterion in METHODS.items():
         chosen = criterion or BackwardElimination(scope="coupled")
         budget = sct.Budget(macs=macs)
-        result = sct.prune(model, images[:1], method=chosen, budget=budget, data=[data.train[0][:256]])
+        try:
+            result = sct.prune(model, images[:1], method=chosen, budget=budget, data=[data.train[0][:256]])
+        except BudgetError as out_of_reach:
+            print(f"{name}, {method}: {out_of_reach}", flush=True)
+            continue
         for step, steps in STEPS.items():
             begin = time.process_time()
             small = sct.recover(result.model, model, images.split(128), plan=result.plan, steps=steps)

@@ -154,7 +154,7 @@ def test_the_help_lists_every_method(capsys):
     [
         ("lightning", ("cli", "train", "report"), "secateurs[train"),
         ("sklearn.datasets", ("cli", "train"), "secateurs[train"),
-        ("timm", ("cli",), "secateurs[zoo]"),
+        ("timm", ("cli",), "secateurs[timm]"),
         ("openvino", ("cli", "export"), "secateurs[openvino"),
         ("nowhere_at_all", ("cli",), "pip install nowhere-at-all"),
     ],
