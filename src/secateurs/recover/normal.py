@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -77,8 +78,9 @@ class Streamed:
     @property
     def size(self) -> Tensor:
         """The mean of the diagonal."""
-        return _or_one(self._diagonal().mean(1)[:, 0])
+        return _or_one(self._diagonal.mean(1)[:, 0])
 
+    @cached_property
     def _diagonal(self) -> Tensor:
         return sum((u.double().square().sum(0) for u in self.x.split(CHUNK)), torch.zeros(()))[:, :, None]
 
@@ -94,7 +96,7 @@ class Streamed:
     def solve(self, right: Tensor, ridge: Tensor) -> Tensor:
         """By conjugate gradients, preconditioned by the diagonal, all outputs at once (Hestenes and Stiefel 1952)."""
         found, residual = torch.zeros_like(right), right.clone()
-        inverse = 1 / (self._diagonal() + ridge)
+        inverse = 1 / (self._diagonal + ridge)
         direction = inverse * residual
         energy = (residual * direction).sum(1, keepdim=True)
         goal = TOLERANCE * right.square().sum().sqrt()

@@ -40,8 +40,8 @@ class Covariance:
 
     def update(self, values: Tensor) -> None:
         """Take in the activations of a batch: [samples, units, positions]."""
-        x = values.detach().transpose(0, 1).flatten(1)
-        total, square = x.sum(1, dtype=torch.float64), x.double() @ x.double().T
+        x = values.detach().transpose(0, 1).flatten(1).double()
+        total, square = x.sum(1), x @ x.T
         if self._total is None or self._square is None:
             self._total, self._square = total, square
         else:

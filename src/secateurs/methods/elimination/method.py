@@ -22,7 +22,7 @@ from secateurs.methods.elimination.measured import Curves, measured_losses
 from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
 from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
 from secateurs.network import Network
-from secateurs.running.batches import Batch, read_batch
+from secateurs.running.batches import Batch, read_batches
 from secateurs.running.untouched import device_of
 from secateurs.types import Keep, Loss, Scope
 
@@ -168,11 +168,10 @@ def _products(group: Group, tensors: Mapping[str, Tensor]) -> Array:
 def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
     """The first so many images, in the batches that they came in."""
     found: list[Batch] = []
-    for number, raw in enumerate(data):
-        batch = read_batch(raw, number, device)
-        left = images - sum(b.size for b in found)
-        found.append(batch if batch.size <= left else batch.rows(torch.arange(left)))
-        if sum(b.size for b in found) >= images:
+    for batch in read_batches(data, device):
+        found.append(batch if batch.size <= images else batch.rows(torch.arange(images)))
+        images -= found[-1].size
+        if not images:
             break
     return found
 
