@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs import allocate, criteria, errors, evidence
 from secateurs.allocate import Alignment, Budget
-from secateurs.graph import Cost, Graph, Group, trace
+from secateurs.graph import Cost, Explanation, Graph, Group, explain, trace
 from secateurs.prune import Result, plan, prune
 from secateurs.recover import (
     Distil,
@@ -44,6 +44,7 @@ __all__ = [
     "Cost",
     "Device",
     "Distil",
+    "Explanation",
     "FoldMeans",
     "Graph",
     "Group",
@@ -60,6 +61,7 @@ __all__ = [
     "deploy",
     "errors",
     "evidence",
+    "explain",
     "export",
     "grow",
     "load",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -31,3 +32,8 @@ Scope = Literal["coupled", "uncoupled"]
 
 The default of every method is what its authors pruned: "uncoupled" where the paper leaves residual streams whole (CCP,
 EPruner, FOAD), "coupled" where it prunes them too."""
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)

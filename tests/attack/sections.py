@@ -149,6 +149,7 @@ def _calls(folder):
     batch = [(images(), torch.zeros(len(images()), dtype=torch.long))]
     return {
         "trace": lambda: {"model": copy.deepcopy(dense), "example_inputs": images(), "protect": ()},
+        "explain": lambda: {"graph": sct.trace(copy.deepcopy(dense), images()), "what": {"conv1": [0]}},
         "prune": lambda: {
             "model": copy.deepcopy(dense),
             "example_inputs": images(),

@@ -450,9 +450,9 @@ def test_targets_are_whole_numbers(budget, targets):
 def test_floors_do_not_suffer_from_binary_fractions():
     """7 % of 100 is 7; a floor never exceeds the group."""
     assert 0.07 * 100 > 7
-    assert Budget(macs=0.5, min_keep_fraction=0.07).floor(100) == 7
-    assert Budget(macs=0.5, min_keep_fraction=0.071).floor(100) == 8
-    assert Budget(macs=0.5, min_keep=5).floor(3) == 3
+    assert Budget(macs=0.5, min_keep_fraction=0.07).floors(network([100])) == [7]
+    assert Budget(macs=0.5, min_keep_fraction=0.071).floors(network([100])) == [8]
+    assert Budget(macs=0.5, min_keep=5).floors(network([3])) == [3]
 
 
 def test_exclusion_is_by_group_or_by_module():

@@ -703,6 +703,29 @@ def test_inspect_shows_groups_protection_and_cost(capsys):
     assert "269.7 k parameters" in printed
 
 
+def test_inspect_answers_as_json(capsys):
+    """All that the tables show, for programs; the reason that keeps the most channels first."""
+    assert main(["inspect", "resnet20", "--json", "--protect", "layer3"]) == 0
+    read = json.loads(capsys.readouterr().out)
+
+    assert read["cost"]["params"] == 269_722
+    assert {"tensor": "layer1.0.conv1.weight", "dim": 0, "role": "out"} in read["groups"][0]["slices"]
+    channels = [reason["channels"] for reason in read["protected"]]
+    assert channels == sorted(channels, reverse=True)
+    assert read["protected"][0]["reason"] == "the user protects it"
+
+
+def test_inspect_explains_a_layer(capsys):
+    """What goes with two channels; the same as JSON; and what an answer is asked for."""
+    assert main(["inspect", "resnet20", "--explain", "layer1.0.conv1:3,5-6", "linear"]) == 0
+    printed = capsys.readouterr().out
+    assert "layer1.0.conv2.weight dim 1: 3, 5, 6" in printed
+    assert "Never removed: linear.weight dim 0: 0-9\n     because it is an output of the model" in printed
+
+    assert main(["inspect", "resnet20", "--explain", "layer1.0.conv1:3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["units"] == {"layer1.0.conv1": [3]}
+
+
 def test_inspect_follows_its_flags(own, capsys):
     """One's own network, on one's own input, with a module protected."""
     assert main(["inspect", f"{own}:net", "--input", "1x1x8x8", "--classes", "3", "--protect", "0"]) == 0
@@ -721,6 +744,9 @@ def test_inspect_follows_its_flags(own, capsys):
         (["resnet20", "--input", "1x4"], "does not run|shape"),
         (["resnet20", "--classes", "0"], "--classes 0"),
         (["resnet20", "--protect", "stem"], "stem"),
+        (["resnet20", "--explain", "stem"], "'stem' is no module"),
+        (["resnet20", "--explain", "conv1:a"], "names no channels"),
+        (["resnet20", "--explain", "conv1:16"], "channels 0 to 15"),
         (["resnet20", "--macs", "1"], "there is no flag --macs"),
     ],
 )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateurs.allocate.alignment import Alignment
+from secateurs.allocate.by_layer import ByLayer, Pattern, combined
 from secateurs.errors import BudgetError, RecipeError, near
 from secateurs.graph.groups import Cost, Group
+from secateurs.types import is_integer
 
 RESOURCES = ("macs", "params", "memory")
 """The constraints, in the order of a `Cost`."""
@@ -47,7 +49,8 @@ class Budget:
     (a number above 1). A device without a latency only guards: `prune` refuses to hand over a network that is slower
     there than the dense one, unless `allow_slower`. min_keep, min_keep_fraction: at least so many units, and such a
     fraction of units, stay in every group. multiple_of: the width of every tensor dimension that a pruned group writes
-    becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the group. None is
+    becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the group. Either takes
+    a mapping by path or class of module (`{"layer4.*": 32, nn.Linear: 8}`, see `ByLayer`); others have 1. None is
     exact in `plan` and in allocators; `prune` then takes the device's grid, or `Alignment()`. exclude: names of groups,
     or of modules, whose own outputs all stay. What feeds such a module may still shrink, and its input channels with
     it; `trace(..., protect=...)` is for modules that nothing may change.
@@ -60,9 +63,9 @@ class Budget:
     macs: int | float | None = None
     params: int | float | None = None
     memory: int | float | None = None
-    min_keep: int = 1
+    min_keep: int | Mapping[Pattern, int] | ByLayer = 1
     min_keep_fraction: float = 0.0
-    multiple_of: int | Alignment | None = None
+    multiple_of: int | Alignment | Mapping[Pattern, int] | ByLayer | None = None
     exclude: tuple[str, ...] = ()
     latency: float | None = None
     device: Timed | None = None
@@ -81,10 +84,13 @@ class Budget:
             _check_remaining(name, value)
         _check_latency(self.latency, self.device)
         for name in ("min_keep", "multiple_of"):
+            object.__setattr__(self, name, ByLayer.read(name, getattr(self, name)))
             value = getattr(self, name)
-            if name == "multiple_of" and (value is None or isinstance(value, Alignment)):
+            if isinstance(value, ByLayer) or (
+                name == "multiple_of" and (value is None or isinstance(value, Alignment))
+            ):
                 continue
-            if not _is_integer(value) or value < 1:
+            if not is_integer(value) or value < 1:
                 msg = f"{name}={value!r} is not a whole number of units. Give an int of at least 1."
                 raise BudgetError(msg)
         if not _is_number(self.min_keep_fraction) or not 0 <= self.min_keep_fraction <= 1:
@@ -119,24 +125,34 @@ class Budget:
         whole = (dense.macs, dense.params, dense.memory)
         return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
 
-    def multiple(self, units: int) -> int:
-        """Return the number that the width of a group of this many units is a multiple of.
+    def multiples(self, graph: Any) -> list[int]:
+        """Return, for each group of a graph, the number that its width is a multiple of.
 
-        >>> Budget(macs=0.5, multiple_of=4).multiple(64), Budget(macs=0.5).multiple(64)
-        (4, 1)
+        Of the modules that write a group, each has its number (see `ByLayer`), and the width is a multiple of all.
         """
+        if isinstance(self.multiple_of, ByLayer):
+            found = self.multiple_of.of("multiple_of", graph)
+            return [combined(found[group.name]) for group in graph.groups]
         if isinstance(self.multiple_of, Alignment):
-            return self.multiple_of.of(units)
-        return 1 if self.multiple_of is None else self.multiple_of
+            return [self.multiple_of.of(group.units) for group in graph.groups]
+        number = self.multiple_of
+        return [number if isinstance(number, int) else 1 for _ in graph.groups]
 
-    def floor(self, units: int) -> int:
-        """Return the fewest units that may stay in a group of this many.
+    def floors(self, graph: Any) -> list[int]:
+        """Return, for each group of a graph, the fewest units that may stay in it.
 
-        >>> Budget(macs=0.5, min_keep=2, min_keep_fraction=0.1).floor(64)
-        7
+        >>> from types import SimpleNamespace
+        >>> graph = SimpleNamespace(groups=(Group("a", 64, ()), Group("b", 1, ())))
+        >>> Budget(macs=0.5, min_keep=2, min_keep_fraction=0.1).floors(graph)
+        [7, 1]
         """
-        # 0.07 * 100 is 7.000000000000001 in binary: nine digits are what was meant.
-        return min(units, max(self.min_keep, math.ceil(round(self.min_keep_fraction * units, 9))))
+        found = self.min_keep.of("min_keep", graph) if isinstance(self.min_keep, ByLayer) else None
+        least: list[int] = []
+        for group in graph.groups:
+            own = self.min_keep if isinstance(self.min_keep, int) else max((found or {})[group.name], default=1)
+            # 0.07 * 100 is 7.000000000000001 in binary: nine digits are what was meant.
+            least.append(min(group.units, max(own, math.ceil(round(self.min_keep_fraction * group.units, 9)))))
+        return least
 
     def excluded(self, groups: Iterable[Group]) -> frozenset[str]:
         """Return the names of the groups that stay whole because of `exclude`."""
@@ -164,7 +180,7 @@ class Budget:
         for name in sorted(shares, key=lambda name: (name in units, len(name))):
             share = shares[name]
             for group in hits[name]:
-                left = share if _is_integer(share) else math.ceil(round(share * units[group], 9))
+                left = share if is_integer(share) else math.ceil(round(share * units[group], 9))
                 found[group] = min(units[group], int(left))
         return found
 
@@ -188,7 +204,7 @@ def read_shares(shares: Iterable[tuple[str, float]]) -> tuple[tuple[str, float],
         msg = f"shares={shares!r} are not pairs (name, what remains). Write shares=(('layer1', 0.5),)."
         raise BudgetError(msg)
     for name, share in pairs:
-        number = _is_number(share) and (share >= 1 if _is_integer(share) else 0 < share <= 1)
+        number = _is_number(share) and (share >= 1 if is_integer(share) else 0 < share <= 1)
         if not number:
             msg = f"the share {share!r} of {name!r} is not what remains. Give a float in (0, 1], or a number of units."
             raise BudgetError(msg)
@@ -209,10 +225,6 @@ def _modules(groups: Iterable[Group]) -> set[str]:
     return found
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
@@ -224,9 +236,9 @@ def _check_remaining(name: str, value: object) -> None:
         reason = "is not a number"
     elif value <= 0:  # pyright: ignore[reportOperatorIssue]
         reason = "leaves nothing"
-    elif _is_integer(value) and value == 1:
+    elif is_integer(value) and value == 1:
         reason = "is ambiguous: 1.0 is the whole network, the absolute number 1 is nothing"
-    elif not _is_integer(value) and value > 1:  # pyright: ignore[reportOperatorIssue]
+    elif not is_integer(value) and value > 1:  # pyright: ignore[reportOperatorIssue]
         reason = "is a fraction above the whole"
     else:
         return
@@ -254,4 +266,4 @@ def _check_latency(latency: object, device: object) -> None:
 def _target(value: float | None, full: int) -> int:
     if value is None:
         return int(UNBOUNDED)
-    return int(value) if _is_integer(value) else math.floor(value * full)
+    return int(value) if is_integer(value) else math.floor(value * full)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch import nn
 
 from secateurs.allocate.budget import Budget
 from secateurs.errors import BudgetError
@@ -44,6 +45,11 @@ class Costed(Protocol):
     @property
     def signature(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape."""
+        ...
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The modules of the network, by path."""
         ...
 
 
@@ -98,7 +104,9 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
 
     floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
     """
-    least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
+    own = budget.floors(graph)
+    least = [max(n, min(g.units, (floors or {}).get(g.name, 0))) for n, g in zip(own, graph.groups, strict=True)]
+    multiples = budget.multiples(graph)
     units = [group.units for group in graph.groups]
     ties = [Tied.of(tie, graph) for tie in graph.ties]
     excluded = budget.excluded(graph.groups)
@@ -109,7 +117,7 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
         for tied in ties:
             fixed |= set(tied.groups) if fixed & set(tied.groups) or tied.partial else set()
         found = [
-            np.array([n], np.int64) if g in fixed else _allowed(g, least[g], budget, dims, units, fixed)
+            np.array([n], np.int64) if g in fixed else _allowed(g, least[g], multiples[g], dims, units, fixed)
             for g, n in enumerate(units)
         ]
         for g, group in enumerate(graph.groups):
@@ -146,11 +154,10 @@ def _written(graph: Costed) -> list[_Dim]:
     return list(dims.values())
 
 
-def _allowed(g: int, least: int, budget: Budget, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
+def _allowed(g: int, least: int, k: int, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
     """The numbers of units that one group may keep; empty if there is none."""
     units = all_units[g]
     counts = np.arange(least, units + 1, dtype=np.int64)
-    k = budget.multiple(units)
     if k == 1:
         return counts
     mine = [dim for dim in dims if g in dim.positions] or [_Dim(units, {g: 1})]

@@ -226,8 +226,8 @@ def _unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
 
 def _obstacle(graph: Any) -> str:
     """Name what keeps the most channels of the network, if the graph knows."""
-    found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
-    return f" The largest reason: {found}." if found else ""
+    found: list[Any] = getattr(getattr(graph, "whole", graph), "obstacles", [])
+    return f" The largest reason: {found[0]}." if found else ""
 
 
 def _refuse_free(budget: Budget, dense: Cost) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from secateurs.allocate.levels import Costs
 from secateurs.graph import Graph, Group, Tie
@@ -29,6 +30,11 @@ class Part:
     def signature(self) -> Mapping[str, tuple[int, ...]]:
         """Every tensor's shape."""
         return self.whole.signature
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The modules of the network, by path."""
+        return self.whole.modules
 
     @property
     def ties(self) -> tuple[Tie, ...]:

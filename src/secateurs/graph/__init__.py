@@ -1,7 +1,9 @@
 """The graph: which channels must be removed together, and what a network costs."""
 
+from secateurs.graph.explain import explain
+from secateurs.graph.explanation import Explanation
 from secateurs.graph.graph import Graph, prove
 from secateurs.graph.groups import Cost, Group, Protected, Site, Slice, Tie
 from secateurs.graph.trace import trace
 
-__all__ = ["Cost", "Graph", "Group", "Protected", "Site", "Slice", "Tie", "prove", "trace"]
+__all__ = ["Cost", "Explanation", "Graph", "Group", "Protected", "Site", "Slice", "Tie", "explain", "prove", "trace"]

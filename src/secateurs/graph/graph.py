@@ -11,6 +11,7 @@ from secateurs.graph.cost import CostModel
 from secateurs.graph.following import follow_values
 from secateurs.graph.grouping import make_groups, make_protected
 from secateurs.graph.groups import Cost, Tie
+from secateurs.graph.obstacles import Obstacle, obstacles
 from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
@@ -85,22 +86,19 @@ class Graph:
         return self._source.cold
 
     @property
-    def obstacle(self) -> str:
-        """The reason that keeps the most channels, with its operator, module and source line; empty if none does.
+    def obstacles(self) -> list[Obstacle]:
+        """The reasons that keep channels, each with its operator, module and source line; the one with most first."""
+        return obstacles(self.protected, self._units.roles, self._facts.shapes)
 
-        Channels are counted where they are made: along the dimensions that filters and their like lie in.
-        """
-        kept: dict[str, dict[str, int]] = {}
-        for p in self.protected:
-            role = self._units.roles.get((p.tensor, p.dim))
-            if role == "out" or (role is None and p.dim == 0 and len(self._facts.shapes[p.tensor]) > 1):
-                kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
-        if not kept:
-            return ""
-        reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
-        largest = max(tensors, key=lambda name: tensors[name])
-        others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
-        return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"
+    @property
+    def inside(self) -> tuple[Units, NDArray[np.bool_]]:
+        """All units, and which of them are left: what `explain` reads."""
+        return self._units, self._alive
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules of the traced model, by path."""
+        return self._facts.modules
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -50,6 +50,12 @@ class Units:
     unused: list[tuple[str, int, int]] = field(default_factory=list)
     fixed_because: dict[tuple[str, int], Reason] = field(default_factory=dict)
     equals: list[Equal] = field(default_factory=list)
+    joins: list[tuple[Labels, Labels, Op]] = field(default_factory=list)
+    """Labels that met, and where."""
+    adopted: dict[tuple[str, int], Op] = field(default_factory=dict)
+    """Where a dimension of a parameter took its labels."""
+    guarded: list[tuple[Labels, str, Op | None]] = field(default_factory=list)
+    """Labels that are never removed, why, and where."""
     bonds: list[Bond] = field(default_factory=list)
     conflict: Conflict | None = None
     _units: dict[int, tuple[Labels, Ints]] = field(default_factory=dict)
@@ -123,7 +129,7 @@ def gather(
     units = Units(
         tapes, results, p.params, p.roles, p.choices.picked, p.follows, unit_of, np.full(total, -1), np.full(total, -1),
         np.zeros(0, dtype=np.int64), [], [], why, shapes, refused, p.choices.sites, p.labs, unused, p.fixed_because,
-        p.equals,
+        p.equals, p.space.joins, p.adopted, p.guarded,
     )  # fmt: skip
     _group(units, free)
     _mark_inexact(units, p.inexact_at)

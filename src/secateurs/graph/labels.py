@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from secateurs.graph.recorder import Op
+
     Labels = NDArray[np.int64]
     Moment = tuple[int, int, str]
     """Recording, operator and kind of choice."""
@@ -89,8 +91,7 @@ class Space:
     def __init__(self) -> None:
         """Start with no label."""
         self.size = 0
-        self._left: list[Labels] = []
-        self._right: list[Labels] = []
+        self.joins: list[tuple[Labels, Labels, Op]] = []
 
     def fresh(self, count: int) -> Labels:
         """`count` new labels."""
@@ -98,20 +99,19 @@ class Space:
         self.size += count
         return np.arange(start, self.size, dtype=np.int64)
 
-    def join(self, left: Labels, right: Labels) -> None:
-        """Element by element, these labels live or die together (negative ones are ignored)."""
-        self._left.append(left)
-        self._right.append(right)
+    def join(self, left: Labels, right: Labels, op: Op) -> None:
+        """Element by element, these labels live or die together (negative ones are ignored): they met at `op`."""
+        self.joins.append((left, right, op))
 
     def components(self) -> NDArray[np.int64]:
         """Label -> unit, numbered by first label."""
-        if not self._left:
+        if not self.joins:
             return np.arange(self.size, dtype=np.int64)
         from scipy.sparse import coo_array  # half of the time of `import secateurs`, which not every program needs
         from scipy.sparse.csgraph import connected_components
 
-        left = np.concatenate(self._left)
-        right = np.concatenate(self._right)
+        left = np.concatenate([left for left, _, _ in self.joins])
+        right = np.concatenate([right for _, right, _ in self.joins])
         real = (left >= 0) & (right >= 0)
         left, right = left[real], right[real]
         links = coo_array((np.ones(left.size, dtype=np.int8), (left, right)), shape=(self.size, self.size))
@@ -120,6 +120,16 @@ class Space:
         order = np.empty_like(first)
         order[np.argsort(first, kind="stable")] = np.arange(first.size)
         return order[inverse].astype(np.int64)
+
+
+def agree(a: Labels, b: Labels) -> bool:
+    """Whether equal units meet, or fixed entries (which protected the units that they met)."""
+    return bool(((a == b) | (a < 0) | (b < 0)).all())
+
+
+def mix(a: Labels, b: Labels) -> Labels:
+    """Of two entries that met: the label if there is one, else fixed if one is fixed, else anything."""
+    return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))
 
 
 class Taken(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space
+from secateurs.graph.labels import ANY, FIXED, Equal, Follow, Fresh, Lab, Space, agree, mix
 from secateurs.graph.recorder import tensors
 from secateurs.network import is_torchs
 
@@ -64,6 +64,7 @@ class Propagation:
         self.follows: list[Follow] = []
         self.equals: list[Equal] = []
         self.roles: dict[tuple[str, int], str] = {}
+        self.adopted: dict[tuple[str, int], Op] = {}
         self.fixed_because: dict[tuple[str, int], tuple[str, Op | None]] = {}
         self.tape: Tape
         self.op: Op
@@ -149,6 +150,7 @@ class Propagation:
         key = (axis.name, axis.dim)
         self.params[key] = labels
         self.roles.setdefault(key, role)
+        self.adopted.setdefault(key, self.op)
         if labels is None:
             self.fixed_because.setdefault(key, ("it meets a dimension of fixed size", self.op))
         elif isinstance(labels, np.ndarray) and not self.plain(labels):
@@ -189,20 +191,20 @@ class Propagation:
 
     def _unite(self, a: Labels, b: Labels) -> Labels:
         if self.plain(a) and self.plain(b):
-            self.space.join(a, b)
+            self.space.join(a, b, self.op)
             return a
         reason = "its units meet fixed entries (padding, constants)"
         self.guard(b[(a == FIXED) & (b >= 0)], reason)
         self.guard(a[(b == FIXED) & (a >= 0)], reason)
-        self.space.join(a, b)
-        return _mix(a, b)
+        self.space.join(a, b, self.op)
+        return mix(a, b)
 
     def _compare(self, a: Any, b: Any) -> Any:
         if a is None or b is None:
             return None  # while collecting, this protected the other side's units
-        if a.shape != b.shape or not _agree(a, b):
+        if a.shape != b.shape or not agree(a, b):
             self.fail("units of one kind meet units of another")
-        return a if self.plain(a) else _mix(a, b)
+        return a if self.plain(a) else mix(a, b)
 
     def plain(self, labels: Labels) -> bool:
         """Whether every entry is a real label (remembered by identity)."""
@@ -221,9 +223,9 @@ class Propagation:
         if bool((rows == first).all()):
             return first
         for row in rows[1:]:
-            if not _agree(first, row):
+            if not agree(first, row):
                 self.fail("blocks keep different positions")
-            first = _mix(first, row)
+            first = mix(first, row)
         return first
 
     def guard(self, labels: Any, reason: str, *, located: bool = True) -> None:
@@ -288,13 +290,3 @@ class Propagation:
         """Remember that a result is a view, so that writing into it updates the base."""
         if view is not base:
             self.parents[id(view)] = (self.op, base)
-
-
-def _agree(a: Labels, b: Labels) -> bool:
-    """Whether equal units meet, or fixed entries (which protected the units that they met)."""
-    return bool(((a == b) | (a < 0) | (b < 0)).all())
-
-
-def _mix(a: Labels, b: Labels) -> Labels:
-    """Of two entries that met: the label if there is one, else fixed if one is fixed, else anything."""
-    return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))

@@ -3,6 +3,11 @@
 import argparse
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from torch import nn
 
 SUFFIXES = {
     "": 1,
@@ -67,3 +72,43 @@ def _read(text: str, suffixes: dict[str, int]) -> float | None:
         factor = suffixes.get(found[2].lower())
         return None if factor is None else float(found[1]) * factor
     return float(text.strip().lstrip(".")) if text.strip().lstrip(".").lower() in {"nan", "inf", "-inf"} else None
+
+
+ByPattern = int | Mapping[str, int]
+"""A number of units, or one for each pattern of modules."""
+
+
+def by_pattern(value: object) -> ByPattern | None:
+    """Read a number, or numbers by the path or class of modules.
+
+    >>> by_pattern("8"), by_pattern("{layer4.*: 32, nn.Linear: 8}")
+    (8, {'layer4.*': 32, 'nn.Linear': 8})
+    >>> by_pattern("eight")
+    Traceback (most recent call last):
+    secateurs.app.cli.amounts.AmountError: takes a whole number, or {layer4.*: 32, nn.Linear: 8}, not 'eight'
+    """
+    try:
+        read: Any = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        read = "?"
+    read = dict(read) if isinstance(read, Mapping) else read
+    numbers = list(read.values()) if isinstance(read, dict) else [read]
+    if read is None or (numbers and all(type(number) is int for number in numbers)):
+        return read
+    raise AmountError(f"takes a whole number, or {{layer4.*: 32, nn.Linear: 8}}, not {str(value)!r}")
+
+
+def with_classes(numbers: ByPattern | None) -> Any:
+    """Numbers by pattern as a budget takes them: `nn.Linear` is the class.
+
+    >>> with_classes({"layer4.*": 32, "nn.Linear": 8})
+    {'layer4.*': 32, <class 'torch.nn.modules.linear.Linear'>: 8}
+    """
+    if not isinstance(numbers, Mapping):
+        return numbers
+    return {_class_or_path(pattern): number for pattern, number in numbers.items()}
+
+
+def _class_or_path(pattern: str) -> Any:
+    kind = getattr(nn, pattern.removeprefix("nn."), None) if pattern.startswith("nn.") else None
+    return kind if isinstance(kind, type) and issubclass(kind, nn.Module) else pattern

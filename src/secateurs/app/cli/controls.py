@@ -20,6 +20,7 @@ from lightning.pytorch import seed_everything
 from torch import nn
 
 import secateurs as sct
+from secateurs.app.cli.amounts import with_classes
 from secateurs.app.cli.cutting import cut_at_once
 from secateurs.app.cli.from_recipe import Part, optimisation
 from secateurs.app.cli.recipe import Recipe
@@ -66,9 +67,9 @@ def in_place_of(recipe: Recipe, method: Any, budget: sct.Budget | None) -> tuple
         found = report_of(recipe.like).after
         budget = sct.Budget(
             macs=found.macs,
-            min_keep=recipe.min_keep,
+            min_keep=with_classes(recipe.min_keep),
             min_keep_fraction=recipe.min_keep_fraction,
-            multiple_of=recipe.multiple_of,
+            multiple_of=with_classes(recipe.multiple_of),
         )
     elif budget is None:
         raise InputError(

@@ -1,11 +1,13 @@
 """`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from dataclasses import asdict, dataclass
+from typing import Any, final
 
+import numpy as np
 import torch
 from rich import box
 from rich.console import Console
@@ -17,6 +19,7 @@ from secateurs.app import models
 from secateurs.app.cli.flags import setting
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
+from secateurs.graph.groups import Protected
 
 MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
 """Beyond these an input or a network does not fit into memory."""
@@ -34,6 +37,12 @@ class Question:
     input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
     classes: int = setting("classes it tells apart", "N", default=10)
     protect: tuple[str, ...] = setting("modules to leave whole", "MODULE", default=())
+    explain: tuple[str, ...] = setting(
+        "what else goes with a layer's channels, step by step, or why they stay: layer1.0.conv1, layer1.0.conv1:3,5-8",
+        "LAYER",
+        default=(),
+    )
+    json: bool = setting("print the answer as JSON", default=False)
 
 
 def inspect(question: Question, console: Console) -> None:
@@ -41,15 +50,83 @@ def inspect(question: Question, console: Console) -> None:
 
     Weights do not matter.
 
-    example:
+    examples:
       secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
+      secateurs inspect resnet20 --explain layer1.0.conv1:3,5
     """
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
     graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
+    title = f"{question.model} on {'x'.join(map(str, shape))}"
+    if question.explain:
+        _explain(graph, question, console)
+    elif question.json:
+        console.print_json(json.dumps({"network": title, **_figures(graph)}))
+    else:
+        _show(graph, title, console)
+
+
+def _explain(graph: sct.Graph, question: Question, console: Console) -> None:
+    """Answer what is asked about some layers."""
+    answer = sct.explain(graph, dict(map(_channels, question.explain)))
+    if question.json:
+        console.print_json(answer.to_json())
+    else:
+        console.print(str(answer), highlight=False, markup=False, soft_wrap=True)
+
+
+def _channels(text: str) -> tuple[str, tuple[int, ...]]:
+    """A layer, and which of its channels; none for all.
+
+    >>> _channels("conv1"), _channels("conv1:3,5-7")
+    (('conv1', ()), ('conv1', (3, 5, 6, 7)))
+    """
+    name, colon, listed = text.partition(":")
+    if not colon:
+        return name, ()
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", listed):
+        raise InputError(f"--explain {text} names no channels; write LAYER, or LAYER:3,5-8")
+    found: list[int] = []
+    for run in listed.split(","):
+        first, _, last = run.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return name, tuple(found)
+
+
+def _figures(graph: sct.Graph) -> dict[str, Any]:
+    """All that is shown, as plain values."""
+    channels = {obstacle.reason: obstacle.channels for obstacle in graph.obstacles}
+    return {
+        "cost": asdict(graph.cost()),
+        "groups": [
+            {
+                "name": group.name,
+                "units": group.units,
+                "macs_per_unit": saved,
+                "exact": group.exact,
+                "inexact_because": group.inexact_because,
+                "slices": [{"tensor": s.tensor, "dim": s.dim, "role": s.role} for s in group.slices],
+            }
+            for group, saved in zip(graph.groups, _saved(graph), strict=True)
+        ],
+        "ties": [asdict(tie) for tie in graph.ties],
+        "protected": [
+            {
+                "reason": reason,
+                "channels": channels.get(reason, 0),
+                "entries": [{"tensor": p.tensor, "dim": p.dim, "entries": p.index.size} for p in places],
+            }
+            for reason, places in _by_reason(graph).items()
+        ],
+        "notes": graph.notes,
+    }
+
+
+def _show(graph: sct.Graph, title: str, console: Console) -> None:
+    """Tables of what can be removed and what cannot, and the costs."""
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
-    console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))
+    console.print(_groups(graph, escape(title)))
     console.print(_protected(graph))
     for note in graph.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
@@ -80,28 +157,38 @@ def _groups(graph: sct.Graph, title: str) -> Table:
     for heading in ("units", "MACs a unit", "tensors"):
         shown.add_column(heading, justify="right")
     shown.add_column("removal is silence", overflow="fold")
-    dense, whole = graph.widths, graph.cost().macs
-    for place, group in enumerate(graph.groups):
-        one_less = dense.copy()
-        one_less[place] -= 1
-        saved = whole - int(graph.costs.at(one_less)[0])
+    for group, saved in zip(graph.groups, _saved(graph), strict=True):
         tensors = len({s.tensor for s in group.slices})
         exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
         shown.add_row(escape(group.name), str(group.units), in_units(saved), str(tensors), exact)
     return shown
 
 
+def _saved(graph: sct.Graph) -> list[int]:
+    """Of each group: how many MACs go with one of its units."""
+    dense, whole = graph.widths, graph.cost().macs
+    return [whole - int(graph.costs.at(dense - one)[0]) for one in np.eye(len(dense), dtype=np.int64)]
+
+
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason."""
+    """What cannot be removed, by reason; the reason that keeps the most channels comes first."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
+    shown.add_column("channels", justify="right")
     shown.add_column("tensors", ratio=2, overflow="fold")
-    reasons: dict[str, list[str]] = {}
-    for entry in graph.protected:
-        reasons.setdefault(_sentence(entry.reason), []).append(f"{escape(entry.tensor)} [dim]dim {entry.dim}[/]")
-    for reason, places in reasons.items():
-        shown.add_row(escape(reason), _first(places, ", "))
+    channels = {obstacle.reason: obstacle.channels for obstacle in graph.obstacles}
+    for reason, entries in _by_reason(graph).items():
+        places = [f"{escape(entry.tensor)} [dim]dim {entry.dim}[/]" for entry in entries]
+        shown.add_row(escape(_sentence(reason)), str(channels.get(reason, "")), _first(places, ", "))
     return shown
+
+
+def _by_reason(graph: sct.Graph) -> dict[str, list[Protected]]:
+    """Protected entries by their reason, the one that keeps the most channels first."""
+    found: dict[str, list[Protected]] = {obstacle.reason: [] for obstacle in graph.obstacles}
+    for entry in graph.protected:
+        found.setdefault(entry.reason, []).append(entry)
+    return found
 
 
 def _first(names: Sequence[str], between: str) -> str:

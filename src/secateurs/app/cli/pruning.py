@@ -13,6 +13,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app import data, models
+from secateurs.app.cli.amounts import with_classes
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
 from secateurs.app.cli.controls import check_control, in_place_of
@@ -216,9 +217,9 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         memory=recipe.memory,
         filters=recipe.filters,
         shares=recipe.shares,
-        min_keep=recipe.min_keep,
+        min_keep=with_classes(recipe.min_keep),
         min_keep_fraction=recipe.min_keep_fraction,
-        multiple_of=recipe.multiple_of,
+        multiple_of=with_classes(recipe.multiple_of),
         latency=recipe.latency,
         device=None if recipe.runtime is None else sct.Device(recipe.runtime, threads=recipe.threads or 1),
     )

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
-from secateurs.app.cli.amounts import Amount, amount, duration
+from secateurs.app.cli.amounts import Amount, ByPattern, amount, by_pattern, duration
+from secateurs.app.cli.augmenting import Augmenting
 from secateurs.app.cli.flags import about as _about
 from secateurs.app.cli.where import Where
-from secateurs.app.data.augment import Crop
 from secateurs.app.training.rates import Shape
 from secateurs.errors import RecipeError
 
@@ -20,7 +20,7 @@ Control = Literal["none", "random", "l2", "scratch", "dense"]
 
 @final
 @dataclass(frozen=True)
-class Recipe(Where):
+class Recipe(Where, Augmenting):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
 
     model: str = field(
@@ -162,14 +162,26 @@ class Recipe(Where):
             "NAME",
         ),
     )
-    min_keep: int = field(default=1, metadata=_about("budget", "fewest units that stay in any group", "UNITS"))
+    min_keep: ByPattern = field(
+        default=1,
+        metadata=_about(
+            "budget",
+            "fewest units that stay in any group, or in those of some modules: {layer4.*: 16, nn.Linear: 8}",
+            "UNITS",
+            read=by_pattern,
+        ),
+    )
     min_keep_fraction: float = field(
         default=0.0, metadata=_about("budget", "smallest fraction of units that stays in any group", "F")
     )
-    multiple_of: int | None = field(
+    multiple_of: ByPattern | None = field(
         default=None,
         metadata=_about(
-            "budget", "every width becomes a multiple of this; 1: any width; not given: what runtimes are fast on", "N"
+            "budget",
+            "every width becomes a multiple of this, or those of some modules: {layer4.*: 32, nn.Linear: 8}; 1: any "
+            "width; not given: what runtimes are fast on",
+            "N",
+            read=by_pattern,
         ),
     )
 
@@ -257,24 +269,6 @@ class Recipe(Where):
     )
     accumulate: int = field(default=1, metadata=_about("training", "batches whose gradients make one step", "N"))
     clip: float | None = field(default=None, metadata=_about("training", "largest norm of all gradients", "X"))
-
-    crop: Crop = field(
-        default="standard",
-        metadata=_about("augmentation", "the data set's own random crop and mirror, or images as they are", ""),
-    )
-    randaugment: int = field(
-        default=0, metadata=_about("augmentation", "random operations on each training image (RandAugment)", "N")
-    )
-    randaugment_magnitude: int = field(default=9, metadata=_about("augmentation", "their strength, from 0 to 30", "N"))
-    erase: float = field(
-        default=0.0, metadata=_about("augmentation", "probability with which a rectangle of an image is erased", "P")
-    )
-    mixup: float = field(
-        default=0.0, metadata=_about("augmentation", "parameter of mixup's Beta distribution; 0: none", "X")
-    )
-    cutmix: float = field(
-        default=0.0, metadata=_about("augmentation", "parameter of CutMix's Beta distribution; 0: none", "X")
-    )
 
     def __post_init__(self) -> None:
         """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""

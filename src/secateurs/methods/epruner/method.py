@@ -218,11 +218,11 @@ class EPruner:
 
         Inside each class units go by rank of r(k, k) + a(k, k).
         """
-        limits = Limits.of(part, replace(budget, exclude=()))
+        limits, floors = Limits.of(part, replace(budget, exclude=())), budget.floors(part)
 
         def fits(found: Mapping[str, Clustering]) -> bool:
-            widths = np.array([max(len(found[g.name].exemplars), budget.floor(g.units)) for g in part.groups], np.int64)
-            return not limits.exceeded(widths).any()
+            widths = [max(len(found[g.name].exemplars), n) for g, n in zip(part.groups, floors, strict=True)]
+            return not limits.exceeded(np.array(widths, np.int64)).any()
 
         low, high, larger, smaller = 0.0, 1.0, None, self._cluster(layers, 1.0, seed)
         while not fits(smaller) and high < _STEEPEST:

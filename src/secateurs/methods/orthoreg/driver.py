@@ -161,7 +161,8 @@ class OrthoRegDriver(Driver):
         """The best few of every group stay: at least a share of its units in the first network."""
         budget = needed_budget(self._run)
         share = replace(budget, min_keep_fraction=max(self._how.floor, budget.min_keep_fraction))
-        return {group.name: share.floor(group.units) for group in self._run.origin.groups}
+        origin = self._run.origin
+        return {group.name: least for group, least in zip(origin.groups, share.floors(origin), strict=True)}
 
     def _settled(self) -> bool:
         """The original early-bird test: the newest mask is near every one of the few before it."""
