@@ -2053,3 +2053,30 @@ class OneKeyForAll(_SharedKeys):
 
     def __init__(self):
         super().__init__(4, 1)
+
+
+# ---- layers that compute themselves ----
+
+
+class _SamePadding(nn.Conv2d):
+    """A subclass that pads by a module of its own, and calls the functional form."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.pad = nn.ZeroPad2d(1)
+
+    def forward(self, x):
+        return F.conv2d(self.pad(x), self.weight, self.bias, self.stride)
+
+
+@anysize(Prunable(16), Prunable(12, "one.weight"))
+class SubclassThatComputesItself(Sandwich):
+    """The units come out of a module that has a module inside."""
+
+    after = 12
+
+    def parts(self):
+        self.one = _SamePadding(16, 12, 3)
+
+    def between(self, x):
+        return self.one(x).relu()

@@ -396,6 +396,159 @@ class NonLocal(Step):
         return x + module[3]((v @ attention.transpose(1, 2)).view(len(x), -1, *x.shape[2:]))
 
 
+class Heads(nn.Module):
+    """Attention between pixels whose inner width is the width of its input: the two lose channels in step."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).reshape(b, n, c))
+
+
+class SharedHeads(nn.Module):
+    """Attention with fewer heads of keys and values than of queries."""
+
+    def __init__(self, width: int, heads: int, shared: int, size: int):
+        super().__init__()
+        self.heads, self.shared, self.size = heads, shared, size
+        self.q, self.out = nn.Linear(width, heads * size), nn.Linear(heads * size, width)
+        self.k, self.v = nn.Linear(width, shared * size), nn.Linear(width, shared * size)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, self.heads, self.size).transpose(1, 2)
+        k, v = (f(x).view(b, n, self.shared, self.size).transpose(1, 2) for f in (self.k, self.v))
+        k, v = (t.repeat_interleave(self.heads // self.shared, 1) for t in (k, v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1))
+
+
+@dataclass(frozen=True)
+class Attention(Step):
+    """One of the two, around which the map goes on; `shared` 0: each head has keys and values of its own."""
+
+    heads: int
+    shared: int = 0
+
+    def shape(self, known):
+        return known[self.x]
+
+    def module(self, known):
+        width = known[self.x].channels
+        return SharedHeads(width, self.heads, self.shared, 2) if self.shared else Heads(width, self.heads)
+
+    def run(self, module, values):
+        x = values[self.x]
+        return x + module(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape_as(x)
+
+
+class Pieces(nn.Module):
+    """Pieces of the channels, as large as a list says, each through a convolution of its own."""
+
+    def __init__(self, sizes: Sequence[int]):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.convs = nn.ModuleList(nn.Conv2d(n, n, 3, padding=1, groups=n if i else 1) for i, n in enumerate(sizes))
+
+    def forward(self, x):
+        return torch.cat([conv(piece) for conv, piece in zip(self.convs, x.split(self.sizes, 1), strict=True)], 1)
+
+
+@dataclass(frozen=True)
+class Split(Step):
+    """Pieces of literal sizes that the module keeps in a list."""
+
+    sizes: tuple[int, ...]
+
+    def shape(self, known):
+        return known[self.x]
+
+    def module(self, known):
+        return Pieces(self.sizes)
+
+    def run(self, module, values):
+        return module(values[self.x])
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that centres its filters, and computes itself."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight / self.out_channels, self.bias, self.stride, self.padding)
+
+
+class Same(nn.Conv2d):
+    """A convolution that pads its input by a module inside, and computes itself."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pad = nn.ZeroPad2d(1)
+
+    def forward(self, x):
+        return F.conv2d(self.pad(x), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class OwnForward(Step):
+    """A subclass of a convolution that calls the functional form."""
+
+    out: int
+    standardised: bool
+
+    def shape(self, known):
+        return Shape(self.out, known[self.x].side)
+
+    def module(self, known):
+        width = known[self.x].channels
+        return Standardised(width, self.out, 3, padding=1) if self.standardised else Same(width, self.out, 3)
+
+
+class Grid(nn.Module):
+    """Adds coordinates that it keeps from one forward to the next, by the size of the map."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def forward(self, x):
+        size = x.shape[-2:]
+        if size not in self.kept:
+            rows, columns = (torch.linspace(-1, 1, n, dtype=x.dtype, device=x.device) for n in size)
+            self.kept[size] = rows[:, None] * columns
+        return x * (1 + self.kept[size])
+
+
+@dataclass(frozen=True)
+class Cached(Step):
+    """A module with a cache."""
+
+    def shape(self, known):
+        return known[self.x]
+
+    def module(self, known):
+        return Grid()
+
+
+@dataclass(frozen=True)
+class Reversed(Step):
+    """Pixels are written in the opposite order, by index."""
+
+    def shape(self, known):
+        return known[self.x]
+
+    def run(self, module, values):
+        x = values[self.x]
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2).flatten(0, 1)
+        out = torch.zeros_like(rows)
+        out[torch.arange(len(rows) - 1, -1, -1)] = rows
+        return out.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Again(Step):
     """The module of an earlier convolution or norm, called once more."""
@@ -626,6 +779,20 @@ class Draft:
         options += [lambda: NonLocal(x, choose(2, 4))] * (shape.side <= 8)
         return pick(self.choices, options)()
 
+    def modern(self, x: int) -> Step | None:
+        """What code of today does: attention, sizes in lists, caches, layers that compute themselves."""
+        shape, choose = self.known[x], self.choices.integer
+        width, small = shape.channels, shape.side <= 8
+        options: list[Callable[[], Step]] = [
+            lambda: OwnForward(x, pick(self.choices, WIDTHS), bool(choose(0, 1))),
+            lambda: Cached(x),
+            lambda: Reversed(x),
+        ]
+        options += [lambda: Attention(x, 2)] * (small and width % 2 == 0 and width >= 4)
+        options += [lambda: Attention(x, 4, pick(self.choices, (1, 2)))] * small
+        options += [lambda: Split(x, (width - width // 3, width // 3))] * (width >= 6)
+        return pick(self.choices, options)()
+
     def head(self, x: int) -> Step:
         shape = self.known[x]
         options = [Map, Classify, Map, Classify, Raw] + [Flatten] * (shape.channels * shape.side**2 <= 512)
@@ -638,6 +805,7 @@ PROPOSALS = (
     *[Draft.meet] * 3,
     *[Draft.layout] * 4,
     *[Draft.block] * 2,
+    *[Draft.modern] * 3,
     Draft.activation,
     Draft.concat,
     Draft.chunk,

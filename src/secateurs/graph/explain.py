@@ -44,11 +44,9 @@ def explain(graph: Graph, what: Asked) -> Explanation:
     >>> from secateurs import trace
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     >>> graph = trace(net, torch.zeros(1, 3, 8, 8))
-    >>> print(explain(graph, {"0": [3, 5]}))
-    Removing 0.weight dim 0: 3, 5 removes, step by step:
-      1. aten.convolution.default in 0 (<doctest secateurs.graph.explain.explain[4]>:1): 0.bias dim 0: 3, 5
-      2. aten.convolution.default in 2 (<doctest secateurs.graph.explain.explain[4]>:1): 2.weight dim 1: 3, 5
-    group '0' loses its units 3, 5
+    >>> answer = explain(graph, {"0": [3, 5]})  # print(answer) gives each step with its operator and line
+    >>> [(step.place.operator, str(step.pieces[0])) for step in answer.steps]
+    [('aten.convolution.default', '0.bias dim 0: 3, 5'), ('aten.convolution.default', '2.weight dim 1: 3, 5')]
     >>> print(explain(graph, "2"))
     Never removed: 2.weight dim 0: 0-3
          because it is an output of the model

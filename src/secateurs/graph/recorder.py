@@ -51,13 +51,17 @@ class Op(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a leaf module: its path, first input, output and the range of operators it ran."""
+    """One call of a module that computes itself: its path, inputs, output and the range of operators that it ran.
+
+    `leaf`: whether it has no modules inside; others are noted where they have parameters of their own.
+    """
 
     module: str
     inputs: tuple[Any, ...]
     out: Any
     start: int
     stop: int
+    leaf: bool = True
 
 
 @dataclass
@@ -249,7 +253,7 @@ def _kinds(args: Any) -> tuple[list[Tensor], bool]:
 
 
 def caller(recorder: Recorder) -> Callable[..., Any]:
-    """What a module's `__call__` runs meanwhile: it keeps the module stack, and notes the calls of leaf modules."""
+    """What a module's `__call__` runs meanwhile: it keeps the module stack, and notes the calls of those that compute."""
     thread = threading.get_ident()
     tape, stack, paths, places = recorder.tape, recorder.stack, recorder.paths, recorder.places
     ops, calls = tape.ops, tape.calls
@@ -263,8 +267,9 @@ def caller(recorder: Recorder) -> Callable[..., Any]:
         out = module._call_impl(*args, **kwargs)  # noqa: SLF001
         places.pop()
         path = stack.pop()  # not in a finally: after an error the stack says where it was
-        if not module._modules:  # noqa: SLF001
-            calls.append(Call(path, args, out, start, len(ops)))
+        leaf = not module._modules  # noqa: SLF001
+        if leaf or module._parameters:  # noqa: SLF001
+            calls.append(Call(path, args, out, start, len(ops), leaf))
         return out
 
     return call

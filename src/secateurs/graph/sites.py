@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from secateurs.graph.grouping import Units
-    from secateurs.graph.recorder import Call
+    from secateurs.graph.recorder import Call, Tape
 
 aten = torch.ops.aten
 _PARAMETRISED = {
@@ -44,17 +44,34 @@ def find_sites(units: Units, alive: NDArray[np.bool_]) -> list[tuple[Site, ...]]
 
 
 def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool, tuple[int, ...]]]:
-    """Every labelled dimension of every leaf module's first input and output, and the shape."""
+    """Every labelled dimension of the first input and output of every module that computes itself, and the shape."""
     for tape in units.tapes:
         for call in tape.calls:
-            parametrised = any(op.func in _PARAMETRISED for op in tape.ops[call.start : call.stop])
             for port, tensor in (("input", _first(call.inputs)), ("output", _first(call.out))):
-                lab = units.labs.get(id(tensor)) if tensor is not None else None
+                parametrised = _computes(tape, call, port)
+                lab = units.labs.get(id(tensor)) if tensor is not None and (call.leaf or parametrised) else None
                 for dim, axis in enumerate(lab.axes if lab is not None else ()):
                     labels = units.params.get((axis.name, axis.dim)) if type(axis) is Fresh else axis
                     if isinstance(labels, np.ndarray):
                         shape = () if tensor is None else tuple(int(n) for n in tensor.shape)
                         yield call, port, dim, labels, parametrised, shape
+
+
+def _computes(tape: Tape, call: Call, port: str) -> bool:
+    """Whether a module's input goes into a filter of its own, or its output comes out of one.
+
+    Modules inside of it may pad the input or change the weights; where one filters, it has sites of its own.
+    """
+    ran = range(call.start, call.stop)
+    if call.leaf:
+        return any(tape.ops[k].func in _PARAMETRISED for k in ran)
+    data = [k for k in ran if k not in tape.constant]
+    filters = [k for k in data if tape.ops[k].func in _PARAMETRISED]
+    if not filters:
+        return False
+    if port == "input":
+        return tape.ops[filters[0]].module == call.module
+    return all(tape.ops[k].module == call.module for k in data if k >= filters[-1])
 
 
 def _first(value: Any) -> Tensor | None:
