@@ -103,7 +103,7 @@ def pruned(name: str, base: nn.Module, data: Digits, epochs: int, seed: int) -> 
     if name in BASELINES:
         graph = sct.trace(model, x)
         criterion = sct.criteria.Random(seed) if name == "Random" else sct.criteria.Magnitude(p=2)
-        sct.apply(sct.plan(graph, model, criterion, HALF), model)
+        sct.apply(sct.plan(graph, model, criterion=criterion, budget=HALF), model)
         if name == "FromScratch":
             torch.manual_seed(seed + 100)
             for module in model.modules():

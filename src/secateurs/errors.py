@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,6 +108,24 @@ def check_seed(seed: Any) -> None:
     if not whole or not 0 <= index(seed) < 2**63:
         message = f"seed={str(seed)[:40]} is no seed. Pass a whole number from 0 to 2**63 - 1, such as seed=0."
         raise InputError(message)
+
+
+def check_choice(value: object, **allowed: Any) -> None:
+    """Refuse settings of a value that are not among the strings of their `Literal` type.
+
+    allowed: field name -> its `Literal`. InputError names the value that was given and the nearest ones that exist.
+
+    >>> from typing import Literal, NamedTuple
+    >>> Input = NamedTuple("Input", [("layout", str)])
+    >>> check_choice(Input("nhcw"), layout=Literal["nchw", "nhwc"])
+    Traceback (most recent call last):
+    secateurs.errors.InputError: Input(layout='nhcw') is not an option: did you mean 'nhwc' or 'nchw'? Known: nchw, nhwc
+    """
+    for name, literal in allowed.items():
+        given, known = getattr(value, name), get_args(literal)
+        if not isinstance(given, str) or given not in known:
+            message = f"{type(value).__name__}({name}={given!r}) is not an option: {near(str(given), known)}"
+            raise InputError(message)
 
 
 def near(name: str, known: Iterable[str]) -> str:

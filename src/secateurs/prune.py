@@ -80,12 +80,12 @@ class Result:
         return "\n".join([*figures, *([] if self.timing is None else [str(self.timing)]), *self.notes])
 
 
-def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
+def plan(  # noqa: PLR0913 (choices go by keyword)
     graph: Graph,
     model: nn.Module | Network,
+    *,
     criterion: Criterion | str,
     budget: Budget,
-    *,
     allocator: Allocator | None = None,
     data: Iterable[Any] | None = None,
     loss: Loss | None = None,
@@ -104,7 +104,7 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, "magnitude", Budget(macs=0.5))
+    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, criterion="magnitude", budget=Budget(macs=0.5))
     >>> len(chosen.keep["0"])
     3
     """
@@ -183,7 +183,9 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
         found = Plan.from_keep(graph, keep)
     elif isinstance(chosen, Criterion):
-        found = plan(graph, network, chosen, _check_budget(given), allocator=allocator, data=data, loss=loss)
+        found = plan(
+            graph, network, criterion=chosen, budget=_check_budget(given), allocator=allocator, data=data, loss=loss
+        )
     else:
         stand_in = Replica(network, around=False).model
         keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)

@@ -160,7 +160,7 @@ def test_exact_allocators_refuse_a_time():
     model = network()
     budget = sct.Budget(latency=0.5, device=sct.Device())
     with pytest.raises(BudgetError, match=r"only secateurs\.prune measures"):
-        sct.plan(sct.trace(model, X), model, sct.criteria.Magnitude(), budget)
+        sct.plan(sct.trace(model, X), model, criterion=sct.criteria.Magnitude(), budget=budget)
 
 
 def test_tables_merge_only_on_one_device(tmp_path):

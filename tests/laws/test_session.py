@@ -549,7 +549,7 @@ def test_a_dropped_step_that_was_due_to_rise_still_rises(dropped):
 def test_a_run_killed_between_picking_and_the_next_rise_resumes():
     """GReg-2 keeps the picked factors until the next rise; so does the run that resumes there."""
     growth, pick = Growth(step=0.2, ceiling=0.8, every=5), Growth(step=0.05, ceiling=0.1, every=5)
-    method, ends = GReg2(growth, pick, recover=-0.05, stabilise=2), []
+    method, ends = GReg2(growth, pick=pick, recover=-0.05, stabilise=2), []
     for kill in (40, 7, 9):
         model = pupil()
         first = session(model, method)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,6 +57,7 @@ class Budget:
     """
 
     # An int is not a float here: the command line reads 5000000 as the one that it matches first.
+    _: KW_ONLY
     macs: int | float | None = None
     params: int | float | None = None
     memory: int | float | None = None

@@ -83,7 +83,7 @@ class _Dim:
     positions: dict[int, int]
 
 
-def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = None) -> list[Ints]:
+def levels(graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None) -> list[Ints]:
     """Return, for every group, the numbers of units that it may keep, ascending; the last is the most it may keep.
 
     Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k` (an `Alignment`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import torch
@@ -31,13 +31,14 @@ class Ranked:
     """
 
     normalise: Normaliser = field(default_factory=ByMean)
+    _: KW_ONLY
     per_cost: bool = False
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None
     ) -> Keep:
         """Return the units that stay in every group; at least floors[name] of those named, the best ones."""
-        allowed = levels(graph, budget, floors)
+        allowed = levels(graph, budget, floors=floors)
         raw = checked(scores, graph, allowed)
         ranked = checked({name: self.normalise(torch.from_numpy(s)) for name, s in raw.items()}, graph, allowed)
         orders = {name: removal_order(values) for name, values in ranked.items()}

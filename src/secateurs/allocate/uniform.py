@@ -27,6 +27,6 @@ class Uniform:
         self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None
     ) -> Keep:
         """Return the units that stay in every group; at least floors[name] of those named, the best ones."""
-        allowed = levels(graph, budget, floors)
+        allowed = levels(graph, budget, floors=floors)
         orders = {name: removal_order(values) for name, values in checked(scores, graph, allowed).items()}
         return kept(graph, orders, meet(graph, budget, None, allowed))

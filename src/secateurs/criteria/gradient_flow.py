@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class GraSP:
     """
 
     temperature: float = 200.0
+    _: KW_ONLY
     roles: tuple[Role, ...] | None = ("out", "bias")
 
     def __post_init__(self) -> None:

@@ -195,7 +195,7 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
         raise BudgetError(
             f"the pruned network takes {1e3 * pruned.median:.2f} ms and the dense one {1e3 * dense.median:.2f} ms "
             f"({rig.device.name}). A smaller network that is slower is refused. Leave multiple_of out, so that widths "
-            "are aligned, ask for less to remain, or insist: Budget(..., allow_slower=True)."
+            "are aligned, ask for less to remain, or insist: Budget(macs=..., allow_slower=True)."
         )
     return candidates[chosen], Timing(dense, pruned)
 

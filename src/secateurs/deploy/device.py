@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -44,6 +44,7 @@ class Device:
     """
 
     runtime: Runtime = "eager"
+    _: KW_ONLY
     threads: int = 1
     dtype: Precision = "float32"
     batch: int | None = None

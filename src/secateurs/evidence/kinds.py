@@ -10,8 +10,8 @@ A criterion maps names of its own choice to *needs*, and reads the statistics ba
 |---|---|
 | `Weights` | `Weights`: every parameter and buffer by name |
 | `Gradients` | `Gradients`: the loss gradient of every parameter, averaged over samples |
-| `Activations(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
-| `GateGradients(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
+| `Activations(accumulate, at=at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
+| `GateGradients(accumulate, at=at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
 | `Derivatives(make)` | parameter name -> tensor: `make().result()`, fed with batches to differentiate |
 
 Evidence is added by one class with `update` and `result` (an `Accumulator`): name `Activations(ThatClass, at=Reads())`
@@ -21,7 +21,7 @@ in `needs`. Nothing else changes, and nothing of the size of an activation is ke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -117,6 +117,7 @@ class Activations(Generic[R]):
     """
 
     accumulate: Callable[[Group, tuple[Site, ...]], Accumulator[R]]
+    _: KW_ONLY
     at: SitePolicy = field(default_factory=Reads)
     spatial: bool = False
 
@@ -134,6 +135,7 @@ class GateGradients(Generic[R]):
     """
 
     accumulate: Callable[[Group, tuple[Site, ...]], Accumulator[R]]
+    _: KW_ONLY
     at: SitePolicy = field(default_factory=Writes)
 
 

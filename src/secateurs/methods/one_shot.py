@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError, InputError, near
+from secateurs.errors import BudgetError
 from secateurs.evidence.kinds import Needs
 from secateurs.graph import Graph, Group
 from secateurs.types import Keep, Loss, Scope
@@ -49,16 +49,6 @@ class Method(Protocol):
         Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
         """
         ...
-
-
-def check_words(method: Any, **allowed: Any) -> None:
-    """Refuse a setting that is none of the words of its `Literal` type."""
-    for name, words in allowed.items():
-        value = getattr(method, name)
-        if value not in get_args(words):
-            known = get_args(words)
-            message = f"{type(method).__name__}({name}={value!r}) is no such option: {near(str(value), known)}"
-            raise InputError(message)
 
 
 def named(method: Any, *always: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
 from secateurs.allocate import Allocator, AsIs, ByMax, Ranked
@@ -23,6 +23,7 @@ class NetworkSlimming(Sparsify):
     """
 
     penalty: ScaleL1 = ScaleL1()  # noqa: RUF009
+    _: KW_ONLY
     criterion: Criterion = BatchNormScale(fallback=Magnitude())  # noqa: RUF009
     allocator: Allocator = Ranked(AsIs())  # noqa: RUF009
     reference: ClassVar[str] = (
@@ -48,6 +49,7 @@ class DepGraph(Sparsify):
     """
 
     penalty: GroupNorm = GroupNorm()  # noqa: RUF009
+    _: KW_ONLY
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
     allocator: Allocator = Ranked(ByMax())  # noqa: RUF009
     reference: ClassVar[str] = (

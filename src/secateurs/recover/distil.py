@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import EvidenceError, InputError, check_seed
+from secateurs.errors import EvidenceError, InputError, check_choice, check_seed
 from secateurs.recover.features import Watch, features_apart
 from secateurs.recover.recovery import Pair
 from secateurs.running.untouched import untouched
 
-
-class Match(StrEnum):
-    """The distance between the outputs of student and teacher."""
-
-    kl = "kl"
-    """T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
-
-    dist = "dist"
-    """T² (1 - ρ) between the probabilities of each image, plus the same between those of each class over the batch;
-    ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536)."""
-
-    squares = "squares"
-    """Mean squared difference: for embeddings and any outputs that are no logits."""
+Match = Literal["kl", "dist", "squares"]
+"""The distance between the outputs of student and teacher."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +25,13 @@ class Distil:
     """Learn from the dense network's outputs: a loss for any loop, and a step of recovery that needs no labels.
 
         loss = weight · match(student, teacher) + (1 - weight) · cross entropy(student, labels)
+
+    match, the distance between student outputs s and teacher outputs t, at temperature T:
+
+    - "kl": T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531);
+    - "dist": T² (1 - ρ) between the probabilities of each image, plus the same between those of each class over the
+      batch; ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536);
+    - "squares": mean squared difference, for embeddings and any outputs that are not logits.
 
     In a loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of the criterion. The teacher
     runs in eval mode without gradients, in the same autocast type as the student: one forward of the dense network more
@@ -50,7 +45,8 @@ class Distil:
     `features_apart`), `feature_weight` times. A loop then names the student too: `Distil(...).loss(dense, student)`.
     """
 
-    match: Match = Match.kl
+    match: Match = "kl"
+    _: KW_ONLY
     temperature: float = 4.0
     weight: float = 1.0
     epochs: int = 10
@@ -62,6 +58,7 @@ class Distil:
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_seed(self.seed)
+        check_choice(self, match=Match)
         wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1 or not self.feature_weight >= 0
         if wrong or self.epochs < 0 or not 0 < self.lr < float("inf"):
             message = (
@@ -72,11 +69,11 @@ class Distil:
 
     def loss(self, teacher: nn.Module, student: nn.Module | None = None) -> DistilLoss:
         """The loss against this teacher, which is not changed; the student is needed where features are compared."""
-        return DistilLoss(self, teacher, student)
+        return DistilLoss(self, teacher, student=student)
 
     def recover(self, pair: Pair) -> None:
         """Train `pair.small` on the images; labels are not read."""
-        with closing(DistilLoss(self, pair.dense, pair.small)) as criterion:
+        with closing(DistilLoss(self, pair.dense, student=pair.small)) as criterion:
             self._train(pair, criterion)
 
     def _train(self, pair: Pair, criterion: DistilLoss) -> None:
@@ -115,11 +112,11 @@ class Distil:
             )
             raise EvidenceError(message)
         s, t = student.float(), teacher.detach().float()
-        if self.match is Match.squares:
+        if self.match == "squares":
             return F.mse_loss(s, t)
         s, t = (v.flatten(2).transpose(1, 2).flatten(0, 1) if v.dim() > 2 else v for v in (s, t))
         heat = self.temperature
-        if self.match is Match.kl:
+        if self.match == "kl":
             return heat**2 * F.kl_div(
                 (s / heat).log_softmax(1), (t / heat).log_softmax(1), reduction="batchmean", log_target=True
             )
@@ -130,7 +127,7 @@ class Distil:
 class DistilLoss:
     """`loss(outputs, targets, inputs)` of a training step; inputs as the model took them."""
 
-    def __init__(self, settings: Distil, teacher: nn.Module, student: nn.Module | None = None) -> None:
+    def __init__(self, settings: Distil, teacher: nn.Module, *, student: nn.Module | None = None) -> None:
         """InputError where features are to be compared and no student is named, or a network lacks them."""
         self.settings, self.teacher = settings, teacher
         self._seen: tuple[Watch, Watch] | None = None

@@ -19,7 +19,7 @@ from secateurs.running.untouched import device_of, untouched
 
 
 @all_or_nothing
-def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
+def recalibrate(model: nn.Module, data: Iterable[Any], *, batches: int | None = None) -> nn.Module:
     """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
 
     A pruned network feeds its norms other activations than the ones they were averaged over; a few dozen batches mend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from secateurs.errors import InputError
 from secateurs.recover.recovery import Pair
@@ -35,6 +35,7 @@ class Reconstruct:
     """
 
     sweeps: int = 1
+    _: KW_ONLY
     rounds: int = 5
     rows: int = 1 << 15
     memory: int = 1 << 30

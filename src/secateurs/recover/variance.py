@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class RepairVariance:
     """
 
     shrinkage: float = 0.5
+    _: KW_ONLY
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -34,8 +34,8 @@ class Best:
     """
 
     session: Watched
-    score: float | None = None
-    _weights: dict[str, Any] = field(default_factory=dict[str, Any])
+    score: float | None = field(default=None, init=False)
+    _weights: dict[str, Any] = field(default_factory=dict[str, Any], init=False)
 
     def offer(self, score: float) -> bool:
         """Keep the present weights if the model is pruned and the score is the highest so far."""

@@ -13,7 +13,7 @@ penalty away, so under it the penalty is decoupled as AdamW's weight decay is: W
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -64,6 +64,7 @@ class L2:
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("out",)
 
     def init(self, units: Units) -> Stateless:
@@ -90,6 +91,7 @@ class ScaleL1:
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("scale",)
 
     def init(self, units: Units) -> Stateless:
@@ -116,6 +118,7 @@ class GroupNorm:
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("out", "in", "scale")
 
     def init(self, units: Units) -> Stateless:

@@ -193,7 +193,7 @@ class Run:
         Silent units have been taken out before.
         """
         for model in (self.model, *self.followers):
-            grow(self.graph, model, units, self.optimizers if model is self.model else None)
+            grow(self.graph, model, units=units, optimizer=self.optimizers if model is self.model else None)
         for name, parents in units.items():
             self.kept[name], shares = insert(self.kept[name], self.shares[name].tolist(), parents)
             self.shares[name] = np.asarray(shares)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from secateurs.errors import InputError
 
@@ -100,6 +100,7 @@ class Asymptotic:
     """
 
     at: float = 0.125
+    _: KW_ONLY
     snap: float = 0.95
     exact: bool = False
 
@@ -197,6 +198,7 @@ class ExponentialDecay:
     """
 
     start: float = 1.0
+    _: KW_ONLY
     floor: float = 1e-5
     cut: float = 0.9
     below: float = 0.0

@@ -18,7 +18,7 @@ SFP and its family set units to zero and let them return instead: `methods.SFP`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from secateurs.allocate import Allocator, Ranked
 from secateurs.criteria import Criterion, Magnitude
-from secateurs.errors import EvidenceError, InputError
+from secateurs.errors import EvidenceError, InputError, check_choice
 from secateurs.evidence import Weights
 from secateurs.session.choose import budget_so_far, scores_now, surplus
 from secateurs.session.method import Driver
@@ -36,6 +36,8 @@ from secateurs.session.run import Run
 from secateurs.session.schedule import Cubic, Schedule
 from secateurs.session.scope import Units, needed_budget
 from secateurs.types import Scope
+
+First = Literal["train", "cut"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Sparsify:
 
     penalty: Penalty[Any]
     criterion: Criterion
+    _: KW_ONLY
     allocator: Allocator = Ranked()  # noqa: RUF009
     until: float = 0.5
     scope: Scope = "coupled"
@@ -60,6 +63,7 @@ class Sparsify:
     reference: ClassVar[str] = "A sum of a penalty, a criterion and an allocator; see secateurs.session.sparsify"
 
     def __post_init__(self) -> None:
+        check_choice(self, scope=Scope)
         if not 0.0 < self.until <= 1.0:
             raise InputError(f"until={self.until}: the cut is at a share of the run above 0 and at most 1.")
 
@@ -138,19 +142,21 @@ class Gradual:
     """
 
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
+    _: KW_ONLY
     allocator: Allocator = Ranked()  # noqa: RUF009
     schedule: Schedule = Cubic()  # noqa: RUF009
     rounds: int = 10
     begin: float = 0.0
     end: float = 0.5
     scope: Scope = "coupled"
-    first: Literal["train", "cut"] = "train"
+    first: First = "train"
     reference: ClassVar[str] = (
         "Michael Zhu, Suyog Gupta. To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression. "
         "ICLR workshop 2018. arXiv 1710.01878"
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, scope=Scope, first=First)
         if self.rounds < 1 or not 0.0 <= self.begin < self.end <= 1.0:
             raise InputError(
                 f"Gradual(rounds={self.rounds}, begin={self.begin}, end={self.end}): rounds count from 1, and begin "

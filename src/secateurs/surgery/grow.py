@@ -50,9 +50,9 @@ class Expansion:
 def grow(
     graph: Graph,
     model: nn.Module,
+    *,
     units: Mapping[str, int | Sequence[int]],
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
-    *,
     copy_moments: bool = True,
 ) -> nn.Module:
     """Add units to groups, in place, so that every output stays what it was, and return the model.

@@ -98,4 +98,4 @@ def in_rounds(recipe: Recipe, method: Any) -> Any:
             "no criterion, or the number is none; leave --rounds out"
         )
     schedule, allocator = SCHEDULES[recipe.round_schedule](), ALLOCATORS[recipe.ranking]
-    return Gradual(method, allocator, schedule, recipe.rounds, end=1.0, first="cut")
+    return Gradual(method, allocator=allocator, schedule=schedule, rounds=recipe.rounds, end=1.0, first="cut")

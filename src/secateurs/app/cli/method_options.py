@@ -82,6 +82,8 @@ def with_options(method: Any, options: Mapping[str, Any], name: str) -> Any:
     """A method with other settings than its own, each checked; `name` is what the method is called."""
     known = [f.name for f, _ in method_fields(method)]
     for option in options:
+        if new := getattr(method, "renamed", {}).get(option):
+            raise RecipeError(f"the option {option!r} of the method {name} is called {new!r} now; write {new}: VALUE")
         if option not in known:
             raise RecipeError(f"the method {name} has no option {option!r}; {near(option, known)}")
     if not options:

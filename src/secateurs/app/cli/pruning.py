@@ -175,7 +175,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         if note:
             console.print(note, highlight=False)
         # What exact costs cannot reach is said before anything is trained.
-        sct.plan(graph, model, sct.criteria.Magnitude(), budget.exact)
+        sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=budget.exact)
     _try(work, graph, model)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)

@@ -109,7 +109,7 @@ def before_training(work: Work, pruned: nn.Module, dense: nn.Module, plan: sct.P
     """What a recipe does first: BatchNorm's statistics again, or every layer again."""
     recipe, device = work.recipe, work.device()
     if recipe.recover == "recalibrate":
-        return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), recipe.calibration_batches).cpu()
+        return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), batches=recipe.calibration_batches).cpu()
     data = work.loaders.calibration(recipe.calibration_batches)
     steps = (sct.Recalibrate(), sct.Reconstruct(seed=recipe.seed))
     model = sct.recover(pruned.to(device), dense.to(device), data, plan=plan, steps=steps).cpu()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.adaptive.driver import AdaptiveDriver
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.schedule import Clock
+
+Choice = Literal["learned", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ class AdaptivePruning:
     """
 
     kappa: float = 2.0
+    _: KW_ONLY
     patience: int = 3
     redundant: float = 0.95
-    criterion: Literal["learned", "fixed"] = "learned"
+    criterion: Choice = "learned"
     round_epochs: float = 0.25
     after: float = 5.0
     until: float = 0.7
@@ -65,6 +68,7 @@ class AdaptivePruning:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, criterion=Choice)
         if not (self.round_epochs > 0 and self.after >= 0 and 0 < self.until <= 1 and self.patience >= 1):
             raise InputError(
                 f"AdaptivePruning(round_epochs={self.round_epochs}, after={self.after}, until={self.until}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from secateurs.allocate import AsIs, Budget, Ranked, Uniform
 from secateurs.allocate.levels import Costed
-from secateurs.errors import BudgetError, EvidenceError, InputError
+from secateurs.errors import BudgetError, EvidenceError, InputError, check_choice
 from secateurs.evidence import GateGradients, Needs, Reads, Writes, observe
 from secateurs.graph import Graph
 from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
-from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
 from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
@@ -71,6 +71,7 @@ class CCP:
     """
 
     gate: Gate = "conv"
+    _: KW_ONLY
     solver: Solver = "polish"
     sizes: Sizes = "uniform"
     curvature: Curvature = "empirical"
@@ -85,7 +86,7 @@ class CCP:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_words(self, gate=Gate, solver=Solver, sizes=Sizes, curvature=Curvature, scope=Scope)
+        check_choice(self, gate=Gate, solver=Solver, sizes=Sizes, curvature=Curvature, scope=Scope)
         if not self.damping >= 0 or self.auxiliary < 0:
             message = f"{self} counts or damps by a negative number. Give damping and auxiliary of at least 0."
             raise InputError(message)
@@ -112,7 +113,7 @@ class CCP:
     @property
     def needs(self) -> Needs:
         """Gate gradients where the gate sits."""
-        return {"moments": GateGradients(GateMoments, Writes() if self.gate == "conv" else Reads())}
+        return {"moments": GateGradients(GateMoments, at=Writes() if self.gate == "conv" else Reads())}
 
     def select(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from secateurs.allocate import AsIs, Budget, Ranked
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError, InputError
+from secateurs.errors import BudgetError, InputError, check_choice
 from secateurs.evidence import Activations, Needs, Reads, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.elimination.covariance import Covariance, Moments
 from secateurs.methods.elimination.measured import Curves, measured_losses
 from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
-from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batches
 from secateurs.running.untouched import device_of
@@ -63,6 +63,7 @@ class BackwardElimination:
     """
 
     widths: Widths = "measured"
+    _: KW_ONLY
     points: int = 6
     images: int = 64
     damping: float = 1e-4
@@ -75,7 +76,7 @@ class BackwardElimination:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_words(self, widths=Widths, scope=Scope)
+        check_choice(self, widths=Widths, scope=Scope)
         if self.points < 1 or self.images < 2 or not self.damping > 0:
             message = f"{self} measures nothing. Give points of 1 or more, images of 2 or more and a positive damping."
             raise InputError(message)
@@ -87,7 +88,7 @@ class BackwardElimination:
     @property
     def needs(self) -> Needs:
         """Covariances where the groups are read, and the weights of the readers."""
-        return {"moments": Activations(Covariance, Reads()), "weights": Weights}
+        return {"moments": Activations(Covariance, at=Reads()), "weights": Weights}
 
     def select(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -17,12 +17,12 @@ from secateurs.allocate import Budget, Uniform
 from secateurs.allocate.steps import Limits
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
-from secateurs.errors import InputError, RecipeError, near
+from secateurs.errors import InputError, RecipeError, check_choice, near
 from secateurs.evidence import Needs, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.epruner.affinity import CAREFUL, Clustering, Messages, affinity_propagation, column_median
 from secateurs.methods.epruner.restart import project_consumers, reset_norms, restart
-from secateurs.methods.one_shot import Part, check_words, named, part_of, ranked
+from secateurs.methods.one_shot import Part, named, part_of, ranked
 from secateurs.surgery.plan import Plan
 from secateurs.types import Keep, Loss, Scope
 
@@ -96,6 +96,7 @@ class EPruner:
     """
 
     beta: float = 0.75
+    _: KW_ONLY
     betas: Patterns = ()
     preference: Preference = "column"
     guard: bool = True
@@ -111,7 +112,7 @@ class EPruner:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_words(self, preference=Preference, initialisation=Initialisation, scope=Scope)
+        check_choice(self, preference=Preference, initialisation=Initialisation, scope=Scope)
         for beta in (self.beta, *(value for _, value in self.betas)):
             if not beta > 0:
                 message = (
@@ -138,7 +139,7 @@ class EPruner:
         if network not in _BETA:
             message = f"no preset of EPruner is called {network!r}: {near(network, (*_BETA, 'published'))}"
             raise RecipeError(message)
-        return EPruner(_BETA[network], _LATE.get(network, ()))
+        return EPruner(_BETA[network], betas=_LATE.get(network, ()))
 
     def __repr__(self) -> str:
         """Name beta, and the settings that are not the paper's."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import nn
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.evidence import Activations, Needs, Reads, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
 from secateurs.methods.foad.unpooled import Unpooled
-from secateurs.methods.one_shot import check_words, named, part_of, ranked
+from secateurs.methods.one_shot import named, part_of, ranked
 from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
 
@@ -62,6 +62,7 @@ class FOAD:
     """
 
     neighbors: int = 1
+    _: KW_ONLY
     threshold: float = 0.0
     duplicates: float | None = 1e-6
     order: Order = "stored"
@@ -73,7 +74,7 @@ class FOAD:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_words(self, order=Order, scope=Scope, maps=Maps)
+        check_choice(self, order=Order, scope=Scope, maps=Maps)
         if self.neighbors < 1 or self.min_keep < 1:
             message = f"{self} examines or keeps no unit. Both are counted. Give neighbors and min_keep of at least 1."
             raise InputError(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,6 +34,7 @@ class Growth:
     (10001, 100001, 0.01)
     """
 
+    _: KW_ONLY
     step: float
     ceiling: float
     every: int = 1
@@ -84,13 +85,13 @@ class GrowingL2:
 
     pick: first the factor of all units rises, and then the smallest are chosen (GReg-2); without it they are chosen
     at once (GReg-1). A group is finished when its factor exceeds `growth.ceiling`, or when the mean magnitude of its
-    kept units is `ratio` times that of the chosen (smoothed by 0.9).
+    kept units is `kept_over_removed` times that of the chosen (smoothed by 0.9).
     """
 
     growth: Growth
     pick: Growth | None
     recover: float
-    ratio: float
+    kept_over_removed: float
     roles: tuple[Role, ...] = ("out",)
 
     def init(self, units: Units) -> Grown:
@@ -174,4 +175,4 @@ class GrowingL2:
         state = replace(state, smooth=smooth)
         if max(state.rises) % max(1, self.growth.rises // _READS):
             return [False] * len(units.counts), state
-        return (smooth >= self.ratio).tolist(), state
+        return (smooth >= self.kept_over_removed).tolist(), state

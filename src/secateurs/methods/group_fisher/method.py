@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
-from secateurs.methods.group_fisher.driver import FisherDriver
+from secateurs.errors import InputError, check_choice
+from secateurs.methods.group_fisher.driver import FisherDriver, Normaliser
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
@@ -32,9 +32,10 @@ class GroupFisher:
     """
 
     every: int = 25
+    _: KW_ONLY
     per_event: int = 1
     within: float | None = None
-    normaliser: Literal["memory", "macs", "none"] = "memory"
+    normaliser: Normaliser = "memory"
     shrink_every: float = 0.05
     reference: ClassVar[str] = (
         "Liyang Liu, Shilong Zhang, Zhanghui Kuang, Aojun Zhou, Jing-Hao Xue, Xinjiang Wang, Yimin Chen, Wenming "
@@ -44,12 +45,11 @@ class GroupFisher:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, normaliser=Normaliser)
         if self.every < 1 or self.per_event < 1 or not (self.within is None or 0.0 < self.within <= 1.0):
             raise InputError(
                 f"{self}: every and per_event count from 1, and within is a share of the run above 0 and at most 1."
             )
-        if self.normaliser not in {"memory", "macs", "none"}:
-            raise InputError(f"normaliser={self.normaliser!r} is unknown. Give 'memory', 'macs' or 'none'.")
 
     @classmethod
     def preset(cls, name: Literal["published", "published-detection"] = "published") -> Self:

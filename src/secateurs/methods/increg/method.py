@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.increg.driver import IncRegDriver
 from secateurs.methods.increg.punish import Punish
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.scope import Rates
 from secateurs.types import Scope
+
+Unit = Literal["filter", "column"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class IncReg:
     """
 
     step: float = 2.5e-4
+    _: KW_ONLY
     ceiling: float = 2.5
     punish: Punish = Punish()  # noqa: RUF009
     limit: int = 30_000
-    unit: Literal["filter", "column"] = "filter"
+    unit: Unit = "filter"
     scope: Scope = "coupled"
     remove: Rates | None = None
     decoupled: bool | None = None
@@ -50,6 +53,7 @@ class IncReg:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, unit=Unit, scope=Scope)
         if not (self.step > 0 and self.ceiling > 0) or self.limit < self.ceiling / self.step:
             raise InputError(
                 f"IncReg(step={self.step}, ceiling={self.ceiling}, limit={self.limit}): no unit can reach the ceiling "

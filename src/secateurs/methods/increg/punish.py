@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Punish:
     """
 
     u: float = 0.25
+    _: KW_ONLY
     paper_commit: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,13 +17,14 @@ from secateurs.running.batches import read_batch
 from secateurs.session.run import Run
 
 Gradient = Mapping[str, Tensor]
+Reduction = Literal["mean_then_square", "square_then_mean"]
 
 
 @dataclass(frozen=True)
 class Importance:
     """Gradients over `samples` training samples, in eval mode: one mean gradient, or one per batch."""
 
-    reduction: Literal["mean_then_square", "square_then_mean"]
+    reduction: Reduction
     samples: int
 
     def check(self, run: Run) -> None:
@@ -80,6 +81,7 @@ class EarlyBird:
     """
 
     distance: float = 0.1
+    _: KW_ONLY
     window: int = 5
     criterion: Criterion = field(default_factory=lambda: BatchNormScale(fallback=Magnitude()))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.orthoreg.driver import OrthoRegDriver
-from secateurs.methods.orthoreg.importance import EarlyBird
-from secateurs.methods.orthoreg.orthogonality import Weighting
+from secateurs.methods.orthoreg.importance import EarlyBird, Reduction
+from secateurs.methods.orthoreg.orthogonality import Norm, Weighting
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
@@ -39,14 +39,15 @@ class OrthoReg:
     """
 
     strength: float = 1e-2
-    norm: Literal["l1", "squared"] = "l1"
+    _: KW_ONLY
+    norm: Norm = "l1"
     weighting: Weighting = "published"
     every: int = 1
     without_decay: bool = True
     rounds: int = 1
     ortho_epochs: int = 25
     retrain_epochs: int = 80
-    reduction: Literal["mean_then_square", "square_then_mean"] = "mean_then_square"
+    reduction: Reduction = "mean_then_square"
     samples: int = 10_000
     floor: float = 0.05
     ticket: EarlyBird | None = None
@@ -56,6 +57,7 @@ class OrthoReg:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, norm=Norm, weighting=Weighting, reduction=Reduction)
         if min(self.ortho_epochs, self.rounds, self.every, self.samples) < 1 or self.retrain_epochs < 0:
             raise InputError(
                 f"OrthoReg(rounds={self.rounds}, ortho_epochs={self.ortho_epochs}, "

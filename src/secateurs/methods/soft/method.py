@@ -13,15 +13,18 @@ At the end of every `every`-th epoch the ⌊C·P(t)⌋ filters of a group with t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.soft.driver import SoftDriver
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.schedule import Asymptotic, Constant, ExponentialDecay, Schedule, ToZero
 from secateurs.session.scope import Rates
+
+Unit = Literal["filter", "weight"]
+SoftScope = Literal["coupled", "uncoupled", "independent"]
 
 _LINHANG_CAI = (
     "Linhang Cai, Zhulin An, Chuanguang Yang, Yongjun Xu. Softer Pruning, Incremental Regularization. arXiv 2010.09498"
@@ -45,10 +48,11 @@ class SFP:
     """
 
     rate: Schedule = Constant()  # noqa: RUF009
+    _: KW_ONLY
     decay: Schedule = ToZero()  # noqa: RUF009
     every: int = 1
-    unit: Literal["filter", "weight"] = "filter"
-    scope: Literal["coupled", "uncoupled", "independent"] = "coupled"
+    unit: Unit = "filter"
+    scope: SoftScope = "coupled"
     scale_norm: bool = False
     remove: Rates | None = None
     reference: ClassVar[str] = (
@@ -57,10 +61,10 @@ class SFP:
     )
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.unit not in {"filter", "weight"}:
+        check_choice(self, unit=Unit, scope=SoftScope)
+        if self.every < 1:
             raise InputError(
-                f"every={self.every}, unit={self.unit!r}: soft pruning acts every 1 or more epochs, on 'filter' or "
-                "'weight'."
+                f"every={self.every}: soft pruning acts every 1 or more epochs. Give a whole number from 1."
             )
         if self.scope == "independent" and (self.scale_norm or self.unit != "filter"):
             raise InputError(
@@ -115,6 +119,7 @@ class SRFP(SFP):
     (1.0, 0.562)
     """
 
+    _: KW_ONLY
     decay: Schedule = ExponentialDecay()  # noqa: RUF009
     reference: ClassVar[str] = _LINHANG_CAI
 
@@ -130,5 +135,6 @@ class ASRFP(SFP):
     """
 
     rate: Schedule = Asymptotic()  # noqa: RUF009
+    _: KW_ONLY
     decay: Schedule = ExponentialDecay()  # noqa: RUF009
     reference: ClassVar[str] = _LINHANG_CAI

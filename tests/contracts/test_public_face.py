@@ -1,0 +1,93 @@
+"""The public face: how functions and values are called, and that a wrong choice is refused by name."""
+
+import dataclasses
+import enum
+import importlib
+import inspect
+import pkgutil
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+import secateurs
+from secateurs.errors import InputError
+
+POSITIONAL = {
+    "graph": 0, "plan": 0, "model": 1, "small": 1, "dense": 2, "folder": 1, "repo": 2, "example_inputs": 3, "data": 3,
+    "optimizer": 3, "path": 4, "directory": 4, "name": 0, "kind": 0, "thing": 0,
+}  # fmt: skip
+"""What a public function takes by position, in this order; what is chosen (a method, a budget, a number) has a name."""
+
+MADE_BY_THE_LIBRARY = {
+    "Event", "Exported", "Graph", "Group", "GroupError", "Measurement", "Plan", "Result", "Site", "Slice", "Weights",
+}  # fmt: skip
+"""Records that functions return and nobody writes."""
+
+
+def packages():
+    """The packages of the library that name their public things, but for the application."""
+    found = [info.name for info in pkgutil.iter_modules(secateurs.__path__, "secateurs.") if info.ispkg]
+    modules = [importlib.import_module(name) for name in ["secateurs", *found] if name != "secateurs.app"]
+    return [module for module in modules if hasattr(module, "__all__")]
+
+
+def public():
+    """Every public function and class, under the first name that it has."""
+    found = {}
+    for module in packages():
+        for name in module.__all__:
+            value = getattr(module, name)
+            if (inspect.isfunction(value) or inspect.isclass(value)) and value not in found.values():
+                found[f"{module.__name__}.{name}"] = value
+    return found
+
+
+PUBLIC = public()
+TOP = {name: value for name, value in PUBLIC.items() if name.count(".") == 1}
+RECORDS = {name: value for name, value in PUBLIC.items() if dataclasses.is_dataclass(value)}
+
+
+def by_position(value):
+    """The parameters that may be given by position."""
+    parameters = inspect.signature(value).parameters.values()
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+@pytest.mark.parametrize("name", [name for name, value in TOP.items() if inspect.isfunction(value)])
+def test_a_function_takes_the_model_then_its_inputs(name):
+    """The objects that it works on go by position, at most three and in one order; choices go by keyword."""
+    given = [p.name for p in by_position(TOP[name])]
+
+    assert set(given) <= set(POSITIONAL)
+    assert len(given) <= 3
+    assert name == "secateurs.save" or given == sorted(given, key=POSITIONAL.__getitem__)
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDS if name.rpartition(".")[2] not in MADE_BY_THE_LIBRARY])
+def test_settings_have_names(name):
+    """Beyond the first parameter, one that has a default goes by keyword: no list of numbers has to be counted."""
+    assert [p.name for p in by_position(RECORDS[name])[1:] if p.default is not p.empty] == []
+
+
+def choices():
+    """Every setting of a public value that is one of several strings."""
+    for name, kind in RECORDS.items():
+        if any(p.default is p.empty for p in inspect.signature(kind).parameters.values()):
+            continue
+        hints = get_type_hints(kind)
+        yield from ((name, f.name) for f in dataclasses.fields(kind) if get_origin(hints[f.name]) is Literal)
+
+
+@pytest.mark.parametrize(("name", "setting"), list(choices()))
+def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(name, setting):
+    """When the value is made, with what was given and what could have been."""
+    kind = RECORDS[name]
+    with pytest.raises(InputError, match="nonsense") as refused:
+        kind(**{setting: "nonsense"})
+
+    assert all(str(one) in str(refused.value) for one in get_args(get_type_hints(kind)[setting]))
+
+
+def test_choices_are_strings():
+    """One way to write a choice: no enumeration beside the literals."""
+    assert [name for name, value in PUBLIC.items() if inspect.isclass(value) and issubclass(value, enum.Enum)] == []
