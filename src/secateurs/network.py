@@ -86,7 +86,7 @@ class Network:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the network lives: the device of its first parameter, or else of its first buffer."""
+        """Device of the network's first parameter, or else of its first buffer."""
         first = next(iter(self.named.values()), None)
         return torch.device("cpu") if first is None else first.device
 
@@ -142,7 +142,7 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 @cache
 def is_torchs(kind: type[nn.Module]) -> bool:
-    """Whether a module class is defined in `torch.nn.modules`, so that its forward is known."""
+    """True if a module class is defined in `torch.nn.modules`, so that its forward is known."""
     return kind.__module__.startswith("torch.nn.modules.")
 
 

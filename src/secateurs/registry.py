@@ -30,7 +30,7 @@ from secateurs.errors import InputError, RecipeError, near
 
 T = TypeVar("T")
 Kind = Literal["criterion", "one-shot", "training"]
-"""What a name stands for: a criterion, a method that chooses once, or one that prunes while the network trains."""
+"""Kind of a registered name: a criterion, a one-shot method, or a method that prunes while the network trains."""
 
 ENTRY_POINTS = ("secateurs.criteria", "secateurs.methods")
 """The groups of entry points that are looked at; the library's own packages have the same names."""
@@ -245,7 +245,7 @@ def _own(name: str, thing: Any) -> Entry:
 
 
 def _is_complete(thing: Any) -> bool:
-    """Whether a thing is a value, or makes one without being told more."""
+    """True if a thing is a value, or makes one without being told more."""
     if isinstance(thing, type) and kind_of(thing) is None:
         return False
     if not (isinstance(thing, type) or isfunction(thing)):

@@ -13,7 +13,7 @@ import secateurs
 from secateurs.errors import InputError
 
 POSITIONAL = {
-    "graph": 0, "plan": 0, "model": 1, "small": 1, "dense": 2, "folder": 1, "repo": 2, "example_inputs": 3, "data": 3,
+    "graph": 0, "plan": 0, "model": 1, "small": 1, "dense": 2, "folder": 0, "repo": 0, "example_inputs": 3, "data": 3,
     "optimizer": 3, "path": 4, "directory": 4, "name": 0, "kind": 0, "thing": 0,
 }  # fmt: skip
 """What a public function takes by position, in this order; what is chosen (a method, a budget, a number) has a name."""

@@ -46,7 +46,7 @@ def parties(ties: Iterable[Tie], names: Collection[str]) -> list[dict[str, int]]
 
 
 def in_step(ties: Iterable[Tie], picked: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
-    """Of units that are to go, in order, the first: as many as tied groups can lose in step.
+    """Cut an order of removal to the number of units that tied groups can lose together.
 
     >>> in_step([Tie(("a", "b"), (1, 2), "")], {"a": [5, 3], "b": [0, 7, 2], "c": [1]})
     {'a': [5], 'b': [0, 7], 'c': [1]}

@@ -37,7 +37,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """What remains after pruning: all constraints given hold at once, and at least one is given.
+    """The size that remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
     bytes for memory). filters: likewise of the units of all groups that may be pruned, coupled filters counted once.
@@ -197,7 +197,7 @@ def read_shares(shares: Iterable[tuple[str, float]]) -> tuple[tuple[str, float],
 
 
 def _writes(group: Group, module: str) -> bool:
-    """Whether a group removes outputs of this module, or of a module inside it: all that it owns but input channels."""
+    """True if a group removes outputs of this module, or of a module inside it: all that it owns but input channels."""
     return any(s.role != "in" and s.tensor.startswith(f"{module}.") for s in group.slices)
 
 

@@ -115,7 +115,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
 
 
 def reachable(graph: Costed, budget: Budget) -> bool:
-    """Whether the smallest widths that the levels of a budget allow meet its constraints."""
+    """True if the smallest widths that the levels of a budget allow meet its constraints."""
     whole = np.array([group.units for group in graph.groups], np.int64)
     lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
     over = Limits.of(graph, budget).exceeded

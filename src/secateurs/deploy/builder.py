@@ -14,7 +14,7 @@ from secateurs.deploy.runtimes import Program, onnx_program, openvino_program, p
 from secateurs.running.compare import output_of, relative_error
 
 CLOSE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
-"""How near the outputs of the exchanged and of the eager network must be, relative to the largest."""
+"""Largest difference allowed between outputs of the exported and the eager network, relative to the largest."""
 
 
 @final

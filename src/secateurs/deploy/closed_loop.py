@@ -228,7 +228,7 @@ def _by_macs_alone(
 
 
 def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
-    """Of the networks within the target and of at least so many MACs, the one of most value, then of most MACs."""
+    """Return the best network (score, then MACs) among those within the target that have at least `least` MACs."""
     within = [one for one in tried if one.over <= 1 + NEAR and one.macs >= least]
     near = [one for one in within if abs(one.over - 1) <= CLOSE] or [one for one in within if one.over >= 1 - NEAR]
     return max(near or within, key=lambda one: (one.proposal.value, one.macs), default=None)
@@ -237,7 +237,7 @@ def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
 def _out_of_reach(
     budget: Budget, predictor: Predictor, allowed: Sequence[Ints], tried: Sequence[Tried], dense: float
 ) -> str:
-    """What can be reached, and what binds."""
+    """Return a message that says how fast the network can become and which constraint prevents more."""
     lowest = np.array([counts[0] for counts in allowed], np.int64)
     nearest = min((one.over for one in tried), default=None)
     measured = f"; of {len(tried)} measured networks the fastest took {nearest:.0%} of the target" if nearest else ""

@@ -152,7 +152,7 @@ class Device:
 
     @property
     def setting(self) -> Setting:
-        """How a program is to run."""
+        """Settings of the runtime."""
         return Setting(self.threads, getattr(torch, self.dtype), self.layout == "channels_last")
 
     def _program(self, model: nn.Module, call: Call) -> Program:

@@ -24,7 +24,7 @@ from secateurs.store.files import flush_directory, flush_file
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
-"""What runs each format; measured there."""
+"""Format -> the runtime that executes it, for measurements."""
 
 TOLERANCE = 1e-3
 """Relative error up to which an exported float32 network is the eager one."""
@@ -114,7 +114,7 @@ def _put(file: Path, directory: Path) -> None:
 @final
 @dataclass(frozen=True)
 class _Artifact:
-    """What is to be written."""
+    """Everything that an export writes, collected before the first file is made."""
 
     path: Path
     to: str

@@ -113,7 +113,7 @@ def choose(
 
 
 def elasticities(cost: Function, whole: Ints) -> Floats:
-    """How many percent of a cost go when one percent of a group's units goes, in the whole network: [G], above zero.
+    """Return the elasticities of a cost: its change in percent for one percent of each group's units, [G], above 0.
 
     With these weights, the choice of `log_shares` within that very cost and for equal scores is the uniform one.
 

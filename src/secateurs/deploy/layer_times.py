@@ -29,7 +29,7 @@ class LayerTime:
 @final
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one forward pass goes, the slowest first; device: where, in words."""
+    """Time of each layer in one forward pass, slowest first; device: a description of the device."""
 
     layers: tuple[LayerTime, ...]
     device: str

@@ -22,7 +22,7 @@ from secateurs.types import Ints
 @final
 @dataclass(frozen=True)
 class Timing:
-    """What was measured in turns on the device.
+    """Latency of the dense and the pruned network, measured alternately on one device.
 
     predicted: seconds by which the widths were chosen, before any correction. calibration_error: mean relative error of
     predictions for random networks. gap: how much more value an unknown choice could have had, relatively. plain_macs:

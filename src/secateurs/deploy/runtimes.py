@@ -21,7 +21,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 @final
 @dataclass(frozen=True)
 class Setting:
-    """How a program is to run."""
+    """Settings of a runtime: threads, precision and layout."""
 
     threads: int
     dtype: torch.dtype

@@ -56,7 +56,7 @@ class Segment:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every channel is a group of its own."""
+        """True if every channel is a group of its own."""
         return self.groups > 1 and self.groups == self.cin
 
     def at(self, cin: int, cout: int) -> Segment:
@@ -171,7 +171,7 @@ def _segment(layer: nn.Module, shape: tuple[int, ...]) -> Segment:
 
 
 def _links(graph: Graph, name: str, layer: nn.Module) -> tuple[Ints, Ints]:
-    """How many channels in and out a unit of each group is worth, and (last) how many there are without any."""
+    """Return the input and output channels per unit of each group, and (last) those that belong to no group."""
     links = np.zeros((2, len(graph.groups) + 1), np.int64)
     weight = f"{name}.weight"
     grouped = getattr(layer, "groups", 1)

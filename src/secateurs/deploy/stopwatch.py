@@ -73,7 +73,7 @@ class Measurement:
 
     @property
     def steady(self) -> bool:
-        """Whether that is known to within 3 %; no decision follows from one that is not."""
+        """True if that is known to within 3 %; no decision follows from one that is not."""
         return self.doubt <= STEADY
 
     def __str__(self) -> str:
@@ -171,7 +171,7 @@ def _sample(program: Callable[[], Any], repeats: int) -> tuple[float, float, boo
 
 
 def _switches() -> int | None:
-    """How often this process lost the processor against its will, where the system counts that."""
+    """Number of involuntary context switches of this process, where the system counts them."""
     try:
         import resource
     except ImportError:

@@ -45,7 +45,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
     buffers: frozenset[str] = frozenset()
     reduced: dict[tuple[Any, ...], Any] = field(default_factory=dict[tuple[Any, ...], Any], repr=False)
-    """What criteria have read off a tensor already, by its name, its version and what was read."""
+    """Cache of reductions that criteria have computed: (tensor name, version, reduction) -> result."""
 
     @cached_property
     def parameters(self) -> frozenset[str]:

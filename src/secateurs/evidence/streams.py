@@ -72,7 +72,7 @@ class Streams:
 
     @property
     def folded(self) -> bool:
-        """Whether some site has no dimension that counts samples, so that they must pass one by one."""
+        """True if some site has no dimension that counts samples, so that they must pass one by one."""
         return None in self.batch_dims.values()
 
     def close(self, samples: int, device: torch.device) -> None:

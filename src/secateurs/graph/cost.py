@@ -67,7 +67,7 @@ class CostModel:
         return known
 
     def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of every size: its constant part, [1 + axes], and its multiple of each group's width, [groups, 1 + axes]."""
+        """Return the constant part of every size, [1 + axes], and its multiples of widths, [groups, 1 + axes]."""
         units, count = self._units, len(self._held) + 1
         axes = Axes([units.units(labels) for labels in self._held])
         group = entry_of(units.group_of, axes.of)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 Role = Literal["out", "in", "bias", "scale", "shift", "stat", "direction", "other"]
-"""What a slice does for its unit: `out` writes the unit (a filter), `in` reads it (a consumer's input channel),
+"""The part of a slice in its unit: `out` produces the unit (a filter), `in` reads it (a later layer's input channel),
 `bias` is added by the writing operator, `scale`, `shift` and `stat` belong to a norm. A `direction` (the v of a weight
-norm) is divided by its own length: silence zeroes its scale and leaves the direction alone."""
+norm) is divided by its own norm, so that silencing a unit zeroes its scale and leaves the direction as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Slice:
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether unit u owns the one entry u, for every u."""
+        """True if unit u owns the one entry u, for every u."""
         units, m = self.index.shape
         return m == 1 and np.array_equal(self.index[:, 0], np.arange(units))
 
@@ -45,7 +45,7 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where units pass through an activation: entries `index[u]` along `dim` of a module's input or output.
+    """A module input or output that carries units: unit `u` is the entries `index[u]` along `dim` of that activation.
 
     `writes` is True where a parametrised operator of this module (convolution, linear) produces the units, so that the
     site is the raw output of a filter; `reads` where such an operator consumes them. `shape` is that of the activation
@@ -72,10 +72,10 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units with one footprint: removing unit `u` from all slices leaves a valid network with the same interface.
+    """Units that occupy the same dimensions of the same tensors; any of them can be removed from all `slices` at once.
 
-    `exact` is False where an operator averages, compares or normalises over the units, so that removal is not silence;
-    `inexact_because` names each such operator.
+    `exact` is False where an operator averages, compares or normalises over the units, so that removing a unit differs
+    from zeroing it; `inexact_because` names each such operator.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Tie:
     because: str
 
     def lost(self, steps: int) -> dict[str, int]:
-        """How many units each group has lost after so many steps."""
+        """Number of units that each group has lost after so many steps."""
         return {name: steps * n for name, n in zip(self.groups, self.step, strict=True)}
 
 
@@ -125,7 +125,7 @@ class Protected:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward pass on the example inputs costs, as exact integers.
+    """Cost of one forward pass on the example inputs, in exact integers.
 
     macs: multiply-accumulates of convolutions, matrix products and attention; params: scalars in distinct parameters;
     memory: bytes of every activation that an operator writes (views and in-place results add none).

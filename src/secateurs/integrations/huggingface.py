@@ -35,7 +35,7 @@ _FETCHING = (
 
 
 class _SavesPlan:
-    """What a model carries in place of its `save_pretrained`: the same, and the plan beside it."""
+    """Replacement for a model's `save_pretrained` that also writes the plan."""
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.model = model

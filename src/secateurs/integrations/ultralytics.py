@@ -32,7 +32,7 @@ KEY = "secateurs"
 """The entry of a pruned network's yaml: its plan, and the dense network's first layer."""
 
 GUARD = "this network was pruned: open it with secateurs.integrations.ultralytics.load, and train that"
-"""What stands in place of the first layer, so that no other trainer builds the dense network from the yaml."""
+"""Marker in the yaml in place of the first layer, so that no other trainer builds the dense network from it."""
 
 
 def prune(  # noqa: PLR0913 (the verb of the library, on a YOLO)

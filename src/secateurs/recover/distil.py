@@ -159,7 +159,7 @@ class DistilLoss:
         return found
 
     def inside(self) -> Tensor | float:
-        """How far the features of the last batch are apart, weighted; 0 where none are compared."""
+        """Weighted distance between the features of the last batch; 0 if none are compared."""
         if not self._seen:
             return 0.0
         mine = self._seen[0].taken(self.settings.features)

@@ -133,7 +133,7 @@ def add_to(step: Step, weight: Tensor, delta: Tensor) -> None:
 def _kept_outputs(
     recording: Recording, dense: Recording, at: int, weight: int, root: int, dims: Mapping[int, Any]
 ) -> Tensor | None:
-    """Which outputs of the dense layer the small one still has, read off the labels of its weight's entries."""
+    """Return the outputs of the dense layer that the small one still has, from the labels of its weight's entries."""
     whole = dense.outside.get(root)
     if whole is None:
         return None
@@ -176,7 +176,7 @@ _STOP = -2
 
 
 def _factor(recording: Recording, step: Step, value: int, axis: int, *, conv: bool) -> int | None:
-    """What a step does to a layer's output: -1 for a norm, a value that scales it, None for nothing, or `_STOP`."""
+    """Classify an operator after a layer: -1 for a norm, a number that scales it, None for no change, or `_STOP`."""
     args = step.args
     if step.func in _NORMS and step.reads[0] == value and not (len(args) == 8 and args[5] is True):
         return -1
@@ -210,7 +210,7 @@ def _clamp(recording: Recording, value: int) -> tuple[float | None, float | None
 
 
 def scale_of(layer: Layer, recording: Recording, upto: int | None = None) -> Tensor:
-    """How much one unit of the layer's output is at the place, per channel [outputs], in float64."""
+    """Factor from the layer's output to the place where it is compared, per channel [outputs], in float64."""
     total = torch.ones(len(layer.keep), dtype=torch.float64)
     for at, value in layer.factors[:upto]:
         step = recording.steps[at]

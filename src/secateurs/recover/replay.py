@@ -98,7 +98,7 @@ class Recording:
             self.last_use[value] = len(self.steps)
 
     def divides(self, at: int) -> bool:
-        """Whether a replay may stop before step `at`: no memory that two live values share is written to later."""
+        """True if a replay may stop before step `at`: no memory that two live values share is written to later."""
         live = [v for v, made in self.made_by.items() if made < at <= self.last_use.get(v, -1)]
         live += [v for v in self.inputs if self.last_use.get(v, -1) >= at]
         owners: dict[int, int] = {}

@@ -109,7 +109,7 @@ def _held(images: int, each: int, device: torch.device) -> Tensor:
 
 
 def patches(step: Step, x: Tensor, kernel: torch.Size, sizes: torch.Size, chosen: Tensor) -> Tensor:
-    """What a convolution of any dimension multiplies at the chosen output positions: [rows, groups, columns]."""
+    """Unfold the input of a convolution of any dimension at the chosen output positions: [rows, groups, columns]."""
     _, _, _, stride, padding, dilation, transposed, _, groups = step.args
     dims, device = len(kernel), x.device
     stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))

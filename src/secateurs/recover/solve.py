@@ -16,7 +16,7 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What to add to a layer: weight [groups, outputs / groups, columns], bias [outputs]; and the errors with it."""
+    """Correction that is added to a layer: weight [groups, outputs / groups, columns], bias [outputs]; and errors."""
 
     weight: Tensor
     bias: Tensor
@@ -69,7 +69,7 @@ class _Problem:
         self.inverse = torch.where(self.usable, 1 / torch.where(self.usable, self.scale, 1.0), 0.0)
 
     def residual(self, now: Tensor, *, clamped: bool = False) -> Tensor:
-        """What the layer's output lacks [rows, groups, outputs]; nothing where both are cut off, if `clamped`."""
+        """Residual of the layer's output [rows, groups, outputs]; 0 where a ReLU zeroes both outputs, if `clamped`."""
         aim, (low, high) = self.rows.target, (self.clamp or (None, None)) if clamped else (None, None)
         if low is not None:
             aim = torch.where(aim <= low, now.clamp(max=low), aim)

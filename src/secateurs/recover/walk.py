@@ -28,7 +28,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many rows of a layer are looked at: `rows`, or `per_column` for each column, within `memory` bytes.
+    """Number of rows that a layer's least squares uses: `rows`, or `per_column` for each column, within `memory` bytes.
 
     determined: a layer is left alone where the images give no more rows than it has columns.
     """

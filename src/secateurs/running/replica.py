@@ -86,7 +86,7 @@ class Replica:
 
     @property
     def refilled(self) -> bool:
-        """Whether the forward filled every dictionary that was emptied before it, so that these were caches."""
+        """True if the forward filled every dictionary that was emptied before it, so that these were caches."""
         return all(self._emptied)
 
     def release(self) -> None:
@@ -127,7 +127,7 @@ class Replica:
         return self._copy(value)
 
     def _copy(self, value: Any) -> Any:
-        """What stands in the replica for a value that the model holds."""
+        """Return the replica's counterpart of a value of the model."""
         kind = type(value)
         if kind in PLAIN:
             return value
@@ -273,7 +273,7 @@ _COPIERS: dict[type, Callable[[Replica, Any], Any]] = {
 
 @cache
 def _copier_of(kind: type) -> Callable[[Replica, Any], Any] | None:
-    """How values of a class are copied; None for what is shared."""
+    """Return the function that copies values of a class; None for classes whose values are shared."""
     for base in kind.__mro__:
         if base in _COPIERS:
             return _COPIERS[base]

@@ -109,7 +109,7 @@ _MIXED = "its rows depend on other samples"
 
 @dataclass(eq=False)
 class _Watch:
-    """What one module reads in the first run, compared with the second, call by call."""
+    """Inputs of one module in two runs, compared call by call."""
 
     samples: int
     second: bool = False
@@ -141,7 +141,7 @@ class _Watch:
 
 
 def _compared(one: Tensor, two: Tensor, samples: int) -> Layout | str:
-    """Where the samples of the first run are among those of the second."""
+    """Positions of the first run's samples among those of the second."""
     if one.dim() != two.dim():
         return NOT_SAMPLES
     changed = [d for d in range(one.dim()) if one.shape[d] != two.shape[d]]
@@ -169,7 +169,7 @@ def _listen(model: nn.Module, watches: dict[str, _Watch], stack: ExitStack) -> N
 
 
 def _mixes_batches(model: nn.Module) -> bool:
-    """Whether a norm uses the batch's own statistics even in eval mode, so that samples act on one another."""
+    """True if a norm uses the batch's own statistics even in eval mode, so that samples act on one another."""
     norms = (nn.modules.batchnorm._BatchNorm,)  # noqa: SLF001
     return any(isinstance(m, norms) and m.running_mean is None for m in model.modules())
 

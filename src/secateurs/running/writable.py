@@ -1,4 +1,4 @@
-"""What a shallow copy of a module has to copy: instance dictionary, slots, and mutable class attributes."""
+"""Mutable state of a module that a shallow copy has to copy: instance dictionary, slots, mutable class attributes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = frozenset(
 
 
 def is_plain(kind: type) -> bool:
-    """Whether instances have only a `__dict__` (no slots), so that copying it copies the instance."""
+    """True if instances have only a `__dict__` (no slots), so that copying it copies the instance."""
     if kind is types.SimpleNamespace:
         return True
     if issubclass(kind, (enum.Enum, type, BaseException)) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
@@ -59,7 +59,7 @@ _STATE = (dict, list, set, deque, functools._lru_cache_wrapper)  # noqa: SLF001
 
 @cache
 def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
-    """Where the classes of a user's module keep what a forward could write to: containers, and caches of methods."""
+    """Mutable class attributes of a user's module that a forward could write to: containers, and caches of methods."""
     found: dict[str, type] = {}
     for base in kind.__mro__:
         if base is nn.Module or base.__module__.startswith("torch.nn."):

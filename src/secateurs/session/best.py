@@ -16,7 +16,7 @@ class Watched(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether the model is the pruned one at this step."""
+        """True if the model is the pruned one at this step."""
         ...
 
     @property

@@ -23,7 +23,7 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where the units of each group lie in a flat vector.
+    """Position of each group's units in one flat vector.
 
     >>> ledger = Ledger(("a", "b"), (2, 3))
     >>> ledger.total, ledger.span("b"), {k: v.tolist() for k, v in ledger.split(torch.arange(5)).items()}
@@ -227,7 +227,7 @@ class Rows:
         return total / self.members().clamp(min=1.0) if mean else total
 
     def members(self) -> Tensor:
-        """How many rows each unit owns, [units]."""
+        """Number of rows that each unit owns, [units]."""
         ones = torch.ones(len(self._unit), device=self.device)
         return torch.zeros(self.ledger.total, device=self.device).index_add_(0, self._unit, ones)
 

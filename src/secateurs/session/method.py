@@ -46,7 +46,7 @@ class Driver:
 
     @property
     def ready(self) -> bool:
-        """Whether the model at this very step is the pruned one, so that a checkpoint of it may be chosen."""
+        """True if the model at this very step is the pruned one, so that a checkpoint of it may be chosen."""
         return self._done
 
     def attached(self) -> None:

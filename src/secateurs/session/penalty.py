@@ -34,7 +34,7 @@ class Penalty(Protocol[S]):
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Which weights of a unit it acts on: "out" (filters), "in" (what reads them), "bias", "scale", "shift"."""
+        """Roles of the penalised weights: "out" (filters), "in" (channels that read them), "bias", "scale", "shift"."""
         ...
 
     def init(self, units: Units) -> S:
@@ -188,7 +188,7 @@ class Applied(Generic[S]):
 
     @property
     def _copied(self) -> bool:
-        """Whether the views are copies, in another precision than the factors."""
+        """True if the views are copies, in another precision than the factors."""
         return self._flat is not None and any(v.dtype != self._flat.dtype for v in self._views)
 
 
@@ -229,7 +229,7 @@ def learning_rates(optimizer: Optimizer) -> dict[int, Any]:
 
 
 def normalises(optimizer: Optimizer) -> bool:
-    """Whether an optimizer divides gradients by their own size, so that a coupled penalty would lose its meaning.
+    """True if an optimizer divides gradients by their own size, so that a coupled penalty would lose its meaning.
 
     >>> from torch import nn
     >>> weights = [nn.Parameter(torch.zeros(1))]

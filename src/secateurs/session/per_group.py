@@ -33,7 +33,7 @@ def ranks(scores: Tensor, ledger: Ledger) -> Tensor:
 
 
 def lowest(scores: Tensor, ledger: Ledger, counts: Tensor) -> Tensor:
-    """Which units are among the `counts[g]` lowest of their group g, [units] of booleans.
+    """Mark the units that are among the `counts[g]` lowest of their group g, [units] of booleans.
 
     >>> lowest(torch.tensor([3.0, 1.0, 2.0, 9.0, 8.0]), Ledger(("a", "b"), (3, 2)), torch.tensor([2, 0])).tolist()
     [False, True, True, False, False]

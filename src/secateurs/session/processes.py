@@ -18,7 +18,7 @@ class Ranks:
 
     @property
     def size(self) -> int:
-        """How many processes train together.
+        """Number of processes that train together (the world size).
 
         >>> Ranks().size
         1

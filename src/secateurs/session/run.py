@@ -75,7 +75,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     @property
@@ -105,12 +105,12 @@ class Run:
         return Cost(*(int(value) for value in self.graph.costs.at(self.widths)))
 
     def within_budget(self) -> bool:
-        """Whether what remains meets every constraint."""
+        """True if what remains meets every constraint."""
         return bool((self.graph.costs.at(self.widths) <= self.targets).all())
 
     @property
     def plan(self) -> Plan:
-        """What is kept of the network that the session began with."""
+        """Plan from the network that the session began with to the present one."""
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
         if self.grew:
             shares = {name: self.shares[name][self.alive[name]].tolist() for name in self.kept}

@@ -19,7 +19,7 @@ Schedule = Callable[[float, float], float]
 
 @dataclass(frozen=True)
 class Clock:
-    """Where in the run a step is: every schedule position is a function of the step alone.
+    """Steps per epoch and epochs of a run: every position of a schedule is a function of the step number alone.
 
     >>> clock = Clock(steps_per_epoch=10, epochs=3)
     >>> clock.total, clock.epoch(10), clock.ends_epoch(10), clock.ends_epoch(11)
@@ -51,7 +51,7 @@ class Clock:
         return Position(step, self.total)
 
     def ends_epoch(self, step: int, every: int = 1) -> bool:
-        """Whether `step` steps complete an epoch whose number is a multiple of `every`, or the run."""
+        """True if `step` steps complete an epoch whose number is a multiple of `every`, or the run."""
         whole, rest = divmod(step, self.steps_per_epoch)
         return step > 0 and (step == self.total or (rest == 0 and whole % every == 0))
 
@@ -213,7 +213,7 @@ class ExponentialDecay:
 
 
 def count(units: int, rate: float) -> int:
-    """How many of `units` a removal rate selects: floor(units·rate), safe against binary rounding, at least one kept.
+    """Number of `units` that a removal rate selects: floor(units·rate), robust to rounding, at least one kept.
 
     >>> count(40, 1 - 0.9), count(10, 1.0)
     (4, 9)
@@ -222,7 +222,7 @@ def count(units: int, rate: float) -> int:
 
 
 def count_up(units: int, rate: float) -> int:
-    """How many of `units` a removal rate asks for: ceil(units·rate), safe against binary rounding, at least one kept.
+    """Number of `units` that a removal rate asks for: ceil(units·rate), robust to rounding, at least one kept.
 
     >>> count_up(100, 0.55), count_up(10, 1.0)
     (55, 9)

@@ -47,7 +47,7 @@ class Units:
 
     @property
     def ledger(self) -> Ledger:
-        """Where each group's units lie in a flat vector."""
+        """Position of each group's units in a flat vector."""
         return self.measured.ledger
 
     def relocate(self) -> None:

@@ -80,7 +80,7 @@ class Session:
             seed=seed,
         )
         self.note = ""
-        """How the method's schedule was changed to fit the run; empty where it was not."""
+        """The change that fitted the method's schedule to the run, in a sentence; empty if none was needed."""
         self.method, self._driver = self._start(asked, strict=strict)
         self._identities = {name: id(p) for name, p in self._run.parameters.items()}
         self._handles: list[Any] = []
@@ -109,7 +109,7 @@ class Session:
         )
 
     def _repr_html_(self) -> str:
-        """Where the session stands, as a table, for notebooks."""
+        """Progress of the session as a table, for notebooks."""
         run, cost = self._run, self.cost
         rows = [
             ("step", f"{run.step:,} of {run.clock.total:,}"),
@@ -149,7 +149,7 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        """What is kept, up to now, of the network that the session began with."""
+        """Plan from the network that the session began with to the present one."""
         return self._run.plan
 
     @property
@@ -164,12 +164,12 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether the model at this step is the pruned one: choose the best checkpoint among these only."""
+        """True if the model at this step is the pruned one: choose the best checkpoint among these only."""
         return self._driver.ready
 
     @property
     def finished(self) -> bool:
-        """Whether `finish` was called, so that the model is the pruned one and the session is over."""
+        """True if `finish` was called, so that the model is the pruned one and the session is over."""
         return self._finished
 
     @property

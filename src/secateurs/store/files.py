@@ -15,7 +15,7 @@ from typing import BinaryIO
 from secateurs.errors import DamageError, StoreError
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How files of torch.save and pickle.dump begin."""
+"""First bytes of files written by torch.save and pickle.dump."""
 
 _OWN = re.compile(r"\.(?P<name>.+)\.(?P<mark>[0-9a-f]{16,64})\.new")
 """Names of files that are not in place yet."""
@@ -29,11 +29,11 @@ _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 
 _ONE_AT_A_TIME = RLock()
 
 Content = bytes | Callable[[BinaryIO], None]
-"""What a file is to hold, or a function that writes it."""
+"""Content of a file, or a function that writes it."""
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is one that `write_files` began and did not put in place, because the process was killed.
+    """True if a file is one that `write_files` began and did not put in place, because the process was killed.
 
     >>> is_unfinished(Path(".plan.json.0123456789abcdef.new")), is_unfinished(Path("plan.json"))
     (True, False)

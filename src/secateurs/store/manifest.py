@@ -65,7 +65,7 @@ class Manifest:
             raise DamageError(message)
 
     def most_bytes(self) -> int:
-        """How large the weights file can be: its tensors as they are after pruning, and a header."""
+        """Largest size in bytes of the weights file: its tensors as they are after pruning, and a header."""
         after = self.plan.signature_after()
         return HEADER + sum(prod(shape) * _type(self.dtypes[name]).itemsize for name, shape in after.items())
 

@@ -90,7 +90,7 @@ def unit_shares(graph: Graph, plan: Plan, name: str) -> tuple[float, ...]:
 
 
 def insert(kept: Ints, shares: Sequence[float], parents: Sequence[int]) -> tuple[Ints, list[float]]:
-    """Where units come from, and their shares, once copies of `parents` (present numbers) stand right after them.
+    """Return each unit's origin and share after copies of `parents` (present numbers) were inserted right behind them.
 
     >>> insert(np.array([0, 4]), [1.0, 1.0], [1])
     (array([0, 4, 4]), [1.0, 0.4, 0.6])

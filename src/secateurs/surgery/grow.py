@@ -31,7 +31,7 @@ from secateurs.surgery.tensors import duplicate
 from secateurs.surgery.transaction import Transaction
 
 TOLERANCE = 1e-9
-"""How far float64 outputs may move, relative to the largest (law 10)."""
+"""Largest change of float64 outputs, relative to the largest output (law 10)."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _expansion(graph: Graph, units: Mapping[str, int | Sequence[int]]) -> Expans
 
 
 def _repeats(kept: Indices) -> tuple[bool, ...]:
-    """Which entries come from a position that an earlier one came from.
+    """Mark the entries that are copies of an earlier entry.
 
     >>> _repeats((0, 1, 1))
     (False, False, True)

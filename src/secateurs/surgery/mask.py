@@ -45,7 +45,7 @@ def silence(plan: Plan, model: nn.Module) -> None:
 
 
 def _whole(shares: tuple[float, ...], tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
-    """What is left of each entry when it and its copies are read as one: the sum of their shares."""
+    """Return, for each entry, the sum of the kept shares of it and its copies."""
     total = torch.zeros(tensor.shape[dim], dtype=torch.float64)
     total.index_add_(0, torch.tensor(kept), torch.tensor(shares, dtype=torch.float64))
     return total.to(tensor).view([-1 if d == dim else 1 for d in range(tensor.dim())])

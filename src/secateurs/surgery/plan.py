@@ -23,7 +23,7 @@ Indices = tuple[int, ...]
 Setting = int | tuple[int, ...]
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What a wrapper (DistributedDataParallel, an averaged model, torch.compile) writes before each name."""
+"""Prefixes that wrappers (DistributedDataParallel, an averaged model, torch.compile) add to each name."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from secateurs.surgery.plan import Indices, Plan, Setting
 
 FORMAT, COPYING = 1, 2
-"""Of plans that only remove, and of those that insert units too, which older versions do not know."""
+"""Format versions: of plans that only remove, and of those that also insert units, which older versions cannot read."""
 MOST_GROWTH = 16
-"""How many times as long a dimension may become: more is damage."""
+"""Largest growth factor of a dimension that is accepted from a file; more means a damaged file."""
 MOST_DIMS, LONGEST, MOST_INDICES = 64, 2**48, 2**24
 """Dimensions of a tensor, length of one, and different indices of a plan: more are damage, refused before they cost."""
 _RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)

@@ -29,7 +29,7 @@ WIDTHS = frozenset(
         "proj_size",
     }
 )
-"""What PyTorch's layers call their widths; their other constants (stride, kernel size) are no plan's business."""
+"""Names of the width attributes of PyTorch's layers; other constants (stride, kernel size) are not changed by plans."""
 
 
 def refusal(module: nn.Module, place: str, value: object) -> str:
@@ -53,7 +53,7 @@ def refusal(module: nn.Module, place: str, value: object) -> str:
 
 
 def _counts(value: object) -> bool:
-    """Whether a value is a whole number, or a list, tuple or dict that holds some."""
+    """True if a value is a whole number, or a list, tuple or dict that holds some."""
     if isinstance(value, (list, tuple)):
         return any(map(_counts, cast("list[object]", value)))
     if isinstance(value, dict):
@@ -62,6 +62,6 @@ def _counts(value: object) -> bool:
 
 
 def _constants(kind: type[nn.Module]) -> set[str]:
-    """What PyTorch's classes among the bases of a class declare as their constants."""
+    """Constants that PyTorch's classes among the bases of a class declare."""
     torchs = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.")]
     return {name for base in torchs for name in getattr(base, "__constants__", ())}

@@ -22,7 +22,7 @@ from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
 TOLERANCE = 1e-9
-"""What float64 may leave of an exact removal, relative to the largest output (law 1)."""
+"""Largest error of an exact removal in float64, relative to the largest output (law 1)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the exact groups, together and each alone, stay below the tolerance."""
+        """True if the exact groups, together and each alone, stay below the tolerance."""
         return max([self.error, *(g.error for g in self.groups if g.exact)]) < self.tolerance
 
     def raise_if_failed(self) -> None:
@@ -154,7 +154,7 @@ def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *
 
 
 def _part(plan: Plan, graph: Graph, names: Iterable[str]) -> Plan:
-    """What a plan does to some groups."""
+    """The part of a plan that concerns some groups."""
     chosen = list(names)
     return plan_with_copies(
         graph, {name: plan.keep[name] for name in chosen}, {name: unit_shares(graph, plan, name) for name in chosen}
@@ -162,7 +162,7 @@ def _part(plan: Plan, graph: Graph, names: Iterable[str]) -> Plan:
 
 
 def _because(graph: Graph, group: Group) -> tuple[str, ...]:
-    """What makes a group, or one that is tied to it in count, inexact."""
+    """Operators that make a group, or one that is tied to it in count, inexact."""
     found = (why for name in graph.tied_with(group.name) for why in graph.group(name).inexact_because)
     return tuple(dict.fromkeys(found))
 

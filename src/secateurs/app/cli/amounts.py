@@ -17,7 +17,7 @@ SUFFIXES = {
     "mib": 2**20,
     "gib": 2**30,
 }
-"""What a number is multiplied by, by the letters after it, in lower case."""
+"""Lower-case suffix of a number -> its factor."""
 
 Amount = float | int | None
 

@@ -22,7 +22,7 @@ from secateurs.registry import make, summary
 
 @dataclass(frozen=True)
 class RunFlags:
-    """What a run is told beside its recipe."""
+    """Flags of a run that are not part of its recipe."""
 
     out: Path | None = setting("folder of the run; a new one", "FOLDER", default=None, group="run")
     config: Path | None = setting("recipe file, in YAML; flags win over it", "FILE", default=None, group="run")
@@ -96,7 +96,7 @@ FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
 """A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
 
 IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
-"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""
+"""Defaults of a recipe on data without labels, for which there is no training loss."""
 
 METHODS = """\
 {}

@@ -28,7 +28,7 @@ from secateurs.errors import RecipeError, near
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's function stands, what it does in a sentence, and which extras of the package it uses."""
+    """Import path of a command's function, its summary, and the extras of the package that it uses."""
 
     place: str
     summary: str
@@ -136,7 +136,7 @@ def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
 
 
 def settings_of(function: Callable[[Any, Any], None], values: Mapping[str, Any]) -> Any:
-    """What a command's function takes, from the values that were given."""
+    """Build the dataclass that a command's function takes from the values given."""
     kind = _settings_class(function)
     if hasattr(kind, "settings"):
         return kind.settings(values)

@@ -1,4 +1,4 @@
-"""Whose code runs: what the command line names, and nothing that only a file names."""
+"""Ask before running code that only a file names; code named on the command line runs without a question."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -29,7 +29,7 @@ FIGURES = "export.json"
 @final
 @dataclass(frozen=True)
 class Order:
-    """What is to be exported, and how."""
+    """Arguments of `secateurs export`."""
 
     run: Path = setting("the folder of a finished run", "RUN")
     to: Literal["onnx", "openvino", "torch-export"] = setting("format of the files", default="onnx")

@@ -1,4 +1,4 @@
-"""Which extra of the package brings a package that is missing: read from the package's own metadata."""
+"""Find the extra that installs a missing package, from the metadata of secateurs."""
 
 import re
 from collections.abc import Sequence

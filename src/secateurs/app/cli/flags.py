@@ -28,7 +28,7 @@ MOST = 12
 
 
 def about(group: str, meaning: str, shown: str = "", *, read: Read | None = None) -> dict[str, Any]:
-    """What the help says of a field: in which part it stands, what it means, and what stands for its value.
+    """Metadata of a field for the help: its section, its meaning, and the placeholder of its value.
 
     read: what makes the value of the text that was given, where its type alone does not.
     """

@@ -1,4 +1,4 @@
-"""What a recipe says, as the values that its stages take."""
+"""Turn the fields of a recipe into the values that its stages take."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -66,7 +66,7 @@ def optimisation(recipe: Recipe, part: Part) -> Optimisation:
 
 
 def stepping(recipe: Recipe) -> Stepping:
-    """What happens in a step of all of the run's trainings."""
+    """The options of a training step, which all of the run's trainings share."""
     return Stepping(
         precision=recipe.precision,
         channels_last=recipe.channels_last,
@@ -79,7 +79,7 @@ def stepping(recipe: Recipe) -> Stepping:
 
 
 def augmentation(recipe: Recipe) -> Augmentation:
-    """How training images are augmented."""
+    """The augmentation of training images."""
     return Augmentation(recipe.crop, recipe.randaugment, recipe.randaugment_magnitude, recipe.erase)
 
 

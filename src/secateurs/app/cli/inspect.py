@@ -28,7 +28,7 @@ MOST_NAMES = 3
 @final
 @dataclass(frozen=True)
 class Question:
-    """Which network is to be shown, on which input."""
+    """Arguments of `secateurs inspect`: a network and the shape of its input."""
 
     model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
     input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
@@ -74,7 +74,7 @@ def shape_of(question: Question) -> tuple[int, ...]:
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:
-    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    """Table of removable groups, with the costs of one unit of each."""
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("group")
     for heading in ("units", "MACs a unit", "tensors"):
@@ -92,7 +92,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
 
 
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason."""
+    """Table of protected tensors, by reason."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
     shown.add_column("tensors", ratio=2, overflow="fold")

@@ -24,7 +24,7 @@ FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 @final
 @dataclass(frozen=True)
 class Board:
-    """Where the runs are, and where the tables go."""
+    """Arguments of `secateurs leaderboard`: folders of runs, and the files to write."""
 
     runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
     out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))

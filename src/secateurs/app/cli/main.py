@@ -94,7 +94,7 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 
 
 def _without_traceback(message: str) -> str:
-    r"""What an error of a process that reads images said; torch passes it on with its traceback in the message.
+    r"""Return the message of an error in a data-loading process; torch puts its traceback into the message too.
 
     >>> _without_traceback("Caught InputError in DataLoader worker process 0.\n ...\nsecateurs.errors.InputError: no")
     'no'

@@ -93,13 +93,13 @@ def _last(work: Work, picked: float | None) -> float | None:
 
 
 def _scored(work: Work, model: nn.Module) -> Score | None:
-    """What the test split says; None where there are no labels."""
+    """Score on the test split; None without labels."""
     loaders = work.loaders
     return score(model, loaders.test_dataloader(), device=work.recipe.device, splits=loaders.splits)
 
 
 def _devices(work: Work) -> list[sct.Device]:
-    """Where the time is measured: on the budget's device, and in PyTorch, where the run trained."""
+    """Devices on which latency is measured: the budget's, and PyTorch on the device that trained."""
     eager = sct.Device("cuda" if work.device().type == "cuda" else "eager", threads=work.recipe.threads or 1)
     asked = None if work.budget is None else work.budget.device
     return [asked, eager] if isinstance(asked, sct.Device) and asked != eager else [eager]
@@ -113,7 +113,7 @@ def _layers(devices: list[sct.Device], dense: nn.Module, pruned: nn.Module, exam
 
 
 def _settings(work: Work) -> Settings:
-    """What was asked for, and with what it was done."""
+    """The request and the environment of the run, for its report."""
     recipe, splits = work.recipe, work.loaders.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     named = ("macs", "params", "memory", "latency", "runtime", "min_keep", "min_keep_fraction", "multiple_of")
@@ -133,7 +133,7 @@ def _settings(work: Work) -> Settings:
 
 
 def title(work: Work) -> str:
-    """What was done, in a line."""
+    """Title of the report: model, budget and method in one line."""
     recipe = work.recipe
     to = "" if work.budget is None else f" to {budget_words(work.budget)}"
     return f"{recipe.model} on {work.loaders.splits.name}, pruned{to} by {recipe.method}"

@@ -13,7 +13,7 @@ from secateurs.registry import Entry
 
 
 def is_file(name: str) -> bool:
-    """Whether a method is named by a file and what is in it.
+    """True if a method is named by a file and what is in it.
 
     >>> is_file("mine/chip.py:CHIP"), is_file("l2")
     (True, False)
@@ -43,7 +43,7 @@ def method_in_file(name: str) -> Any:
 
 
 def value_from(value: Any, module: ModuleType) -> bool:
-    """Whether a module made this itself, and did not import it."""
+    """True if a module made this itself, and did not import it."""
     return getattr(value, "__module__", None) == module.__name__
 
 

@@ -15,7 +15,7 @@ from secateurs.app.cli.flags import WORDS, new_parser, parse_keys
 from secateurs.errors import RecipeError, near
 
 METHOD = "--method."
-"""How a flag of the method's own begins."""
+"""Prefix of the flags for a method's own settings."""
 
 
 def add_method(group: Any, method: Any, prefix: str = METHOD) -> None:
@@ -63,7 +63,7 @@ def _part(hint: Any, value: Any) -> Any:
 
 
 def is_plain(hint: Any) -> bool:
-    """Whether values of a type can be written in a file: no function, no object with a life of its own.
+    """True if values of a type can be written in a file: no function, no object with a life of its own.
 
     >>> is_plain(tuple[tuple[str, float], ...] | None), is_plain(Mapping[str, float]), is_plain(Mapping[str, object])
     (True, True, False)
@@ -124,7 +124,7 @@ def _written(value: Any) -> Any:
 
 
 def meanings_of(kind: type) -> dict[str, str]:
-    r"""What each field of a class means, as its documentation says.
+    r"""Meaning of each field of a class, from its docstring.
 
     That is the part that begins with its name and a colon, or else the first sentence that has it in backticks. Where
     it says nothing: what is said by the class that it extends, or by another of its module, whose options it shares.
@@ -142,7 +142,7 @@ def meanings_of(kind: type) -> dict[str, str]:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """What the documentation of one class says of its fields."""
+    """Meanings of fields in the docstring of this one class."""
     text = " ".join((vars(kind).get("__doc__") or "").partition(">>>")[0].split())
     names = [f.name for f in fields(kind)] if is_dataclass(kind) else []
     start = rf"(?<![\w.`])({'|'.join(map(re.escape, names))})(?:: | = )" if names else r"(?!)"
@@ -154,7 +154,7 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    """What stands before the first full stop that ends a sentence.
+    """Return the text before the first full stop that ends a sentence.
 
     >>> _first_sentence("of 0.5, e.g. so. The rest of it.")
     'of 0.5, e.g. so'

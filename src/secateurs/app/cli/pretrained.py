@@ -15,17 +15,17 @@ from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
 
 PICKLES = (b"PK\x03\x04", b"\x80")
-"""How files of torch.save and pickle.dump begin."""
+"""First bytes of files written by torch.save and pickle.dump."""
 
 MINTED = "num_batches_tracked"
 """Counters that old checkpoints lack and inference does not read."""
 
 WRAPPED = ("state_dict", "model_state_dict", "model")
-"""Where training scripts put the state dict in a larger checkpoint."""
+"""Keys under which training scripts store the state dict in a larger checkpoint."""
 
 
 def names_weights(recipe: Recipe) -> bool:
-    """Whether the weights of a recipe are published ones by name, and not a file.
+    """True if the weights of a recipe are published ones by name, and not a file.
 
     >>> names_weights(Recipe(model="timm:resnet18", weights="DEFAULT")), names_weights(Recipe(weights="a.safetensors"))
     (True, False)
@@ -37,7 +37,7 @@ def names_weights(recipe: Recipe) -> bool:
 
 
 def classes_of(recipe: Recipe, splits: Splits) -> int:
-    """How many classes the network of a recipe tells apart: the data's, or with --keep-head its own."""
+    """Number of classes of a recipe's network: the data's, or with --keep-head its own."""
     if splits.task == "none" and recipe.weights is None:
         raise InputError(f"{splits.name} have no labels to train by; give trained weights: --weights FILE, or DEFAULT")
     if splits.task == "none" and recipe.weights is not None and not names_weights(recipe):
@@ -97,7 +97,7 @@ def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, .
 
 
 def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> int:
-    """How many classes the weights of a file tell apart: the size of a tensor of theirs that follows that number."""
+    """Number of classes of the weights in a file, read from the size of a tensor that depends on it."""
     with torch.random.fork_rng(devices=[]):
         one, other = (
             models.build(recipe.model, in_channels=channels, num_classes=count).state_dict() for count in (10, 11)

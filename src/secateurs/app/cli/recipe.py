@@ -15,7 +15,7 @@ from secateurs.errors import RecipeError
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
 Control = Literal["none", "random", "l2", "scratch", "dense"]
-"""What stands beside a method; see `controls`."""
+"""Control experiment that a method is compared with; see `controls`."""
 
 
 @final

@@ -23,7 +23,7 @@ from secateurs.errors import InputError
 @final
 @dataclass(frozen=True)
 class Reproduction:
-    """Which row, with what, where."""
+    """Arguments of `secateurs reproduce`: the row, its data, and the folder of the run."""
 
     row: str | None = setting("name of the row; --list shows all", "ROW", default=None, argument=True)
     list: bool = setting("show every row: what is reported, what it needs and costs, what it came to", default=False)

@@ -36,12 +36,12 @@ CHECKSUM = "# sha256 of the lines above, for --resume: "
 @final
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what it made, and which of its stages are done."""
+    """Folder of a run: its files, and a record of each finished stage."""
 
     path: Path
 
     def done(self, stage: str, *keys: str) -> dict[str, Any] | None:
-        """What was recorded when a stage was finished, or None; DamageError if that is not whole, or lacks a key."""
+        """Return the record of a finished stage, or None; DamageError if the record is damaged or lacks a key."""
         file = self.path / STAGES / f"{stage}.json"
         if not file.exists():
             return None

@@ -106,7 +106,7 @@ def _keep_last(work: Work, model: nn.Module, fitted: Fitted, plan: sct.Plan) -> 
 
 
 def before_training(work: Work, pruned: nn.Module, dense: nn.Module, plan: sct.Plan) -> nn.Module:
-    """What a recipe does first: BatchNorm's statistics again, or every layer again."""
+    """Recover before fine-tuning, as the recipe says: new BatchNorm statistics, or reconstruction of every layer."""
     recipe, device = work.recipe, work.device()
     if recipe.recover == "recalibrate":
         return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), batches=recipe.calibration_batches).cpu()
@@ -118,7 +118,7 @@ def before_training(work: Work, pruned: nn.Module, dense: nn.Module, plan: sct.P
 
 
 def stages(work: Work) -> tuple[Stage, ...]:
-    """Where the run stood after each stage that is done."""
+    """The finished stages, with the validation accuracy after each."""
     records = {
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")

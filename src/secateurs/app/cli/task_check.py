@@ -1,4 +1,4 @@
-"""What a run may do with its data: name images or pixels, or, with images alone, prune at once and reconstruct."""
+"""Check a recipe against its data: without labels, only one-shot pruning and reconstruction are possible."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Where a run runs, and what it is filed under: the part of a recipe that is not of the experiment."""
+"""The part of a recipe that does not change the experiment: devices, loggers, tags."""
 
 from dataclasses import dataclass, field
 from typing import Literal

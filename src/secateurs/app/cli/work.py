@@ -1,4 +1,4 @@
-"""What every stage of a run works with: the recipe, the method, the data and the run's folder."""
+"""State that the stages of a run share: the recipe, the method, the data and the run's folder."""
 
 import time
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Work:
         return self.recipe.like or self.folder.path
 
     def place(self, name: str) -> Place:
-        """Where a training of this name keeps its checkpoint, and how it shows its progress."""
+        """Checkpoint folder and progress output of the training of this name."""
         bar, first = self.console.is_terminal, rank() == 0
         folder = self.folder.path / "checkpoints" / name
         return Place(
@@ -80,17 +80,17 @@ class Work:
         )
 
     def device(self) -> torch.device:
-        """Where evidence is gathered and latency is measured."""
+        """Device on which evidence is gathered and latency is measured."""
         cuda = self.recipe.device == "cuda" or (self.recipe.device == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if cuda else "cpu")
 
     def validate(self, model: nn.Module) -> float | None:
-        """What decisions are made by: the accuracy, or mIoU; None where there are no labels."""
+        """Function that scores a network on the validation split (accuracy or mIoU); None without labels."""
         loader, splits = self.loaders.val_dataloader(), self.loaders.splits
         return once(lambda: evaluate(model, loader, device=self.recipe.device, splits=splits))
 
     def done(self, name: str, *keys: str) -> dict[str, Any] | None:
-        """What was recorded when a stage was finished; None where it is not."""
+        """The record of a finished stage; None if it is not finished."""
         return once(lambda: self.folder.done(name, *keys))
 
     def again(self, path: Path) -> tuple[nn.Module, sct.Plan]:

@@ -1,4 +1,4 @@
-"""What is done to training images beyond a data set's own crop and mirror: torchvision's RandAugment and erasing."""
+"""Augmentation of training images beyond a data set's own crop and mirror: torchvision's RandAugment and erasing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Crop = Literal["standard", "none"]
 @final
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images differ from the images as they are.
+    """Settings of the augmentation.
 
     crop: "standard" is the data set's own (shifted by up to an eighth and mirrored; for folders of images a random
     part, resized and mirrored), "none" leaves images as they are. randaugment: so many random operations an image, each
@@ -45,7 +45,7 @@ class Augmentation:
 
     @property
     def more(self) -> bool:
-        """Whether anything is done beyond crop and mirror."""
+        """True if anything is done beyond crop and mirror."""
         return self.randaugment > 0 or self.erase > 0
 
     def transforms(self) -> tuple[list[Any], list[Any]]:

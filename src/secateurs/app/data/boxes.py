@@ -88,7 +88,7 @@ class Rectangles(Dataset[Any]):
     seed: int = 0
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return self.count
 
     @override

@@ -29,7 +29,7 @@ class ClassFolders:
     sizes: tuple[int, ...]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:

@@ -37,7 +37,7 @@ class Annotated:
 @final
 @dataclass(frozen=True)
 class CocoFile:
-    """What one annotation file holds: the names of its categories in the order of their ids, and its images."""
+    """Content of one annotation file: the names of its categories in the order of their ids, and its images."""
 
     classes: tuple[str, ...]
     images: tuple[Annotated, ...]

@@ -34,7 +34,7 @@ class FacePair:
 
     @property
     def same(self) -> bool:
-        """Whether both are of one person."""
+        """True if both are of one person."""
         return self.first[0] == self.second[0]
 
 
@@ -68,7 +68,7 @@ class People:
         return People(found)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return sum(map(len, self.images.values()))
 
     def faces(self) -> list[Face]:

@@ -79,7 +79,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return replace(self, augment=self.augment if how.crop == "standard" else None, more=how)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:

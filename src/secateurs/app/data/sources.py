@@ -29,7 +29,7 @@ NAMES = (
     "coco:ROOT",
     "images:ROOT",
 )
-"""What a data set may be called."""
+"""Forms of a data set's name."""
 
 
 def check_name(name: str) -> None:

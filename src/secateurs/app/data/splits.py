@@ -32,7 +32,7 @@ class Augmented(Protocol):
 Task = Literal["classification", "segmentation", "detection", "none"]
 
 SPLIT_SEED = 0
-"""Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
+"""Seed of the splits, separate from that of a run: the test images must be the same in every run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ class Splits:
     shape: tuple[int, int, int]
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+    """Fingerprint of data that may change on disk: place -> number of images and a hash."""
     task: Task = "classification"
-    """What a network names: images, their pixels, or boxes in them; with images alone there is nothing to measure."""
+    """The task: classes of images, of pixels or of boxes; "none" without labels, when nothing can be measured."""
 
     def first(self, images: int | None) -> Splits:
         """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""

@@ -49,7 +49,7 @@ DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagefolder": "ImageNet
 
 
 def needs(row: Row) -> str:
-    """What somebody has to bring: data; and what is downloaded, where the row begins with published weights."""
+    """Requirements of a row: data that the user provides, and published weights that are downloaded."""
     return DATA.get(row.data, row.data) + (f", {row.weights} (downloaded)" if row.weights else "")
 
 
@@ -60,7 +60,7 @@ def listed(runs: Sequence[Path] = ()) -> tuple[Listed, ...]:
 
 
 def _results(runs: Sequence[Path]) -> dict[str, str]:
-    """What the runs of every row came to: test accuracy of the last epoch, or of the picked one where it is unknown."""
+    """Results of every row's runs: test accuracy of the last epoch, or of the chosen epoch if that is unknown."""
     records, _ = read_records(runs)
     found: dict[str, str] = {}
     for table in standings(records):

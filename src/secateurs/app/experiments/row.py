@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Source = Literal["paper", "abstract", "code", "figure", "log", "quoted", "none"]
-"""Where a figure was read: in the paper, in its abstract, in the authors' repository, in a figure there, computed from
+"""Source of a figure: the paper, its abstract, the authors' repository, a figure there, computed from
 their log, quoted by somebody else; or nowhere."""
 
 IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagefolder": 1_281_167}
@@ -28,7 +28,7 @@ PASSES = 3
 @final
 @dataclass(frozen=True)
 class Reported:
-    """What is reported for a row, in per cent, and where that was read; None is what could not be had.
+    """Reported results of a row in per cent, with their source; None if not available.
 
     base: of the dense network. macs, params, filters: the part that remains, a fraction.
     """

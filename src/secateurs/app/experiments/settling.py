@@ -19,7 +19,7 @@ from secateurs.registry import entries
 @final
 @dataclass(frozen=True)
 class Order:
-    """What is asked for beside the row. root: the folder of its data. like: a finished run, for a control as large."""
+    """Choices for one run of a row. root: folder of its data. like: a finished run, for a control of the same size."""
 
     seed: int = 0
     quick: bool = False

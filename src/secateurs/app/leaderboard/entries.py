@@ -72,12 +72,12 @@ class Entry:
 
     @property
     def macs(self) -> float:
-        """What remains of the MACs, the mean over seeds."""
+        """Remaining share of the MACs, the mean over seeds."""
         return fmean(run.report.after.macs / run.report.before.macs for run in self.runs)
 
     @property
     def params(self) -> float:
-        """What remains of the parameters, the mean over seeds."""
+        """Remaining share of the parameters, the mean over seeds."""
         return fmean(run.report.after.params / run.report.before.params for run in self.runs)
 
     @property
@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def speed(self) -> float:
-        """How many times faster than the dense network, the median over seeds."""
+        """Speed-up over the dense network, the median over seeds."""
         return median(run.report.before.latency / run.report.after.latency for run in self.runs)
 
     @property

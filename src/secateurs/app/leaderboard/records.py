@@ -1,4 +1,4 @@
-"""What one finished run says of itself: its recipe, its report, and how its trainings went."""
+"""Read one finished run: its recipe, its report, and the curves of its trainings."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from secateurs.errors import DamageError, InputError
 MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
 """Keys of a recipe that say where a run ran, not what it was."""
 CONTROLS = ("random", "l2", "scratch", "dense")
-"""What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained
-from scratch, and the dense network trained on with the same recipe."""
+"""Controls of every method: units drawn at random, units of the smallest L2 norm, the same small network trained from
+scratch, and the dense network trained on with the same recipe."""
 BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 
 @final
 @dataclass(frozen=True)
 class Side:
-    """What is compared of a network: accuracy on the test split, costs, and seconds of one image."""
+    """Compared figures of a network: accuracy on the test split, costs, and seconds of one image."""
 
     accuracy: float
     macs: int
@@ -80,7 +80,7 @@ class Record:
 
     @property
     def control(self) -> str:
-        """Which control the run is: one of `CONTROLS`, or nothing."""
+        """The control that the run is, one of `CONTROLS`; empty for a method."""
         kind = str(self.keys.get("control", "none"))
         if kind != "none":
             return kind
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a table calls the run: its method or control, and what of its recovery is not the usual."""
+        """Name of the run in a table: its method or control, and unusual settings of its recovery."""
         words = {"scratch": "same network from scratch", "dense": "dense, continued"}
         named = words.get(self.control, self.control or self.method)
         more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
@@ -100,7 +100,7 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What the run was filed under: a paper's row, or nothing."""
+        """The paper's row that the run is tagged with; empty if none."""
         return str(self.keys.get("label") or "")
 
     @property
@@ -111,7 +111,7 @@ class Record:
 
     @property
     def budget(self) -> str:
-        """What was asked to remain."""
+        """The budget of the run, in words."""
         given = [f"{name} {value:g}" for name in BUDGETS if (value := self.keys.get(name)) is not None]
         return ", ".join(given) or "the method's own"
 
@@ -133,7 +133,7 @@ class Record:
 
     @property
     def sort(self) -> tuple[tuple[str, str], ...]:
-        """What makes two runs the same but for the seed and the machine."""
+        """Key that is equal for runs that differ only in seed and machine."""
         skipped = {"seed", *MACHINE}
         kept = {key: value for key, value in self.keys.items() if key not in skipped}
         return tuple(sorted((key, repr(value)) for key, value in kept.items()))

@@ -49,7 +49,7 @@ OURS: dict[str, Callable[[int, int], nn.Module]] = {
     "googlenet": googlenet,
 }
 NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "hf:REPOSITORY", "path.py:function")
-"""What a model may be called."""
+"""Forms of a model's name."""
 
 # Without this torchvision warns on every construction that its default will change one day.
 _TORCHVISION_EXTRA = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCES = ("torchvision", "timm", "hf")
-"""Where weights have names; elsewhere they are files."""
+"""Sources whose weights have names; the others take files."""
 
 DEFAULT = "DEFAULT"
 """The weights that their publisher recommends."""
@@ -37,7 +37,7 @@ def package(name: str) -> ModuleType:
 
 
 def has_named_weights(model: str) -> bool:
-    """Whether weights of this model have names.
+    """True if weights of this model have names.
 
     >>> has_named_weights("torchvision:resnet18"), has_named_weights("net.py:net"), has_named_weights("resnet20")
     (True, False, False)
@@ -55,7 +55,7 @@ def published_state(model: str, weights: str, in_channels: int) -> dict[str, Ten
 
 
 def published_classes(model: str, weights: str) -> int:
-    """How many classes the published weights tell apart."""
+    """Number of classes of the published weights."""
     source, _, entry = model.partition(":")
     with _told(model, weights):
         if source == "torchvision":

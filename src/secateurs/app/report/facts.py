@@ -6,7 +6,7 @@ from secateurs.deploy import Measurement
 
 
 def kept_whole(graph: sct.Graph) -> tuple[Kept, ...]:
-    """What of a network is never removed, by reason, in the order of the first tensor of each."""
+    """Group the protected parts of a network by reason, in the order of the first tensor of each."""
     reasons: dict[str, list[str]] = {}
     for entry in graph.protected:
         tensors = reasons.setdefault(entry.reason[:1].upper() + entry.reason[1:], [])

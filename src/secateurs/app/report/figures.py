@@ -18,7 +18,7 @@ FORMAT = 2
 @final
 @dataclass(frozen=True)
 class Figures:
-    """What one network is worth and what it costs."""
+    """Accuracy and costs of one network."""
 
     accuracy: float | None
     """On the test split, a fraction, or what `Report.metric` names instead; None where there were no labels."""
@@ -48,7 +48,7 @@ class LayerWidth:
 @final
 @dataclass(frozen=True)
 class Stage:
-    """Where the run stood: what had just been done, and the validation accuracy then.
+    """One finished stage of a run: its description and the validation accuracy after it.
 
     history: of each epoch that led there, its number, both losses and the accuracy (see `Epoch`).
     """
@@ -94,7 +94,7 @@ class Timed:
 @final
 @dataclass(frozen=True)
 class LayerTimes:
-    """Where the time goes: every layer or node of both networks, the slowest first."""
+    """Time of every layer or node of both networks, slowest first."""
 
     device: str
     before: tuple[LayerTime, ...]
@@ -113,7 +113,7 @@ class Kept:
 @final
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for, and with what it was done.
+    """The request and the environment of a run: method, budget, data, seed, versions, machine.
 
     method: its name and those options that differ from its defaults. budget: what remains, in the recipe's words;
     widths: how they are rounded. epochs: of training, pruning and fine-tuning. threads: of the training.
@@ -159,7 +159,7 @@ class Report:
     last: float | None = None
     """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
     metric: str = "accuracy"
-    """What stands in the fields called accuracy: it, or mIoU; empty where nothing was measured."""
+    """Name of the metric in the fields called accuracy: "accuracy", "mIoU" or "mAP"; empty if nothing was measured."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""

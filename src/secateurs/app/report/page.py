@@ -88,7 +88,7 @@ def _time(seconds: float) -> str:
 
 
 def _costs(report: Report) -> list[Bar]:
-    """What remains of each cost."""
+    """Remaining share of each cost."""
     found: list[Bar] = []
     for name, read, write in ROWS:
         old, new = read(report.before), read(report.after)

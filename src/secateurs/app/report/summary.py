@@ -14,7 +14,7 @@ MOST_ROWS = 24
 
 
 def table(report: Report) -> Table:
-    """What the network was and what it is now: its figures, then the widths of its layers."""
+    """Print the figures of the network before and after, then the widths of its layers."""
     title = escape(report.title)
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("")

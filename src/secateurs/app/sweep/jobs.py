@@ -35,7 +35,7 @@ class Job:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial; `failure` is empty where it is finished."""
+    """Outcome of a trial; `failure` is empty if it finished."""
 
     name: str
     failure: str = ""

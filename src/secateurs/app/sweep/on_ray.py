@@ -11,11 +11,11 @@ from secateurs.app.sweep.jobs import Job, Outcome, finish
 from secateurs.errors import InputError
 
 AGAIN = 3
-"""How often a trial is begun again that did not end by itself: its process was killed, or its machine went away."""
+"""Number of restarts of a trial whose process was killed or whose machine was lost."""
 
 
 def available() -> bool:
-    """Whether Ray Tune is installed."""
+    """True if Ray Tune is installed."""
     try:
         import_module("ray.tune")
     except ImportError:
@@ -59,7 +59,7 @@ def on_ray(
 
 
 def _trial(config: dict[str, Any]) -> dict[str, str]:
-    """What a worker does; a failure of the run is a result, only a killed worker is a failure of the trial."""
+    """Run one job in a worker; a run that fails is a result, and only a killed worker is a failure of the trial."""
     return {"failure": finish(config["job"]).failure}
 
 

@@ -14,7 +14,7 @@ from secateurs.errors import DamageError
 from secateurs.store.files import flush_directory, is_unfinished, pending, write_files, write_new
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
-"""What Lightning reads back from a checkpoint."""
+"""Keys that Lightning reads from a checkpoint."""
 
 
 @final

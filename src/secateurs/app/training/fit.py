@@ -33,7 +33,7 @@ LAST = "last.ckpt"
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where and how a training runs.
+    """Surroundings of a training: folder, device, progress output, machines and logger.
 
     folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
     lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: what
@@ -52,7 +52,7 @@ class Place:
 @final
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs.
+    """Outcome of a training: its best epoch by validation, whose weights the model now has, and all epochs.
 
     last: the weights after the last epoch.
     """

@@ -19,7 +19,7 @@ PACKAGES = {
     "mlflow": (("mlflow",), ("sqlalchemy",)),  # mlflow-skinny lacks the second, which its database is written by
     "wandb": (("wandb",),),
 }
-"""What a logger needs: of each tuple one module, the first being the package's name."""
+"""Modules that each logger needs: one of each tuple, whose first entry is the name of the package."""
 
 PROJECT = "secateurs"
 """Name of the experiment (MLflow) and of the project (W&B)."""

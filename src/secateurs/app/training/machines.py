@@ -23,17 +23,17 @@ Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
 """Lightning's names of what can be asked for; those that shard a model are refused, with the remedy."""
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for the first one, which alone scores, verifies, measures and tests."""
+"""Longest time that the processes wait for the first one, which alone scores, verifies, measures and tests."""
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
-"""Whether this process is making something that the others wait for, and so cannot be met."""
+"""True if this process is making something that the others wait for, and so cannot be met."""
 
 
 @final
 @dataclass(frozen=True)
 class Machines:
-    """How many devices on how many machines train together, in as many processes.
+    """Numbers of devices and machines that train together, with one process a device.
 
     Under torchrun and under Slurm the processes are there already, and these numbers must be theirs; otherwise the
     first process of a machine starts the others.
@@ -59,12 +59,12 @@ class Machines:
 
     @property
     def count(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return self.devices * self.num_nodes
 
     @property
     def several(self) -> bool:
-        """Whether more than one process trains."""
+        """True if more than one process trains."""
         return self.count > 1 or self.strategy == "ddp"
 
     def share(self, batch_size: int) -> int:
@@ -110,7 +110,7 @@ def early_rank() -> int:
 
 
 def once(make: Callable[[], T]) -> T:
-    """What the first process makes, on every one; an error of the library's there is raised on every one.
+    """Run a function in the first process and return its result in all; an error of the library is raised in all.
 
     >>> once(lambda: 3)
     3

@@ -1,4 +1,4 @@
-"""How a network is trained, as one frozen value: SGD, its learning rate, and what happens in a step."""
+"""Training settings as one frozen value: SGD, its learning rate, and the options of a training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 @final
 @dataclass(frozen=True)
 class Stepping:
-    """What happens in a step of training, beside SGD itself.
+    """Options of a training step, besides SGD itself.
 
     precision: of the forward and backward pass. channels_last: images and weights with their channels last in memory.
     accumulate: batches whose gradients are added up before a step. clip: the largest norm of all gradients together;

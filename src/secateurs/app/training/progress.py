@@ -14,7 +14,7 @@ from typing_extensions import override
 @final
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; `epoch` counts from 1."""
+    """Figures of one epoch; `epoch` counts from 1."""
 
     epoch: int
     train_loss: float

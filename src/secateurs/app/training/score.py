@@ -1,4 +1,4 @@
-"""How good a classifier is on the images of a loader."""
+"""Accuracy of a classifier on the images of a loader."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def accelerator(device: str) -> str:
 
 
 def deterministic(device: str) -> Any:
-    """Whether Lightning refuses kernels that are not deterministic there."""
+    """True if Lightning refuses kernels that are not deterministic there."""
     # Some CUDA kernels (adaptive pooling, backward) have no deterministic form; elsewhere all have.
     return True if accelerator(device) == "cpu" else "warn"

@@ -67,7 +67,7 @@ class Share(Sampler[int]):
     ranks: int
 
     def __len__(self) -> int:
-        """How many images this process has."""
+        """Number of images in this process's share."""
         batches, share = self._sizes()
         return batches * share
 

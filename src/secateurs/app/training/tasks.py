@@ -1,4 +1,4 @@
-"""What a network is trained and measured by, as its data set asks."""
+"""Loss, module and metric of each task; the data set says which task it is."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from secateurs.types import Loss
 
 MODULES: dict[str, type[Classifier]] = {"segmentation": Segmenter, "detection": Detector}
 METRICS = {"classification": "accuracy", "segmentation": "mIoU", "detection": "mAP", "none": ""}
-"""What a network is measured by, by task."""
+"""Task -> the name of its metric."""
 
 
 def loss_of(splits: Splits) -> Loss | None:

@@ -1,4 +1,4 @@
-"""Reductions: a sum of silent zeros is exact; a mean, a maximum, a norm of averages is not."""
+"""Reductions: a sum over zeroed units is exact; a mean, a maximum or a softmax over them is not."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def cumulative(p: Propagation, op: Op) -> None:
     aten.mode.default,
 )
 def ordering(p: Propagation, op: Op) -> None:
-    """Orders entries along one dimension: its units lose their identity there."""
+    """Sort entries along one dimension, by value: its units are protected."""
     x = op.args[0]
     lab = p.get(x)
     name = op.func.overloadpacket.__name__
@@ -170,7 +170,7 @@ def ordering(p: Propagation, op: Op) -> None:
 
 @rule(aten.glu.default)
 def glu(p: Propagation, op: Op) -> None:
-    """a * sigmoid(b) of the two halves: they live or die together, position by position."""
+    """a * sigmoid(b) of the two halves: their units are kept or removed together, position by position."""
     x = op.args[0]
     dim = (op.args[1] if len(op.args) > 1 else -1) % x.dim()
     lab = p.get(x)

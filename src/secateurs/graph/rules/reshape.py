@@ -200,7 +200,7 @@ def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[in
 
 @rule(aten.pixel_shuffle.default)
 def pixel_shuffle(p: Propagation, op: Op) -> None:
-    """r * r channels become one: they live or die together."""
+    """r * r channels become one: their units are kept or removed together."""
     x, r = op.args[:2]
     lab = p.get(x)
     axes = list(lab.axes)
@@ -260,7 +260,7 @@ def im2col(p: Propagation, op: Op) -> None:
 
 @rule(aten.col2im.default)
 def col2im(p: Propagation, op: Op) -> None:
-    """k * k rows become one channel: they live or die together."""
+    """k * k rows become one channel: their units are kept or removed together."""
     x, kernel = op.args[0], op.args[2]
     lab = p.get(x)
     *batch, rows, _ = lab.axes

@@ -134,7 +134,7 @@ class AdaptiveDriver(Driver):
             self._settle("the number of filters has settled")
 
     def _look(self) -> Seen:
-        """What the first process sees, on all: the same statistics make the same choices."""
+        """Broadcast the first process's statistics, so that every process makes the same choices."""
         return self._run.ranks.first(lambda: look(self._run, tuple(self._groups.values()), self._batches))
 
     def _measure(self, seen: Seen) -> dict[str, Ints]:
@@ -208,7 +208,7 @@ class AdaptiveDriver(Driver):
         return {name: np.asarray(units) for name, units in more.items()}
 
     def _moves(self, taken: Mapping[str, set[int]]) -> Iterator[tuple[float, dict[str, list[int]]]]:
-        """What can go at once, one unit or a step of groups tied in count, the lowest first; each with its score."""
+        """Candidates for removal (one unit, or one step of groups tied in count), lowest score first."""
         for party in parties(self._run.graph.ties, self._standing.keys()):
             ranked: dict[str, list[tuple[float, int]]] = {}
             for name in party:

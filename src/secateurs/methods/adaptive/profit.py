@@ -19,7 +19,7 @@ DELTA = 1e-4
 
 
 def discriminability(z: Floats, labels: Ints) -> Floats:
-    """How much of each unit's variance lies between classes: the correlation ratio η² = S_B / S_T, in [0, 1].
+    """Share of each unit's variance that lies between classes: the correlation ratio η² = S_B / S_T, in [0, 1].
 
     Chance alone gives (K − 1)/(n − 1) for K classes and n samples, which is subtracted.
 

@@ -46,7 +46,7 @@ class Standing:
         return self.running[units] / np.maximum(self.weight[units], 1e-12)
 
     def relative(self, alive: Ints, unit: int) -> float:
-        """How many median absolute deviations a unit lies above its group's median."""
+        """Robust z-score of a unit: median absolute deviations above its group's median."""
         values = self.value(alive)
         middle = float(np.median(values))
         return (float(self.value(unit)) - middle) / max(float(np.median(np.abs(values - middle))), 1e-9)

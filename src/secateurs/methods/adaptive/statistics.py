@@ -117,7 +117,7 @@ def look(run: Run, groups: Sequence[Group], batches: Sequence[Any]) -> Seen:
 
 @torch.no_grad()
 def loss_rises(run: Run, group: Group, units: Sequence[int], batch: Batch) -> Floats:
-    """How much the loss of a batch rises when each of these units alone is silent at all consumers."""
+    """Rise of a batch's loss when each of these units alone is set to zero in all layers that read it."""
     sites = [s for s in run.graph.sites(group.name) if s.reads and s.port == "input"]
     modules = dict(run.model.named_modules(remove_duplicate=False))
     measure = run.loss or cross_entropy

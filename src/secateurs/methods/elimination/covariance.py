@@ -13,7 +13,7 @@ from secateurs.graph.groups import Group, Site
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of the values x [rows, units] that readers of a group see, a row for each image and position.
+    """Second moments of the inputs x [rows, units] of the layers that read a group, a row for each image and position.
 
     mean: [units]; covariance: [units, units], divided by the number of rows.
     """

@@ -24,7 +24,7 @@ HELD = {"cpu": 1 << 21, "cuda": 1 << 30}
 
 @dataclass(frozen=True)
 class Messages:
-    """How messages are passed: damping, iterations, and after how many unchanged iterations to stop.
+    """Settings of message passing: damping, most iterations, and unchanged iterations after which it stops.
 
     The defaults are scikit-learn's; `CAREFUL` is for problems that oscillate under them.
     """

@@ -148,7 +148,7 @@ def _column_sums(x: State, pairs: Tensor) -> Tensor:
 
 
 def _row_argmax(m: Tensor) -> Tensor:
-    """Where each row is largest; ties go to the first."""
+    """Position of each row's maximum; of equal ones the first."""
     if m.device.type == "cpu":
         return torch.from_numpy(m.numpy().argmax(-1))  # torch's own is scalar on the CPU: nine times slower at C = 256
     return m.argmax(-1)

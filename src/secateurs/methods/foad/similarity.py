@@ -29,7 +29,7 @@ ROWS = 128
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """Of a group's C units: s [C, C], symmetric, ones on the diagonal; energy [C], the mean of |F[b, i]|^2. float64."""
+    """Similarities of a group's C units: s [C, C], symmetric, diagonal 1; energy [C], mean |F[b, i]|^2; float64."""
 
     s: Tensor
     energy: Tensor

@@ -52,7 +52,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Which entries along a site's dimension belong to which flat unit."""
+    """Entries along a site's dimension, and the flat number of the unit that each belongs to."""
 
     entry: Tensor
     unit: Tensor
@@ -89,7 +89,7 @@ class Taps:
     ledger: Ledger
     sites: Mapping[str, Sequence[Site]]
     layouts: Mapping[str, Layout | str] = field(default_factory=dict[str, "Layout | str"])
-    """Where samples lie in a reading module's input, or why they cannot be told apart; dimension 0 if not named."""
+    """The sample dimension of each module's input, or why its samples cannot be separated; dimension 0 by default."""
     blind: dict[str, str] = field(init=False, default_factory=dict[str, str])
     """Group -> why its sum says nothing: a consumer whose input needs no gradient, or rows that are not samples."""
     total: Tensor = field(init=False)
@@ -118,7 +118,7 @@ class Taps:
 
     @property
     def is_open(self) -> bool:
-        """Whether the taps are on the model."""
+        """True if the taps are on the model."""
         return bool(self._handles)
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class _Hook:
 
 
 class _Dead:
-    """What a tap becomes in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
+    """Replacement of a gradient hook in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
 
     def __call__(self, *_: Any) -> None:
         return None

@@ -108,7 +108,7 @@ class IncRegDriver(Driver):
             self._finish()
 
     def _cut(self, why: str) -> None:
-        """What is still missing goes by rank."""
+        """Remove the units that are still due, lowest rank first."""
         if self._done:
             return
         units, state = self._applied.units, self._applied.state

@@ -113,5 +113,5 @@ def units_of(run: Run, options: SFP) -> Units:
 
 
 def _at(share: float, units: int, final: int) -> int:
-    """How many are selected at a share of the final rate; the final number itself at share 1."""
+    """Number of units selected at a share of the final rate; the final number itself at share 1."""
     return final if share == 1.0 else min(final, count(units, share * final / units))
