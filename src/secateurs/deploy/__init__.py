@@ -1,4 +1,4 @@
-"""Networks on the runtime that they are made for: measured there, pruned to a time there, exported."""
+"""Deployment: measure latency on a runtime, prune to a latency there, and export (ONNX, OpenVINO, torch.export)."""
 
 from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export

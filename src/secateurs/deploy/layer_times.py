@@ -19,7 +19,7 @@ from secateurs.errors import DeviceError
 @final
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds of one forward pass that a node (of a runtime's graph) or layer (a module without children) took."""
+    """Seconds that a node (of a runtime's graph) or a layer (a module without children) takes in one forward pass."""
 
     name: str
     kind: str
@@ -36,11 +36,11 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """All layers together."""
+        """Sum over all layers."""
         return sum(layer.seconds for layer in self.layers)
 
     def by_kind(self) -> dict[str, float]:
-        """Seconds by kind of operator, the most first."""
+        """Seconds by kind of operator, largest first."""
         found: dict[str, float] = {}
         for layer in self.layers:
             found[layer.kind] = found.get(layer.kind, 0.0) + layer.seconds
@@ -79,9 +79,9 @@ class Profile:
 
 
 def profile(device: Device, model: nn.Module, example_inputs: Any, *, runs: int = 20) -> Profile:
-    """Say what costs time on a device: by the runtime's own profiler, or, in PyTorch, by clocks around every layer.
+    """Measure the time of every layer on a device, by the runtime's profiler or, in PyTorch, by timers around layers.
 
-    Under "compile" there are no layers left, so the runtime is refused. The model is copied and not touched.
+    "compile" fuses layers, so that this runtime is refused with DeviceError. The model is copied and not changed.
     """
     if "compile" in device.runtime:
         raise DeviceError(f"{device.runtime} fuses layers, so none has a time of its own. Profile 'eager' instead.")

@@ -146,7 +146,7 @@ class GReg2:
         check_preset(cls, name, _PRESETS)
         every, stabilise = _PRESETS[name]
         growth, pick = replace(_GROWTH, every=every), replace(_PICK, every=every)
-        return cls(growth, pick, stabilise=stabilise, scope="uncoupled")
+        return cls(growth, pick=pick, stabilise=stabilise, scope="uncoupled")
 
     @property
     def steps(self) -> int:
