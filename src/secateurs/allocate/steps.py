@@ -21,10 +21,10 @@ from secateurs.types import Floats, Ints, Keep
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Every step down that the levels of the groups allow: group `group[i]` from `above[i]` units to `below[i]`.
+    """All reductions between levels: step i takes group `group[i]` from `above[i]` units to `below[i]`.
 
-    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups take theirs
-    together: only the first of them (its leader) is listed, and (group, leader, how much more it loses) for the others.
+    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups step
+    together: only the first of them (the leader) is listed; `followers` has (group, leader, units lost per unit of it).
     """
 
     top: Ints
@@ -70,8 +70,8 @@ class Steps:
     def order(self, keys: Floats, units: Ints) -> Ints:
         """Sort the steps by key; among equal keys, the one from the widest remaining share of its group goes first.
 
-        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must not fall from one
-        step of a group to its next.
+        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must be
+        non-decreasing within a group.
         """
         share = (self.above + self.below) / (2 * units[self.group])
         return np.lexsort((self.group, -share, keys))
@@ -80,16 +80,15 @@ class Steps:
 def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allowed: list[Ints]) -> Ints:
     """Return the units to keep per group: as few steps in key order as meet the budget.
 
-    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal (of tied
-    groups, the first's are read). The result
-    meets every constraint; without its last step it breaks one; the units kept under a smaller budget are a subset of
-    those kept under a larger one. Costs: O(log steps) evaluations.
+    keys: for each group, one number a step, from whole to floor, non-decreasing (of tied groups, those of the first);
+    None makes all equal. The result meets every constraint, and without its last step breaks one; the units kept under
+    a smaller budget are a subset of those kept under a larger one. Takes O(log steps) evaluations of the cost.
     """
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
     _refuse_free(budget, dense)
     over = Limits.of(graph, budget).exceeded
-    # Where widths are rounded, the highest level may lie below the whole, and nothing must go for its sake.
+    # With rounded widths, the highest level may lie below the whole; that alone must not remove units.
     top = np.array([counts[-1] for counts in allowed], np.int64) if budget.shares else whole
     if not over(top).any():
         return top
@@ -150,7 +149,7 @@ class Limits:
 
 
 def removal_order(scores: Floats) -> Ints:
-    """Return the units from the first to go to the last: lowest score first; of equals, the higher index first.
+    """Return the units in order of removal: lowest score first; of equal scores, the higher index first.
 
     >>> removal_order(np.array([0.5, 0.1, 0.5, 0.9])).tolist()
     [1, 2, 0, 3]
@@ -202,7 +201,7 @@ _UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes", "filters": 
 
 
 def _unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
-    """Say which constraint cannot be met, and what can."""
+    """Return a message that names the constraint that cannot be met, and the smallest network possible."""
     limits = Limits.of(graph, budget)
     whole = limits.remains(np.array([group.units for group in graph.groups], np.int64))
     floors = [f"min_keep={budget.min_keep}"]
@@ -225,13 +224,13 @@ def _unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
 
 
 def _obstacle(graph: Any) -> str:
-    """Name what keeps the most channels of the network, if the graph knows."""
+    """Return the reason that protects most channels, if the graph has one."""
     found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
     return f" The largest reason: {found}." if found else ""
 
 
 def _refuse_free(budget: Budget, dense: Cost) -> None:
-    """Refuse a part of nothing: it would be met by whatever is there."""
+    """Refuse a fraction of a cost that is 0 in the dense network, since any plan would meet it."""
     for name in RESOURCES:
         if getattr(budget, name) is not None and getattr(dense, name) == 0:
             msg = (

@@ -1,4 +1,4 @@
-"""GraSP: how much of the gradient's norm would go with a filter."""
+"""`GraSP`: first-order effect of a filter on the squared norm of the gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class GraSP:
-    """To first order, half of what the squared norm of the gradient loses with a unit: the lowest go first.
+    """Half of the first-order decrease of the squared gradient norm if the unit is removed.
 
         I(u) = sum over slices s of u, sum over entries w of s:  w (H g)(w)
 
@@ -25,8 +25,8 @@ class GraSP:
     Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, arXiv 2002.07376, for single weights at
     initialisation; summed over filters as in the code of OrthoReg, which draws equally many samples of each class, and
     we take the data as it is given. Scores have a sign. temperature: what the logits are divided by. roles: the slices
-    that count, by default the filters that write the unit, and their biases. Two passes over the data, which must not
-    be spent by the first.
+    that count, by default the filters that write the unit, and their biases. Makes two passes over the data, so that
+    an iterator which can be read only once is refused.
 
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice

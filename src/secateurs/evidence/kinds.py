@@ -6,7 +6,7 @@ A criterion maps names of its own choice to *needs*, and reads the statistics ba
     evidence["weights"].tensors["conv1.weight"]
     evidence["rank"]["layer1.0.conv1"]         # the statistic of one group
 
-| need | what `evidence[name]` is |
+| need | type and content of `evidence[name]` |
 |---|---|
 | `Weights` | `Weights`: every parameter and buffer by name |
 | `Gradients` | `Gradients`: the loss gradient of every parameter, averaged over samples |
@@ -14,8 +14,8 @@ A criterion maps names of its own choice to *needs*, and reads the statistics ba
 | `GateGradients(accumulate, at=at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
 | `Derivatives(make)` | parameter name -> tensor: `make().result()`, fed with batches to differentiate |
 
-Evidence is added by one class with `update` and `result` (an `Accumulator`): name `Activations(ThatClass, at=Reads())`
-in `needs`. Nothing else changes, and nothing of the size of an activation is kept.
+A new statistic is one class with `update` and `result` (an `Accumulator`), named in `needs` as
+`Activations(ThatClass, at=Reads())`. Activations are reduced batch by batch and never stored.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Gradients:
 
 
 class Accumulator(Protocol[R_co]):
-    """A statistic of one group's units that is updated batch by batch and keeps little state."""
+    """A statistic of one group's units, updated batch by batch in constant memory."""
 
     def update(self, values: Tensor) -> None:
-        """Take in one batch.
+        """Update with one batch.
 
         From `Activations`: [samples, units, positions], once for every chosen site and every call of its module;
         with `spatial=True` [samples, units, *spatial].
@@ -81,16 +81,16 @@ class Accumulator(Protocol[R_co]):
 
 
 class SitePolicy(Protocol):
-    """Chooses, among the sites that a group's units pass through, those to watch."""
+    """Selects, among the module inputs and outputs that carry a group's units, those to read."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
-        """Return the chosen sites; none at all is refused with the group's name."""
+        """Return the selected sites; an empty selection is refused with the group's name."""
         ...
 
 
 @dataclass(frozen=True)
 class Writes:
-    """The raw outputs of the modules that write the units (a convolution's output, before norm and activation)."""
+    """Select the raw outputs of the modules that produce the units (of a convolution, before norm and activation)."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         """Return the sites that a parametrised operator writes."""
@@ -99,7 +99,7 @@ class Writes:
 
 @dataclass(frozen=True)
 class Reads:
-    """The inputs of the modules that read the units (after norm, activation and pooling)."""
+    """Select the inputs of the modules that read the units (after norm, activation and pooling)."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         """Return the sites that a parametrised operator reads."""
@@ -168,7 +168,7 @@ class Evidence:
     @overload
     def __getitem__(self, name: GateGradients[R]) -> Mapping[str, R]: ...
     def __getitem__(self, name: Any) -> Any:
-        """Return what was gathered under a name; EvidenceError names those that there are."""
+        """Return the statistic under a name; EvidenceError lists the names that exist."""
         if name not in self.found:
             asked = describe(name)
             there = ", ".join(describe(known) for known in self.found) or "nothing"
@@ -200,5 +200,5 @@ def inner_needs(name: str, needs: Needs) -> dict[str, Need]:
 
 
 def describe(need: object) -> str:
-    """Name a need, or the name that a criterion gave it, in words for messages."""
+    """Describe a need, or the name that a criterion gave it, for messages."""
     return need.__name__ if isinstance(need, type) else repr(need)

@@ -1,8 +1,8 @@
-"""Replicas: shallow copies of a model's module objects, around the same or other tensors, to be run in its place.
+"""Replicas: shallow copies of a model's module objects with the same or other tensors, run instead of the model.
 
 A forward may write to its module: a counter, a cache, a hook's list. In a replica, everything that it can write to is a
-copy: the modules, the containers and plain objects that they hold (as deep as they are nested), functions and bound
-methods that refer to them, caches of methods. What it only reads is shared: parameters, functions, classes.
+copy: the modules, their containers and plain objects (at any nesting), functions and bound methods that refer to them,
+and caches of methods. Objects that are only read are shared: parameters, functions, classes.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from secateurs.network import Network
 
 _SMALL = 1 << 20
-"""Tensors that are neither parameter nor buffer are copied up to this size; larger ones are taken to be only read."""
+"""Tensors that are neither parameters nor buffers are copied up to this size; larger ones are assumed read-only."""
 _CALLED = frozenset({types.FunctionType, types.MethodType, partial})
 _DEPTH = 2
-"""Plain objects are copied so deep inside one another: what lies behind is a trainer or an application, not a model."""
+"""Nesting depth to which plain objects are copied; deeper ones belong to a trainer or application, not to the model."""
 _HELD = ("_parameters", "_buffers")
 
 
 class Replica:
-    """A model once more. `model` is called; `paths` gives its modules' names by their identities."""
+    """A copy of a model: call `model`; `paths` maps the id of each of its modules to its name."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Replica:
         cold: bool = False,
         around: bool = True,
     ) -> None:
-        """`tensors` stand in for the network's own (by identity of the original; those not named are shared).
+        """`tensors`: id of an original tensor -> its replacement; all others are shared.
 
         `attributes` maps (identity of the original module, name) to a value that the replica's module has instead.
         `cold` leaves out the tensors that earlier forwards have stored in dictionaries. `around`: whether containers
@@ -107,7 +107,7 @@ class Replica:
             if kind in PLAIN or (held is not None and name in _HELD):
                 continue
             if name in TORCHS and not value:
-                state[name] = kind()  # by far the most, and never two modules' own
+                state[name] = kind()  # the commonest case, and never shared by two modules
             elif name in TORCHS and held is not None:
                 self._later.append((state, name))  # hooks refer to what the modules hold
             elif kind is not tuple or not PLAIN.issuperset(map(type, value)):

@@ -20,7 +20,7 @@ PLAIN = frozenset(
     {int, float, bool, str, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size}
     | {types.ModuleType, types.BuiltinFunctionType}
 )
-"""Classes whose instances cannot be written to, or belong to everybody."""
+"""Classes whose instances are immutable or shared by the whole process."""
 
 
 def is_plain(kind: type) -> bool:
@@ -36,7 +36,7 @@ def is_plain(kind: type) -> bool:
 
 
 def blank(module: nn.Module) -> nn.Module:
-    """A new instance of the same class with its slots copied and an empty dictionary."""
+    """Return a new instance of the same class, with its slots copied and an empty `__dict__`."""
     kind = type(module)
     copy = object.__new__(kind)
     for name in _slots(kind):
@@ -71,5 +71,5 @@ def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
 
 
 def of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    """Name and value of the mutable class attributes (lists, dicts, sets) of a module's class."""
+    """Yield name and value of the mutable class attributes (lists, dicts, sets) of a module's class."""
     return ((name, vars(base)[name]) for base, name in _stateful(kind))
