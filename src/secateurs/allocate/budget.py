@@ -53,7 +53,8 @@ class Budget:
     may still shrink, and its input channels with them; `trace(..., protect=...)` is for modules that nothing may
     change.
 
-    Raises BudgetError, by name and value, for a budget that is empty or out of range.
+    Raises BudgetError, by name and value, for a budget that is empty or out of range. Names that match nothing in a
+    network raise RecipeError when the budget is used.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]

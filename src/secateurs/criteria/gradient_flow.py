@@ -25,8 +25,8 @@ class GraSP:
     Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, arXiv 2002.07376, for single weights at
     initialisation; summed over filters as in the code of OrthoReg, which draws equally many samples of each class, and
     we take the data as it is given. Scores have a sign. temperature: what the logits are divided by. roles: the slices
-    that count, by default the filters that write the unit, and their biases. Makes two passes over the data, so that
-    an iterator which can be read only once is refused.
+    that count, by default the filters that write the unit, and their biases. Two passes over the data, whose batches
+    are held in memory meanwhile.
 
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice

@@ -69,8 +69,8 @@ def observe(
     model's gradients, statistics, `requires_grad` and attributes do not change, and frozen weights are no obstacle. A
     loss must therefore use the outputs only, not attributes that the forward sets. Random generators are restored.
 
-    Raises InputError for a wrong argument, ModelError for a model with NaN or infinite weights, PlanError if the graph
-    is another model's, EvidenceError if data is missing or the model or loss fails on a batch.
+    Raises InputError for a wrong argument or a graph of another model, ModelError for NaN or infinite weights,
+    EvidenceError if data is missing or empty, or the model or loss fails on a batch.
     """
     who = "the caller" if isinstance(needs, Iterable) else repr(needs)
     named = _by_name(needs if isinstance(needs, Iterable) else needs.needs, who)

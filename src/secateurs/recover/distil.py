@@ -33,16 +33,19 @@ class Distil:
       batch; ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536);
     - "squares": mean squared difference, for embeddings and any outputs that are not logits.
 
-    In a loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of the criterion. The teacher
-    runs in eval mode without gradients, in the same autocast type as the student: one forward of the dense network more
-    a step.
+    In a training loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of your loss. The
+    teacher runs in eval mode without gradients, under the student's autocast: one more forward pass a step.
 
-    As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the images of the recovery alone: `epochs`
-    of SGD with Nesterov momentum 0.9, rate `lr` falling by a cosine, batches in an order drawn from `seed`, gradients
-    cut at norm 1, and norms in eval mode, so that their statistics stay.
+    As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the recovery's images only:
+    `epochs` of SGD with Nesterov momentum 0.9, cosine decay from `lr`, batches shuffled by `seed`, gradients clipped to
+    norm 1, and BatchNorm in eval mode, so that its statistics stay.
 
-    features: names of modules, such as the ends of stages, whose attention maps are compared as well (see
-    `features_apart`), `feature_weight` times. A loop then names the student too: `Distil(...).loss(dense, student)`.
+    temperature: T, above 0. weight: in (0, 1]; the rest of the loss is cross entropy. features: names of modules, such
+    as the last of each stage, whose attention maps are compared too (see `features_apart`), times `feature_weight`; a
+    loop then passes the student: `Distil(...).loss(dense, student)`. Raises InputError for values out of range.
+
+    >>> Distil("squares").compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]])).item()  # (0² + 2²) / 2
+    2.0
     """
 
     match: Match = "kl"
@@ -56,7 +59,7 @@ class Distil:
     feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
+        """Refuse values out of range."""
         check_seed(self.seed)
         check_choice(self, match=Match)
         wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1 or not self.feature_weight >= 0
@@ -68,11 +71,11 @@ class Distil:
             raise InputError(message)
 
     def loss(self, teacher: nn.Module, student: nn.Module | None = None) -> DistilLoss:
-        """The loss against this teacher, which is not changed; the student is needed where features are compared."""
+        """Return the loss against this teacher, which is not changed; `student` is needed to compare features."""
         return DistilLoss(self, teacher, student=student)
 
     def recover(self, pair: Pair) -> None:
-        """Train `pair.small` on the images; labels are not read."""
+        """Train `pair.small` on the images, without labels."""
         with closing(DistilLoss(self, pair.dense, student=pair.small)) as criterion:
             self._train(pair, criterion)
 
@@ -99,7 +102,9 @@ class Distil:
                 pair.say(f"distil {epoch + 1}/{self.epochs}: loss {total.item() / len(pair.batches):.4g}")
 
     def compare(self, outputs: Any, wanted: Any) -> Tensor:
-        """The distance between the student's and the teacher's outputs, a scalar.
+        """Return the distance between the student's and the teacher's outputs, a scalar.
+
+        Raises EvidenceError for outputs of different shapes, or without logits.
 
         >>> Distil().compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 3.0]])).item()
         0.0
@@ -125,10 +130,13 @@ class Distil:
 
 
 class DistilLoss:
-    """`loss(outputs, targets, inputs)` of a training step; inputs as the model took them."""
+    """The loss of a training step, called as `loss(outputs, targets, inputs)`; inputs are those of the model.
+
+    settings: the `Distil` that made it. teacher: the dense network. student: needed if features are compared.
+    """
 
     def __init__(self, settings: Distil, teacher: nn.Module, *, student: nn.Module | None = None) -> None:
-        """InputError where features are to be compared and no student is named, or a network lacks them."""
+        """Hook the modules of `features`; InputError without a student, or for a name that a network lacks."""
         self.settings, self.teacher = settings, teacher
         self._seen: tuple[Watch, Watch] | None = None
         self._taught: list[Tensor] = []
@@ -142,7 +150,7 @@ class DistilLoss:
             self._seen = Watch(student, settings.features), Watch(teacher, settings.features)
 
     def __call__(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
-        """The loss of one batch, whose outputs the student has just computed."""
+        """Return the loss of one batch, right after the student's forward pass on it."""
         args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
         args = args if isinstance(args, tuple) else (args,)
         value = self.settings.weight * self.settings.compare(outputs, self.teach(*args, **kwargs)) + self.inside()
@@ -151,7 +159,7 @@ class DistilLoss:
         return value + (1 - self.settings.weight) * F.cross_entropy(logits_of(outputs), targets)
 
     def teach(self, *args: Any, **kwargs: Any) -> Any:
-        """The teacher's outputs, in eval mode and without gradients."""
+        """Return the teacher's outputs, in eval mode and without gradients."""
         with untouched(self.teacher), torch.no_grad():
             found = self.teacher(*args, **kwargs)
         if self._seen:
@@ -172,7 +180,7 @@ class DistilLoss:
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The tensor that is compared: the output, its `logits`, or its first entry (the main head comes first)."""
+    """Return the tensor to compare: the output itself, its `logits`, or its first entry (the main head)."""
     if isinstance(outputs, Tensor):
         return outputs
     found = getattr(outputs, "logits", None)
@@ -196,7 +204,7 @@ def _unlike(p: Tensor, q: Tensor) -> Tensor:
 
 @contextmanager
 def _learnt(model: nn.Module) -> Generator[list[nn.Parameter]]:
-    """Train what may be trained in eval mode; gradients and modes are as before afterwards."""
+    """Yield the trainable parameters, in eval mode; restore gradients and modes afterwards."""
     grads = {p: p.grad for p in model.parameters()}
     with untouched(model), torch.enable_grad():
         try:

@@ -33,7 +33,7 @@ WIDTHS = frozenset(
 
 
 def refusal(module: nn.Module, place: str, value: object) -> str:
-    """Why a plan may not give a module's attribute this value; empty if it may.
+    """Return the reason why a plan may not set a module's attribute to this value; empty if it may.
 
     >>> conv = nn.Conv2d(8, 8, 3, groups=8)
     >>> refusal(conv, "groups", 4), refusal(conv, "stride", 4)
@@ -53,7 +53,7 @@ def refusal(module: nn.Module, place: str, value: object) -> str:
 
 
 def _counts(value: object) -> bool:
-    """True if a value is a whole number, or a list, tuple or dict that holds some."""
+    """True if a value is an integer, or a list, tuple or dict that contains integers."""
     if isinstance(value, (list, tuple)):
         return any(map(_counts, cast("list[object]", value)))
     if isinstance(value, dict):

@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class GroupError:
-    """The relative error when one group alone is pruned; `because` names what makes an inexact group inexact."""
+    """Relative error when one group alone is pruned; `because` names the operators that make a group inexact."""
 
     name: str
     error: float
@@ -43,8 +43,8 @@ class GroupError:
 class Verification:
     """The relative differences between the outputs of the pruned and of the masked network.
 
-    error: all exact groups of the plan removed together, max|pruned − masked| / max|masked|; it must stay below
-    tolerance. deviation: the whole plan, inexact groups included. groups: each group alone.
+    error: max|pruned − masked| / max|masked| with all exact groups of the plan removed; must be below `tolerance`.
+    deviation: the same for the whole plan, with inexact groups. groups: the same for each group alone.
 
     >>> print(Verification(2e-16, 2e-16, (GroupError("conv1", 2e-16),), 1e-9))
     removal equals silence: relative error 2.0e-16 (tolerance 1.0e-09)
@@ -83,13 +83,13 @@ class Verification:
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """A copy of the model in the dtype of the comparison, and what to run it on."""
+    """A copy of the model in the dtype of the comparison, and the inputs."""
 
     model: nn.Module
     call: Call
 
     def error(self, plan: Plan) -> float:
-        """Compare the model pruned by the plan with the model silenced by it."""
+        """Compare the model pruned by the plan with the model masked by it."""
         if not plan.tensors:
             return 0.0
         masked, pruned = duplicate(self.model), duplicate(self.model)
@@ -118,12 +118,11 @@ def verify(
     per_group: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Verification:
-    """Compare the pruned with the masked network on an input, in eval mode, without touching the model.
+    """Compare the outputs of the pruned and of the masked network, in eval mode; the model is not changed.
 
-    Both are copies in `dtype`. With `per_group`, each pruned group is also compared alone (two forwards a group). The
-    tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in any other type. Without example inputs,
-    those that the graph was traced on are used. A plan that was read from a file has no graph; give it as `graph` to
-    have the groups told apart.
+    Both are copies in `dtype`. example_inputs: those of the trace by default. per_group: also compare each pruned group
+    alone (two forwards a group). graph: for a plan read from a file, which has none; without a graph, groups are not
+    compared one by one. The tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in other types.
 
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
