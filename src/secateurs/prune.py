@@ -172,7 +172,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     chosen = _one_shot(method, seed)
     _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
-    data, again = _read_twice(data) if steps else (data, None)
+    data, again = _read_twice(data) if steps else (data, ())
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -193,8 +193,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
-    if steps:
-        pruned = recovered(pruned, network.model, again or (), plan=found, steps=steps)
+    pruned = recovered(pruned, network.model, again, plan=found, steps=steps) if steps else pruned
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 

@@ -135,9 +135,7 @@ def _kind(entry: Entry) -> Kind | None:
 
 
 def make(name: str, *, seed: int = 0) -> Any:
-    """Return the criterion or method called `name`, or its preset `name:preset`; a field `seed` is set to the seed.
-
-    Raises RecipeError, with the nearest names, for an unknown name or preset.
+    """Return the criterion or method `name`, or preset `name:preset`, with this `seed`; RecipeError if unknown.
 
     >>> make("l2")
     Magnitude(p=2, roles=None)
@@ -210,9 +208,9 @@ def kebab(name: str) -> str:
 
 
 def entries() -> dict[str, Entry]:
-    """Return every name with its entry; aliases share an entry. No other package is imported.
+    """Return every name with its entry; aliases share an entry, and no other package is imported.
 
-    A name of the library that an installed package uses too keeps its meaning, with a warning.
+    Warns of an installed package that uses a name of the library, which keeps its meaning.
     """
     own = _shipped()
     known = {**own, **{alias: own[name] for alias, name in ALIASES.items() if name in own}}

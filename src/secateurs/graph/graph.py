@@ -174,10 +174,7 @@ class Graph:
     # --- plans ---
 
     def mask(self, keep: Picked) -> NDArray[np.bool_]:
-        """Return which of all units remain, [units] of booleans, given the kept units of some groups.
-
-        Raises PlanError for units that do not exist, an empty group, or groups whose tie in count is broken.
-        """
+        """Return which of all units remain, [units]; PlanError for unknown units, an empty group or a broken tie."""
         mask = self._alive.copy()
         members = self._members()
         for name, kept in keep.items():
