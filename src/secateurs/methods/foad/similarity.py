@@ -3,8 +3,8 @@
     S(i, j) = mean over samples b of  1 / (1 + d_b(i, j)),        d_b(i, j) = || F[b, i] - F[b, j] ||_2
 
 Distances come from one Gram matrix a sample, |x_i - x_j|^2 = q_i + q_j - 2 <x_i, x_j> with q_i = |x_i|^2: no loop over
-pairs. Where x_i and x_j nearly agree, the right-hand side subtracts large numbers and float32 keeps nothing of the
-answer: maps of norm 100 at distance 0.01 come out as exactly equal. Two remedies are always on. A common map is
+pairs. Where x_i and x_j nearly agree, the right-hand side subtracts large numbers and float32 loses all digits of the
+result: maps of norm 100 at distance 0.01 come out as exactly equal. Two corrections are always applied. A common map is
 subtracted first when it carries most of the energy (distances do not change), and every pair below `NEAR` of its own
 scale is computed anew from the difference itself.
 
@@ -59,7 +59,7 @@ class FeatureSimilarity:
         self._samples = 0
 
     def update(self, values: Tensor) -> None:
-        """Take in maps [samples, units, positions]."""
+        """Update with maps [samples, units, positions]."""
         found, energy = sums(values)
         self._sum = found if self._sum is None else self._sum + found
         self._energy = energy if self._energy is None else self._energy + energy

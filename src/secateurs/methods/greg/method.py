@@ -82,7 +82,7 @@ class GReg1:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps until removal, if the magnitude ratio never stops it earlier."""
+        """Optimizer steps until removal, if `kept_over_removed` does not end the growth earlier."""
         return self.growth.steps + self.stabilise
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
@@ -106,12 +106,12 @@ class GReg1:
 
 @dataclass(frozen=True)
 class GReg2:
-    """GReg-2: a small penalty on all filters lets curvature part them; then the smallest are chosen, as in GReg-1.
+    """GReg-2: a small penalty on all filters separates them by curvature; then the smallest are chosen, as in GReg-1.
 
     While picking, the factor of every unit rises by `pick.step` up to `pick.ceiling`. Flat directions shrink fastest,
     d ln|w| / dλ = −1/(h + λ), so that magnitudes then sort by curvature. After that the chosen units' factor rises
-    from there by `growth.step`, and the kept units' is *set* to `recover`, a constant negative penalty (from the
-    code; how the paper words it was not read).
+    from there by `growth.step`, and the kept units' factor is *set* to `recover`, a constant negative penalty (from the
+    authors' code; the paper's wording is unknown).
 
     >>> GReg2().steps
     119001
@@ -150,7 +150,7 @@ class GReg2:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps until removal, if the magnitude ratio never stops it earlier."""
+        """Optimizer steps until removal, if `kept_over_removed` does not end the growth earlier."""
         picks = self.pick.climbs
         rises = Growth(step=self.growth.step, ceiling=self.growth.ceiling - self.pick.factor(picks)).rises
         return (picks + rises - 1) * self.growth.every + 1 + self.stabilise

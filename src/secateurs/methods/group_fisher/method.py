@@ -17,15 +17,14 @@ class GroupFisher:
 
     s_u = Σ_n ( Σ_{x ∈ consumers} ∂L_n/∂m_u^x )²  over the samples since the last event (equations 1 to 5 of the
     paper; contributions of coupled consumers are added before squaring), divided by ΔM ("memory", the paper's
-    default), ΔC ("macs") or 1 ("none"). The network trains on meanwhile; start from a converged model with a small
-    learning rate.
+    default), ΔC ("macs") or 1 ("none"). Training continues between removals; start from a converged model with a
+    small learning rate.
 
-    normaliser: what the information is divided by.
-    every = d: 25 for classification, 10 for detection. per_event: units per event (paper: 1). within: reach the
-    budget in this share of the run instead, with as many units per event as that takes (ours). The engine's groups
-    replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole groups of a grouped
-    convolution go together. shrink_every: physically shrink whenever so many of the MACs are gone (ours; the paper
-    masks).
+    normaliser: divisor of the information. every = d: 25 for classification, 10 for detection. per_event: units per
+    event (paper: 1). within: reach the budget in this share of the run instead, with as many units per event as needed
+    (ours). The groups of `trace` replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole
+    groups of a grouped convolution are removed together. shrink_every: physically shrink after each removal of this
+    share of the MACs (ours; the paper masks).
 
     >>> GroupFisher().fitted(10, 30)
     GroupFisher(every=3, per_event=1, within=0.5, normaliser='memory', shrink_every=0.05)
@@ -64,11 +63,11 @@ class GroupFisher:
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the method with the budget reached at half of the run, in about 50 events at least.
 
-        A session does this only where one unit every `every` steps would not reach the budget within the run.
+        A session calls this only if one unit every `every` steps would not reach the budget within the run.
         """
         total = steps_per_epoch * epochs
         return replace(self, every=max(1, min(self.every, total // 100)), within=self.within or 0.5)
 
     def start(self, run: Run) -> Driver:
-        """Find consumers and map sizes; taps are put on the model when an optimizer is attached."""
+        """Find consumers and map sizes; hooks are registered when an optimizer is attached."""
         return FisherDriver(run, self)

@@ -22,12 +22,12 @@ class IncReg:
     """Incremental regularisation: unimportant units' penalty factors rise, important ones' fall, until the ceiling.
 
     At every step, per layer (or coupled group) with R units still to lose:
-    a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the living;
+    a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the remaining units;
     λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. See `Punish` for Δ.
 
     Source: the authors' Caffe code. step = A = half of a weight decay of 5e-4 (the run's weight decay is to be half
     the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, 2.45 for the first 20 %. limit:
-    steps (ours): units near R hardly move, so after that many the lowest mean ranks go.
+    steps (ours): units near R hardly move, so after this many steps those of lowest mean rank are removed.
 
     unit: "column", the paper's im2col columns (masks; an input channel whose columns are all zero is removed with the
     filters that feed it), or "filter": coupled filters, with one factor per coupled group and the mean over members
@@ -79,5 +79,5 @@ class IncReg:
         return self if self.limit <= limit else replace(self, limit=limit, step=3.0 * self.ceiling / limit)
 
     def start(self, run: Run) -> Driver:
-        """Find the units and how many go; the model is not touched."""
+        """Find the units and their number to remove; the model is not changed."""
         return IncRegDriver(run, self)

@@ -1,4 +1,4 @@
-"""First-order importance during training, and the early-bird test of when a choice has settled."""
+"""First-order importance during training, and the early-bird test of when a choice is stable."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Importance:
             )
 
     def gradients(self, run: Run) -> tuple[list[Gradient], int]:
-        """The mean gradient, or those of the batches, averaged over processes, and how many samples this process read.
+        """Return the mean gradient, or those of batches, averaged over processes, and the samples of this process.
 
-        The model is left as it is.
+        The model is not changed.
         """
         batches, seen = _limited(run.data or (), -(-self.samples // run.ranks.size), run.device)
         parts = [batches] if self.reduction == "mean_then_square" else [[batch] for batch in batches]
@@ -72,12 +72,12 @@ def first_order(group: Group, weights: Mapping[str, Tensor], gradients: Sequence
 
 @dataclass(frozen=True)
 class EarlyBird:
-    """Draw the ticket when the choice has settled: the newest mask within `distance` of the `window` − 1 before it.
+    """Stop when the choice is stable: the newest mask is within `distance` of the `window` − 1 before it.
 
     The distance of two masks is the share of units that one keeps and the other does not; masks are drawn at the
     end of every epoch from `criterion`. Source: You et al. 2020, Drawing Early-Bird Tickets (arXiv 1909.11957),
     published code: BatchNorm scales ranked over the whole network, five masks, 0.1.
-    Groups without a norm count by magnitude (ours).
+    Groups without a norm are scored by magnitude (ours).
     """
 
     distance: float = 0.1
@@ -101,7 +101,7 @@ def mask_distance(one: Tensor, other: Tensor) -> float:
 
 
 def _limited(data: Any, samples: int, device: torch.device) -> tuple[list[Any], int]:
-    """The first batches with so many samples together, and how many they have; all where there are fewer."""
+    """Return the first batches with at least `samples` samples in all, and their number; all if there are fewer."""
     batches, seen = list[Any](), 0
     for number, raw in enumerate(data):
         batches.append(raw)

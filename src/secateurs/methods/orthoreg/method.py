@@ -23,14 +23,13 @@ class OrthoReg:
     "square_then_mean" squares per batch. Global ranking with no normalisation; at least `floor` of every group stays
     (the published code protects the last filters of a layer there, by mistake, and on ResNets none; here the best).
 
-    Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
-    ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
-    of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many
-    rounds the paper's tables use, and its learning rates under Adam, are
-    unknown.
+    Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed ticket
+    epoch. `ticket=EarlyBird()` instead cuts when masks are stable. rounds: for iterative pruning; of n rounds that
+    remove the share p in all, round k removes p / (k·p + n·(1 − p)) of the remaining. The number of rounds in the
+    paper's tables, and its learning rates under Adam, are unknown.
 
     strength: of the penalty, 1e-2 (VGG, ResNet) or 1e-3 (MobileNet). norm: of G − I, "l1" or "squared". weighting:
-    what the layers' w_l are, "published" or "smaller-side". every: steps between penalties. without_decay: no weight
+    definition of w_l, "published" or "smaller-side". every: steps between penalties. without_decay: no weight
     decay in penalised epochs. ortho_epochs: penalised epochs before a cut. retrain_epochs: epochs between the rounds.
     reduction: of the samples' gradients, see above.
 
@@ -91,5 +90,5 @@ class OrthoReg:
         return replace(self, ortho_epochs=ortho, retrain_epochs=min(self.retrain_epochs, spare // max(1, n - 1)))
 
     def start(self, run: Run) -> Driver:
-        """Check the length of the run and the data; the model is not touched."""
+        """Check the length of the run and the data; the model is not changed."""
         return OrthoRegDriver(run, self)

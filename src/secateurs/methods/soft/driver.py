@@ -1,4 +1,4 @@
-"""The driver of soft pruning: at the end of an epoch the weakest filters are multiplied by a factor, and train on."""
+"""The driver of soft pruning: after an epoch, the filters of smallest norm are multiplied by a factor, and train on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from secateurs.session.scope import Units, find_units
 if TYPE_CHECKING:
     from secateurs.methods.soft.method import SFP
 
-# From this share of the run on, finishing may zero what is selected: the authors' snap.
+# From this share of the run on, finishing may zero the selected filters, as the authors' code does.
 _SNAP = 0.95
 
 
 class SoftDriver(Driver):
-    """Selects anew at every event, so that a filter that grew back is spared; only `finish` removes."""
+    """Selects filters anew at every event, so that they can recover; only `finish` removes them."""
 
     working: ClassVar[str] = "softening"
     saved: ClassVar[tuple[str, ...]] = ("_final_at", "_selected")

@@ -33,15 +33,15 @@ _LINHANG_CAI = (
 
 @dataclass(frozen=True)
 class SFP:
-    """Soft filter pruning: the weakest filters are zeroed after every epoch and may grow back.
+    """Soft filter pruning: the filters of smallest norm are zeroed after every epoch and may recover.
 
-    Y. He et al. 2018. rate: the share of the final rate P that is selected at epoch t of T; decay: what the selected
-    filters are multiplied by then. every: epochs between events. unit: "filter" or "weight" (zeros inside dense
-    tensors). scope: "coupled" (ours: the filters of a sum go together, and leave the network), "uncoupled" (groups with
-    one producer), or "independent", the authors' masks: every convolution by itself, those of residual streams too,
-    where zero filters stay as zeros; it takes remove= and no budget. scale_norm: also scale the following norm's scale
-    and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the paper's P for
-    every layer) instead of the budget's.
+    Y. He et al. 2018. rate: the share of the final rate P that is selected at epoch t of T; decay: factor of the
+    selected filters at epoch t. every: epochs between events. unit: "filter" or "weight" (zeros inside dense tensors).
+    scope: "coupled" (ours: filters whose outputs are added are selected together, and removed at the end), "uncoupled"
+    (groups with one producer), or "independent", the authors' masks: every convolution by itself, those of residual
+    streams too, where zero filters stay as zeros; it takes remove= and no budget. scale_norm: also scale the following
+    norm's scale and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the
+    paper's P for every layer) instead of the budget's.
 
     >>> SFP().rate(0, 200), SFP().decay(0, 200)
     (1.0, 0.0)
