@@ -49,7 +49,7 @@ class Curves:
         return Curves(model, batches, outputs, spread)
 
     def loss(self, sites: Sequence[Site], moments: Moments, gone: Indices, damping: float) -> float:
-        """Return the squared change of outputs over their variance, if units are replaced by regression on the others."""
+        """Return the squared change of outputs over their variance, if units are regressed on the others."""
         mean, covariance = moments.mean.cpu().numpy(), moments.covariance.cpu().numpy()
         slope, shift, kept = express(mean, covariance, gone, damping)
         total = 0.0
