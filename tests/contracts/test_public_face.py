@@ -1,10 +1,14 @@
 """The public face: how functions and values are called, and that a wrong choice is refused by name."""
 
+import ast
 import dataclasses
 import enum
 import importlib
 import inspect
 import pkgutil
+import re
+import sys
+import textwrap
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -91,3 +95,62 @@ def test_a_choice_that_does_not_exist_is_refused_with_those_that_do(name, settin
 def test_choices_are_strings():
     """One way to write a choice: no enumeration beside the literals."""
     assert [name for name, value in PUBLIC.items() if inspect.isclass(value) and issubclass(value, enum.Enum)] == []
+
+
+UNDERSTOOD = {"self", "cls", "model", "graph", "plan", "args", "kwargs"}
+"""Arguments whose type says all; every other one is named in the documentation."""
+
+RIDDLES = {"What", "Where", "Which", "Who", "Whose", "Whether", "How", "When", "Why"}
+"""A title is a noun or a command: a clause that begins with one of these has no subject."""
+
+
+def said_of(value):
+    """The documentation of a value, and of the classes of its module that it shares settings with."""
+    kinds = [value]
+    if inspect.isclass(value):
+        shared = vars(sys.modules[value.__module__]).values()
+        kinds += [k for k in shared if inspect.isclass(k) and set(names_of(k)) & set(names_of(value))]
+        kinds += [value.__init__] if inspect.isfunction(value.__init__) else []
+    return "\n".join(
+        filter(None, (vars(kind).get("__doc__") if inspect.isclass(kind) else kind.__doc__ for kind in kinds))
+    )
+
+
+def names_of(value):
+    """The names of the parameters of a function or class."""
+    try:
+        return [name for name in inspect.signature(value).parameters if not name.startswith("_")]
+    except (TypeError, ValueError):
+        return []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_everything_public_begins_with_a_sentence(name):
+    """A noun phrase or a command, with a full stop, in one line."""
+    first = (vars(PUBLIC[name]) if inspect.isclass(PUBLIC[name]) else {"__doc__": PUBLIC[name].__doc__})["__doc__"]
+
+    assert re.match(r"[A-Z`½].*[.:]\n?", first)
+    assert first.split()[0] not in RIDDLES
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if not getattr(value, "_is_protocol", False)])
+def test_every_argument_is_explained(name):
+    """By its name, in the documentation of the function or class."""
+    told = said_of(PUBLIC[name])
+
+    assert [p for p in names_of(PUBLIC[name]) if p not in UNDERSTOOD and not re.search(rf"\b{p}\b", told)] == []
+
+
+def raised(source):
+    """The names of the library's errors that a function raises itself, not through another function."""
+    tree = ast.parse(textwrap.dedent(source))
+    calls = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+    return {ast.unparse(call.func) for call in calls} & {n for n in vars(secateurs.errors) if n.endswith("Error")}
+
+
+@pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if inspect.isfunction(value)])
+def test_every_error_is_explained(name):
+    """What a public function raises itself is in its documentation."""
+    text = inspect.getdoc(PUBLIC[name])
+
+    assert {error for error in raised(inspect.getsource(inspect.unwrap(PUBLIC[name]))) if error not in text} == set()

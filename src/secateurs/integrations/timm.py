@@ -1,4 +1,4 @@
-"""timm: a pruned model comes back by `create_model` and its plan, from what `CheckpointSaver` wrote.
+"""timm: `create_model` with a plan, for checkpoints of pruned models that `CheckpointSaver` wrote.
 
 timm's checkpoints hold weights and the model's name; the plan lies beside them as `pruning_plan.json` (`write_plan`).
 """

@@ -30,7 +30,7 @@ S = TypeVar("S")
 
 
 class Penalty(Protocol[S]):
-    """Adds factor[unit] · direction(weights) to the gradients of the units' weights at every step."""
+    """Interface of penalties: factor[unit] · direction(weights) is added to the gradients of the units' weights."""
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -57,7 +57,9 @@ class Stateless:
 
 @dataclass(frozen=True)
 class L2:
-    """A constant L2 penalty ½·strength·‖W‖² on every unit: weight decay that only prunable units get.
+    """A constant L2 penalty ½·strength·‖W‖² on every unit: weight decay of prunable units only.
+
+    strength: the factor of every unit. roles: the entries of a unit that are penalised.
 
     >>> L2(1e-4).direction([torch.tensor([2.0, -3.0])])[0].tolist()
     [2.0, -3.0]
@@ -137,7 +139,7 @@ class GroupNorm:
 
 
 class Applied(Generic[S]):
-    """A penalty at work: it carries the state and adds to the gradients inside the optimizer's step."""
+    """A penalty with its state, which adds to gradients inside the optimizer's step."""
 
     def __init__(self, penalty: Penalty[S], units: Units) -> None:
         self.penalty, self.units = penalty, units
@@ -147,7 +149,7 @@ class Applied(Generic[S]):
         self._views: list[Tensor] = []
 
     def relocate(self) -> None:
-        """Follow the model to another device."""
+        """Move the state to the model's present device."""
         self.units.relocate()
         self._given = self._flat = None
 
@@ -177,7 +179,7 @@ class Applied(Generic[S]):
                 _add(terms, getattr(optimizer, "grad_scale", None))
 
     def _take(self, factors: Tensor) -> None:
-        """Spread per-unit factors over rows; views stay while the kind of number does."""
+        """Expand per-unit factors to rows, reusing views while the dtype stays the same."""
         rows, self._given = self.units.rows, factors
         spread = rows.expand(factors, fill=0.0)
         if self._flat is not None and self._flat.dtype == spread.dtype and not self._copied:
@@ -212,7 +214,7 @@ def _shrink(terms: Sequence[_Term], rates: dict[int, Any]) -> None:
 
 
 def _add(terms: Sequence[_Term], scale: Tensor | None) -> None:
-    """Add factor·way to gradients, times the loss scale where they still carry it; each gradient once a kernel."""
+    """Add factor·way to gradients, times the loss scale if they are still scaled; each gradient once per kernel."""
     left = list(terms)
     while left:
         once = {id(term.parameter): term for term in reversed(left)}
@@ -229,7 +231,7 @@ def learning_rates(optimizer: Optimizer) -> dict[int, Any]:
 
 
 def normalises(optimizer: Optimizer) -> bool:
-    """True if an optimizer divides gradients by their own size, so that a coupled penalty would lose its meaning.
+    """True if an optimizer normalises gradients (Adam), so that a penalty in the gradient would be normalised away.
 
     >>> from torch import nn
     >>> weights = [nn.Parameter(torch.zeros(1))]

@@ -4,7 +4,7 @@
 
 * Network Slimming (Liu et al. 2017) = ScaleL1 + BatchNormScale + Ranked(AsIs()): `methods.NetworkSlimming`
 * DepGraph's sparse learning (Fang et al. 2023) = GroupNorm + Magnitude(p=2) + Ranked(ByMax()): `methods.DepGraph`
-* GReg-1 = a growing L2 on the smallest units + those units, when they have vanished: `methods.GReg1`
+* GReg-1 = a growing L2 on the smallest units + removal of these units at the end: `methods.GReg1`
 * OrthoReg = an orthonormality penalty + first-order importance + Ranked(AsIs()), in rounds: `methods.OrthoReg`
 
 `Gradual` = criterion + allocator + schedule: score, cut and retrain, in rounds.
@@ -13,7 +13,7 @@
 * iterative Taylor pruning (Molchanov et al. 2017) = Taylor + Linear
 * one-shot pruning in the middle of a run = any criterion + OneShot
 
-SFP and its family set units to zero and let them return instead: `methods.SFP`. Penalties are in `penalty.py`.
+SFP and its variants instead set units to zero and let them recover: `methods.SFP`. Penalties are in `penalty.py`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ First = Literal["train", "cut"]
 class Sparsify:
     """Penalise units for the first part of a run, then cut the network to its budget, and recover.
 
-    penalty: see `secateurs.session.penalty`. criterion, allocator: what is cut at the step until·(steps of the run).
-    until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups that one
-    operator writes). decoupled: whether W ← W − lr·λ·W instead of adding to the gradient; None follows the optimizer.
+    penalty: see `secateurs.session.penalty`. criterion, allocator: choose the units removed at the step until·(steps of
+    the run). until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups
+    with one producer). decoupled: True applies W ← W − lr·λ·W instead of adding to the gradient; None follows the
+    optimizer (decoupled under Adam). Raises InputError for values out of range.
 
     >>> from secateurs.session.penalty import GroupNorm
     >>> Sparsify(GroupNorm(1e-4), Magnitude(p=2)).until
@@ -72,12 +73,12 @@ class Sparsify:
         return self
 
     def start(self, run: Run) -> Driver:
-        """Find the units and check that the budget can be reached; the model is not touched."""
+        """Find the units and check that the budget can be reached; the model is not changed."""
         return SparsifyDriver(run, self)
 
 
 class SparsifyDriver(Driver):
-    """Adds the penalty until the cut."""
+    """Adds the penalty until the units are removed."""
 
     working: ClassVar[str] = "penalised"
     saved: ClassVar[tuple[str, ...]] = ("_applied.state",)
@@ -128,12 +129,12 @@ class SparsifyDriver(Driver):
 class Gradual:
     """Score, prune and retrain in rounds, with any criterion.
 
-    After round k of `rounds`, schedule(k, rounds) of what the budget removes has been removed; the rounds are spread
-    evenly from the share `begin` of the run to the share `end`, and the rest of it recovers. first: "train" cuts at the
-    end of each round, "cut" at its beginning (iterative pruning: cut, retrain, cut, ...). schedule: `Cubic` (Zhu &
-    Gupta 2017), `Linear`, `Exponential`, `OneShot`, or a function of (k, n). scope: see `Sparsify`. Zhu & Gupta remove
-    single weights of each layer; here units of the whole network go, and the share is of the budget's MACs, parameters
-    or memory (ours).
+    After round k of `rounds`, the share schedule(k, rounds) of the budget's removal is done; the rounds are spread
+    evenly from the share `begin` of the run to the share `end`, and the rest of the run recovers. first: "train" cuts
+    at the end of each round, "cut" at its beginning (iterative pruning: cut, retrain, cut, ...). schedule: `Cubic` (Zhu
+    & Gupta 2017), `Linear`, `Exponential`, `OneShot`, or a function of (k, n). criterion, allocator, scope: see
+    `Sparsify`. Raises InputError for values out of range. Zhu & Gupta remove single weights of each layer; here units
+    of the whole network are removed, and the share is of the budget's MACs, parameters or memory (ours).
 
     >>> Gradual(rounds=4).steps(100)
     (12, 25, 37, 50)
@@ -174,7 +175,7 @@ class Gradual:
         return self
 
     def start(self, run: Run) -> Driver:
-        """Check that the budget can be reached; the model is not touched."""
+        """Check that the budget can be reached; the model is not changed."""
         return GradualDriver(run, self)
 
 

@@ -1,4 +1,4 @@
-"""`secateurs compare`: two finished runs side by side."""
+"""`secateurs compare`: compare two finished runs."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(comparison: Comparison, console: Console) -> None:
-    """Show the figures of two finished runs side by side: each run's network after pruning, and its dense one.
+    """Compare the figures of two finished runs: the network after pruning, and the dense one.
 
     example:
       secateurs compare runs/l2 runs/taylor

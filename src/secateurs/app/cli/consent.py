@@ -12,7 +12,7 @@ CODE = ("model", "method")
 
 
 def check_consent(keys: Mapping[str, Any], flags: Mapping[str, Any], where: Path) -> None:
-    """Refuse code that the file `where` names, unless the command line names it too, or trusts such files.
+    """Refuse code that the file `where` names, unless the command line names it too or has --trust-code.
 
     >>> check_consent({"model": "net.py:net"}, {"model": "net.py:net"}, Path("recipe.yaml"))
     >>> check_consent({"model": "net.py:net"}, {}, Path("recipe.yaml"))

@@ -34,7 +34,7 @@ FLAGS = ("method", "macs", "params", "memory", "train_epochs", "epochs", "seed")
 @final
 @dataclass(frozen=True)
 class Demonstration(Invocation):
-    """A run of the demo's own recipe."""
+    """Arguments of `secateurs demo`."""
 
     BASE: ClassVar[Recipe] = RECIPE
     FOLDER: ClassVar[Path | None] = OUT

@@ -1,4 +1,4 @@
-"""The last stage of a run: measure the network before and after, on the test split this once, and tell."""
+"""The last stage of a run: evaluate both networks on the test split, once, measure latency, and report."""
 
 import hashlib
 import platform
@@ -32,11 +32,11 @@ from secateurs.store.save import WEIGHTS
 PICTURE, PAGE = "report.png", "report.html"
 
 SECONDS, RUNS = 4.0, 10
-"""Time to compare two networks in on one device, and forward passes that a profile is made of."""
+"""Seconds for the comparison of two networks on one device, and forward passes of a profile."""
 
 
 def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
-    """Give the report of the run, written beside the model as JSON, as a picture and as a page."""
+    """Return the report of the run, and write it next to the model as JSON, picture and HTML page."""
     record = work.folder.done("pruned", "before", "after", "error", "tolerance")
     if record is None:
         raise StoreError(f"{work.folder.path} has no record of the pruning; start the run anew in another --out")
@@ -78,14 +78,14 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
 
 
 def _write(work: Work, report: Report) -> None:
-    """Put the report beside the model, as JSON, picture and page, and record that it is there."""
+    """Write the report next to the model, as JSON, picture and page, and record the stage as finished."""
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
 
 
 def _last(work: Work, picked: float | None) -> float | None:
-    """Test accuracy after the last epoch, where that was kept; that of the picked one where the two are the same."""
+    """Return test accuracy after the last epoch, if its weights were kept or it is the chosen epoch."""
     if not (work.folder.path / LAST).is_dir():
         return picked
     scored = _scored(work, work.again(work.folder.path / LAST)[0])
@@ -106,7 +106,7 @@ def _devices(work: Work) -> list[sct.Device]:
 
 
 def _layers(devices: list[sct.Device], dense: nn.Module, pruned: nn.Module, example: torch.Tensor) -> LayerTimes:
-    """The profile of both networks, on the first of the devices that tells layers apart."""
+    """Profile both networks, on the first device that can time layers."""
     device = next(device for device in devices if "compile" not in device.runtime or device is devices[-1])
     before, after = (device.profile(model, (example,), runs=RUNS).layers for model in (dense, pruned))
     return LayerTimes(device.name, before, after)
@@ -140,7 +140,7 @@ def title(work: Work) -> str:
 
 
 def budget_words(budget: sct.Budget) -> str:
-    """Say a budget in words.
+    """Describe a budget in words.
 
     >>> budget_words(sct.Budget(macs=0.5, params=100_000))
     '50 % of the MACs and 100,000 parameters'

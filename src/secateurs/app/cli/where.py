@@ -38,7 +38,7 @@ class Where:
     )
 
     def machines(self) -> Machines:
-        """The devices that train; Machines refuses what cannot train together."""
+        """The devices that train; `Machines` checks them."""
         return Machines(self.devices, self.num_nodes, self.strategy)
 
 

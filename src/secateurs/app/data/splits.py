@@ -1,4 +1,4 @@
-"""Three disjoint sets of labelled images, and how they are drawn."""
+"""Three disjoint splits of a data set, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Augmented(Protocol):
-    """A data set that can be augmented in more than one way."""
+    """A data set whose augmentation can be changed."""
 
     def augmented(self, how: Augmentation) -> object:
-        """Return the same images, augmented otherwise."""
+        """Return the same images with another augmentation."""
         ...
 
 
@@ -37,10 +37,10 @@ SPLIT_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set in three disjoint parts: to learn from, to decide by, to be tested on once.
+    """A data set in three disjoint parts: training, validation, and test.
 
-    `calibration` holds the training images without augmentation, in a fixed shuffled order; criteria gather their
-    evidence on it and BatchNorm its statistics.
+    `calibration` has the training images without augmentation, in a fixed shuffled order, for evidence of criteria and
+    statistics of BatchNorm.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Splits:
     """The task: classes of images, of pixels or of boxes; "none" without labels, when nothing can be measured."""
 
     def first(self, images: int | None) -> Splits:
-        """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""
+        """The same parts with at most so many images each: the first, which are a random sample; None takes all."""
         if images is None:
             return self
 
@@ -68,7 +68,7 @@ class Splits:
         return replace(self, **{name: few(getattr(self, name)) for name in parts})
 
     def augmented(self, how: Augmentation) -> Splits:
-        """The same images, those to learn from augmented otherwise."""
+        """The same images, with another augmentation of the training images."""
         if how == Augmentation():
             return self
         train: Any = self.train
@@ -81,7 +81,7 @@ def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> t
     """Disjoint index sets that hold these fractions of every class; together they hold every index once.
 
     Of the n members of a class, part k gets round(n * (f_1 + ... + f_k)) - round(n * (f_1 + ... + f_(k-1))). Each part
-    is shuffled, so that its first images are a fair sample. Drawn with a fixed seed.
+    is shuffled, so that its first images are a random sample. Drawn with a fixed seed.
 
     >>> train, rest = stratified([0, 0, 0, 0, 1, 1, 1, 1], (0.75, 0.25))
     >>> len(train), len(rest), sorted({*train.tolist(), *rest.tolist()}) == list(range(8))

@@ -1,4 +1,4 @@
-"""The table of all rows: what is reported, what each needs and costs, and what it came to here."""
+"""The table of all rows: reported result, requirements and cost, and the results of your runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADINGS = ("row", "paper", "network", "data", "MACs left", "reported", "epochs"
 @final
 @dataclass(frozen=True)
 class Listed:
-    """A row, why it cannot be run (empty where it can), and what it came to here."""
+    """A row, the reason why it cannot be run (empty if it can), and the results of your runs."""
 
     row: Row
     reason: str
@@ -54,7 +54,7 @@ def needs(row: Row) -> str:
 
 
 def listed(runs: Sequence[Path] = ()) -> tuple[Listed, ...]:
-    """Every row, with what its finished runs in these folders came to."""
+    """Return every row with the results of its finished runs in these folders."""
     results = _results(runs)
     return tuple(Listed(row, unavailable(row), results.get(row.name, "not run")) for row in rows())
 
@@ -74,7 +74,7 @@ def _results(runs: Sequence[Path]) -> dict[str, str]:
 
 
 def markdown(every: Sequence[Listed]) -> str:
-    """The table for a page."""
+    """Return the table as Markdown."""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
     lines += [f"| {' | '.join(one.cells())} |" for one in every]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Parts of a report, read off a graph and off measurements."""
+"""Parts of a report, computed from a graph and from measurements."""
 
 import secateurs as sct
 from secateurs.app.report.figures import Kept, Spread, Timed
@@ -15,7 +15,7 @@ def kept_whole(graph: sct.Graph) -> tuple[Kept, ...]:
 
 
 def timed(device: sct.Device, before: Measurement, after: Measurement) -> Timed:
-    """Two networks that were measured in turns, the first as the reference of the second."""
+    """Return the latency entry of two networks that were measured alternately, the first as reference."""
     if after.ratio is None:
         raise ValueError("the second measurement has no ratio to the first; measure both with Device.compare")
     ratio = after.ratio

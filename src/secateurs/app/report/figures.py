@@ -21,13 +21,13 @@ class Figures:
     """Accuracy and costs of one network."""
 
     accuracy: float | None
-    """On the test split, a fraction, or what `Report.metric` names instead; None where there were no labels."""
+    """On the test split, a fraction, of the metric `Report.metric`; None without labels."""
     macs: int
     params: int
     memory: int
     """Bytes of activations written in one forward pass on one input."""
     peak_memory: int
-    """Bytes of activations alive together at most."""
+    """Largest number of activation bytes alive at once."""
     file_bytes: int
     latency: float
     """Median seconds of one forward pass on one input, on the first of the report's devices."""
@@ -38,7 +38,7 @@ class Figures:
 @final
 @dataclass(frozen=True)
 class LayerWidth:
-    """Channels (or features) that a layer puts out, before and after."""
+    """Output channels (or features) of a layer, before and after."""
 
     name: str
     before: int
@@ -73,14 +73,14 @@ class Spread:
 
     @classmethod
     def of(cls, found: Measurement) -> Self:
-        """The part of a measurement that is told."""
+        """Return the reported part of a measurement."""
         return cls(found.median, found.low, found.high, found.runs, found.clock, found.disturbed)
 
 
 @final
 @dataclass(frozen=True)
 class Timed:
-    """Both networks measured in turns on one device; ratio: after over before, with its standard error."""
+    """Both networks measured alternately on one device; ratio: after over before, with its standard error."""
 
     device: str
     runtime: str
@@ -104,7 +104,7 @@ class LayerTimes:
 @final
 @dataclass(frozen=True)
 class Kept:
-    """Why some channels were never to be removed, and the tensors that hold them."""
+    """A reason for protection, and the tensors with protected channels."""
 
     reason: str
     tensors: tuple[str, ...]
@@ -133,7 +133,7 @@ class Settings:
 @final
 @dataclass(frozen=True)
 class Proof:
-    """Removal compared with silence: relative error, what was allowed, and single weights that are held at zero."""
+    """Verification of removal: relative error, its tolerance, and the number of single weights masked to zero."""
 
     error: float
     tolerance: float
@@ -143,7 +143,7 @@ class Proof:
 @final
 @dataclass(frozen=True)
 class Report:
-    """Everything that is told about a run; `conditions` says how it was measured, in the order to be read."""
+    """The complete report of a run; `conditions`: sentences about how it was measured."""
 
     title: str
     before: Figures
@@ -167,7 +167,7 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` wrote; a TypeError, KeyError or the like says that it is something else."""
+        """Read a report from JSON; TypeError, KeyError or ValueError if it is not one."""
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
@@ -175,7 +175,7 @@ class Report:
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:
-    """The output widths of all convolutions and linear layers, in the order they are registered.
+    """Return the output widths of all convolutions and linear layers, in order of registration.
 
     >>> layer_widths(nn.Sequential(nn.Linear(3, 8)), nn.Sequential(nn.Linear(3, 5)))
     (LayerWidth(name='0', before=8, after=5),)

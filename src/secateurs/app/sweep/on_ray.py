@@ -1,4 +1,4 @@
-"""The same jobs on Ray Tune: on this machine, or on a cluster; bounded in CPUs and GPUs, and begun again if killed."""
+"""Run jobs on Ray Tune, on this machine or a cluster, with limits on CPUs and GPUs; restart killed ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def available() -> bool:
 def on_ray(
     every: Sequence[Job], *, store: Path, cpus: int, gpus: float, address: str | None = None, slots: int | None = None
 ) -> tuple[Outcome, ...]:
-    """Run jobs as trials of Ray Tune, each with so many CPUs and GPUs; a finished one takes no time.
+    """Run jobs as trials of Ray Tune, each with `cpus` CPUs and `gpus` GPUs; finished ones are skipped.
 
     address: of a cluster; None starts Ray on this machine, with all its CPUs or with `slots` times those of a trial.
     store: a folder for Ray's own records, which, like the jobs' folders, every machine of a cluster must see.
