@@ -45,8 +45,9 @@ class Finishing(Protocol):
 class Result:
     """The result of `prune`: the pruned model, its plan, and the cost of both networks.
 
-    model: the pruned copy. graph: of the dense network. notes: sentences, for example about rounded widths. timing:
-    measured latencies, if the budget names a device.
+    model: the pruned copy. plan: the kept units. cost_before, cost_after: of the dense and the pruned network. graph:
+    of the dense network. notes: sentences, for example about rounded widths. timing: measured latencies, if the budget
+    names a device.
     """
 
     model: nn.Module

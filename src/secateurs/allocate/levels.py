@@ -97,7 +97,7 @@ def levels(graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = 
     largest allowed number within that share.
 
     floors: group name -> least number of units that stay, where that is more than the budget's own floor. Raises
-    RecipeError if a name in `exclude` or `shares` matches no group.
+    RecipeError if a name in `exclude` or `shares` matches no group, BudgetError if a share allows no number.
     """
     least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
     units = [group.units for group in graph.groups]

@@ -35,9 +35,9 @@ TOLERANCE = 1e-3
 class Exported:
     """An exported file: its path, its size, and its deviation from the eager model.
 
-    error: largest deviation from the eager outputs on the example inputs, relative to the largest output. bytes: size
-    of all its files. agreement: for int8, the share of samples whose largest output is at the same position. latency:
-    in seconds, if a device was given.
+    to: format. opset: the ONNX operator set. int8: True if quantised.     error: largest deviation from the eager
+    outputs on the example inputs, relative to the largest output. bytes: size of all its files. agreement: for int8,
+    the share of samples whose largest output is at the same position. latency: in seconds, if a device was given.
     """
 
     path: Path
@@ -68,9 +68,10 @@ def export(
 ) -> Exported:
     """Write a model, pruned or not, to a file that needs neither this library nor the model's code.
 
-    to: "onnx" (opset 18), "openvino" (.xml and .bin) or "torch-export" (torch.export.load). dynamic_batch: any batch
-    size; otherwise that of the example inputs. int8: calibration batches (inputs, or inputs and targets); weights and
-    activations are quantised to 8 bits by ONNX Runtime's static quantiser. device: the `Device` to measure the file on.
+    path: of the file to write. example_inputs: as for `trace`. to: "onnx" (opset 18), "openvino" (.xml and .bin) or
+    "torch-export" (torch.export.load). dynamic_batch: any batch size; otherwise that of the example inputs. int8:
+    calibration batches (inputs, or inputs and targets); weights and activations are quantised to 8 bits by ONNX
+    Runtime's static quantiser. device: the `Device` to measure the file on.
 
     The file is run and its outputs are compared with the eager model's; if the batch is dynamic, also with more
     samples. Raises DeviceError if the model or an operator cannot be exported, if the outputs differ (relative error

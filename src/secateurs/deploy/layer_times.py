@@ -19,7 +19,10 @@ from secateurs.errors import DeviceError
 @final
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds that a node (of a runtime's graph) or a layer (a module without children) takes in one forward pass."""
+    """Seconds that a node (of a runtime's graph) or a layer (a module without children) takes in one forward pass.
+
+    name: of the node or module. kind: its operator or class. seconds: the median over runs.
+    """
 
     name: str
     kind: str
@@ -29,7 +32,7 @@ class LayerTime:
 @final
 @dataclass(frozen=True)
 class Profile:
-    """Time of each layer in one forward pass, slowest first; device: a description of the device."""
+    """Time of each of the `layers` in one forward pass, slowest first; device: a description of the device."""
 
     layers: tuple[LayerTime, ...]
     device: str

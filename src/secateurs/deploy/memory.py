@@ -29,7 +29,7 @@ class Activations:
 
 
 def activations(model: nn.Module, example_inputs: Any) -> Activations:
-    """Run a model once in eval mode and count the bytes of its activations.
+    """Run a model once in eval mode on `example_inputs` and count the bytes of its activations.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> activations(net, torch.zeros(1, 4))  # 32 + 32 + 8 bytes; the two of 32 are alive together

@@ -28,7 +28,7 @@ LONGER, MORE = 6, 44
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """Ratio of two latencies with its standard error.
+    """Ratio of two latencies: its `value` and its standard error `error`.
 
     It is the median over rounds in which both were measured, so that load which slows both cancels.
     """

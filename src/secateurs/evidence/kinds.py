@@ -39,7 +39,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Weights:
     """Every parameter and buffer of the model by canonical name: detached views, never copies.
 
-    `buffers` names those that are not parameters (a norm's running statistics, masks).
+    tensors: name -> view. buffers: names of those that are not parameters (a norm's running statistics, masks).
+    reduced: a cache that criteria share.
     """
 
     tensors: Mapping[str, Tensor]
@@ -56,7 +57,7 @@ class Weights:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """dL/dw of every parameter by canonical name, in eval mode, averaged over `samples` samples."""
+    """Gradients dL/dw of every parameter in eval mode: `tensors` by canonical name, averaged over `samples` samples."""
 
     tensors: Mapping[str, Tensor]
     samples: int
@@ -148,7 +149,7 @@ Needs = Mapping[str, Need]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The statistics that `observe` gathered, by the names under which a criterion asks for them.
+    """The statistics that `observe` gathered, by the names that a criterion gave them; found: name -> statistic.
 
     >>> import torch
     >>> Evidence({"weights": Weights({"w": torch.ones(2)})})["weights"].tensors["w"]
@@ -191,7 +192,7 @@ class Evidence:
 
 
 def inner_needs(name: str, needs: Needs) -> dict[str, Need]:
-    """Rename the needs of a criterion inside another, so that the names of the two cannot clash.
+    """Rename the needs of a criterion inside another, so that their names cannot clash; name: of the inner one.
 
     >>> list(inner_needs("fallback", {"weights": Weights}))
     ['fallback.weights']

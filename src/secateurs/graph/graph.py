@@ -36,7 +36,7 @@ class Graph:
     """
 
     def __init__(self, units: Units, source: Source, facts: Facts, alive: NDArray[np.bool_] | None = None) -> None:
-        """`alive`: the units that remain (all, when traced)."""
+        """units, source, facts: results of the trace; alive: the units that remain (all, when traced)."""
         self._units = units
         self._source = source
         self._facts = facts
@@ -291,9 +291,9 @@ class Facts:
 
 
 def prove(graph: Graph, model: nn.Module | Network, keep: Picked) -> None:
-    """Prove a plan without changing the model: run a shrunken copy on labels and compare the result of every operator.
+    """Prove that removing all units but `keep` equals masking them, by labels on a shrunken copy of the model.
 
-    Raises: ProofError naming the operator at which the pruned network would do something else than the masked one.
+    Raises: ProofError naming the operator at which the pruned network would differ from the masked one.
     """
     why = graph.refute(model, keep)
     if why is not None:

@@ -24,7 +24,8 @@ norm) is divided by its own norm, so that silencing a unit zeroes its scale and 
 class Slice:
     """Entries `index[u]` along `dim` of the parameter or buffer named `tensor` belong to unit `u`.
 
-    `index` is int64 of shape [units, m]: a unit may own several positions (a flattened map, a split block).
+    `index` is int64 of shape [units, m]: a unit may own several positions (a flattened map, a split block). role: see
+    `Role`.
     """
 
     tensor: str
@@ -47,9 +48,9 @@ class Slice:
 class Site:
     """A module input or output that carries units: unit `u` is the entries `index[u]` along `dim` of that activation.
 
-    `writes` is True where a parametrised operator of this module (convolution, linear) produces the units, so that the
-    site is the raw output of a filter; `reads` where such an operator consumes them. `shape` is that of the activation
-    as it was traced.
+    port: "input" (the first one) or "output". `writes` is True where a parametrised operator of this module
+    (convolution, linear) produces the units, so that the site is the raw output of a filter; `reads` where such an
+    operator consumes them. `shape` is that of the activation as it was traced.
     """
 
     module: str
@@ -74,8 +75,9 @@ class Site:
 class Group:
     """Units that occupy the same dimensions of the same tensors; any of them can be removed from all `slices` at once.
 
-    `exact` is False where an operator averages, compares or normalises over the units, so that removing a unit differs
-    from zeroing it; `inexact_because` names each such operator.
+    name: of a module that produces the units. units: their number. `exact` is False where an operator averages,
+    compares or normalises over the units, so that removing a unit differs from zeroing it; `inexact_because` names each
+    such operator.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Tie:
-    """Groups that lose units in step: in every plan, each has lost its `step` equally often, whichever units go.
+    """The groups `groups` lose units in proportion: in every plan, each has lost its `step` equally often.
 
     `because` names the operator that takes one's width for another's.
 
@@ -111,7 +113,7 @@ class Tie:
 
 @dataclass(frozen=True, eq=False)
 class Protected:
-    """Entries `index` along `dim` of `tensor` that are never removed, and why."""
+    """Entries `index` along `dim` of `tensor` that are never removed, with the `reason`."""
 
     tensor: str
     dim: int

@@ -187,7 +187,7 @@ class ToZero:
 
 @dataclass(frozen=True)
 class ExponentialDecay:
-    """α(t) = α0·exp(−κ·t), κ = −ln(σ / (α0 + σ/100)) / T; 0 from `cut`·T on and where α is smaller than `below`.
+    """Exponential decay α(t) = α0·exp(−κ·t), κ = −ln(σ / (α0 + σ/100)) / T; 0 from `cut`·T on and below `below`.
 
     Source: the SRFP first author's later code (GHFP/PGMPF); the SRFP paper's abstract only says "monotonic
     decreasing". `start` is α0 (with 0 it is SFP), `floor` is σ, `cut` is 0.9 in the CIFAR script and 0.8 in the

@@ -261,7 +261,7 @@ class Session:
         """Continue a saved run: prune this model to the saved widths, then restore the method's state.
 
         Call it before the model's and the optimizer's own `load_state_dict`, whose shapes then match. Raises InputError
-        for a state of another session, SessionError after `attach`.
+        for a state of another session.
         """
         load_state(self._run, self._driver, self.method, state)
         self._skipped, self._skipped_on_device = int(state["skipped"]), None

@@ -75,7 +75,7 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
 
 
 def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
-    """Turn a newly built dense model into the saved one, in place, and return it.
+    """Turn a newly built dense model into the one saved in `directory`, in place, and return it.
 
     Its outputs equal those of the saved model bit for bit. Dtypes are the saved ones; device, mode and `requires_grad`
     are those of the given model. All files are checked, and every tensor is read, before the model is changed.
@@ -113,7 +113,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
 
 
 def load_plan(directory: str | PathLike[str]) -> Plan:
-    """Read the plan of a saved model, without its weights; raises what `load` raises for its files."""
+    """Read the plan of the model saved in `directory`, without its weights; raises what `load` raises for its files."""
     return _manifest(_path(directory)).plan
 
 

@@ -27,7 +27,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class GroupError:
-    """Relative error when one group alone is pruned; `because` names the operators that make a group inexact."""
+    """Relative `error` when the group `name` alone is pruned; `because`: the operators that make it not `exact`."""
 
     name: str
     error: float

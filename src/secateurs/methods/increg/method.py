@@ -23,7 +23,7 @@ class IncReg:
 
     At every step, per layer (or coupled group) with R units still to lose:
     a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the remaining units;
-    λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. See `Punish` for Δ.
+    λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. punish: Δ, see `Punish`.
 
     Source: the authors' Caffe code. step = A = half of a weight decay of 5e-4 (the run's weight decay is to be half
     the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, 2.45 for the first 20 %. limit:
