@@ -42,7 +42,7 @@ METHODS = {
     type(method).__name__: replace(method, **SMALL.get(type(method).__name__, {}))
     for method in map(registry.make, registry.names("training"))
 }
-METHODS |= {"SFP, scale_norm": SFP(scale_norm=True), "ASFP, scale_norm": ASFP(scale_norm=True)}
+METHODS |= {"SFP, norms": SFP(norms=True), "ASFP, norms": ASFP(norms=True)}
 BASELINES = ("Random", "L2", "FromScratch")
 CACHE = Path(__file__).parent / "cache"
 

@@ -581,7 +581,7 @@ def test_a_long_run_removes_one_unit_at_a_time():
     short = session(pupil(), GroupFisher(every=8))
 
     assert long.method == method
-    assert (short.method.within, long.method.within) == (0.5, None)
+    assert (short.method.until, long.method.until) == (0.5, None)
 
 
 def test_a_state_of_another_run():

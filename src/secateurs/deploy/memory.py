@@ -17,7 +17,7 @@ from secateurs.running.untouched import untouched
 
 @final
 @dataclass(frozen=True)
-class Activations:
+class ActivationMemory:
     """Bytes of one forward pass in eager PyTorch, parameters and inputs not counted.
 
     written: sum over all activations that operators write (views and in-place results add none), as in
@@ -28,19 +28,19 @@ class Activations:
     peak: int
 
 
-def activations(model: nn.Module, example_inputs: Any) -> Activations:
+def activation_memory(model: nn.Module, example_inputs: Any) -> ActivationMemory:
     """Run a model once in eval mode on `example_inputs` and count the bytes of its activations.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> activations(net, torch.zeros(1, 4))  # 32 + 32 + 8 bytes; the two of 32 are alive together
-    Activations(written=72, peak=64)
+    >>> activation_memory(net, torch.zeros(1, 4))  # 32 + 32 + 8 bytes; the two of 32 are alive together
+    ActivationMemory(written=72, peak=64)
     """
     args, kwargs = as_call(example_inputs)
     given = [*model.parameters(), *model.buffers(), *find_tensors((args, kwargs))]
     watch = _Watch(given)
     with untouched(model), torch.no_grad(), watch:
         model(*args, **kwargs)
-    return Activations(watch.written, watch.peak)
+    return ActivationMemory(watch.written, watch.peak)
 
 
 @final

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from secateurs.errors import DeviceError
+from secateurs.running.compare import Call
 from secateurs.running.nested import find_tensors, map_tensors
 
 OPSET = 18
 """The ONNX operator set that is written, unless another is asked for."""
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def to_onnx(

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from secateurs.deploy.onnx_form import feeds, to_onnx
 from secateurs.errors import DeviceError
+from secateurs.running.compare import Call
 from secateurs.running.nested import find_tensors, map_tensors
 from secateurs.surgery.tensors import duplicate
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @final

@@ -219,12 +219,12 @@ class Graph:
         """The graph of the pruned network: nothing is traced again, group names stay, units are renumbered."""
         return Graph(self._units, self._source, self._facts, self.mask(keep))
 
-    def refute(self, model: nn.Module | Network, keep: Picked) -> str | None:
+    def disproof(self, model: nn.Module | Network, keep: Picked) -> str | None:
         """Return why the pruned model would differ from the masked model, or None if the plan is proven."""
         view = Network.of(model)
         facts = (self._units, self._source, view, self._alive)
-        verdict = disprove(*facts, self.mask(keep))
-        if verdict is None:
+        found = disprove(*facts, self.mask(keep))
+        if found is None:
             return None
         # Labels cannot follow every path that a width of one takes. Numbers can, for exact groups; labels do the rest.
         exact = {n: kept for n, kept in keep.items() if all(self.group(m).exact for m in self.tied_with(n))}
@@ -232,7 +232,7 @@ class Graph:
         holds = not rest or disprove(*facts, self.mask(rest)) is None
         if holds and agrees(*facts, self.mask(exact)) and exact:
             return None
-        return None if self._holds_wider(facts, keep) else str(verdict)
+        return None if self._holds_wider(facts, keep) else found.why
 
     def _holds_wider(self, facts: tuple[Units, Source, Network, NDArray[np.bool_]], keep: Picked) -> bool:
         """True if the plan is proven with two units wherever it keeps one, and runs with one.
@@ -295,6 +295,6 @@ def prove(graph: Graph, model: nn.Module | Network, keep: Picked) -> None:
 
     Raises: ProofError naming the operator at which the pruned network would differ from the masked one.
     """
-    why = graph.refute(model, keep)
+    why = graph.disproof(model, keep)
     if why is not None:
         raise ProofError(f"The plan is refused, and nothing was changed: {why}.")

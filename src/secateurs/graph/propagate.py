@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from secateurs.graph.recorder import Op, Tape
 
 
-class Misaligned(Exception):  # noqa: N818 (a verdict, not an error)
+class Misaligned(Exception):  # noqa: N818 (caught inside the proof, no error)
     """Raised while checking: the shrunken twin differs from the whole network with the removed units deleted."""
 
 

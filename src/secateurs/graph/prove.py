@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,15 +27,14 @@ if TYPE_CHECKING:
     from secateurs.types import Mask
 
 
-class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
-    """A trial that failed: the recording and operator, and the reason."""
+@dataclass(frozen=True)
+class Disproof:
+    """A trial that failed, and why: at operator `index` of recording `turn`; `another_path`: other operators ran."""
 
-    def __init__(self, why: str, turn: int, index: int, *, another_path: bool = False) -> None:
-        """At operator `index` of recording `turn`; `another_path`: the forward runs other operators."""
-        super().__init__(why)
-        self.another_path = another_path
-        self.turn = turn
-        self.index = index
+    why: str
+    turn: int
+    index: int
+    another_path: bool = False
 
 
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
@@ -43,21 +43,21 @@ def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], ND
     return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
 
 
-def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Refuted | None:
+def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Disproof | None:
     """Try the plan `keep` (units) on a copy of a model of which `alive` units remain; None if it holds."""
     kept = surviving(units, alive, keep)
     try:
         patches = follow_patches(units, view, keep, kept)
-    except Misaligned as verdict:
-        return Refuted(str(verdict), 0, 0)
+    except Misaligned as error:
+        return Disproof(str(error), 0, 0)
     for turn, training in enumerate(source.passes):
         shrunk = source.tape(view, training=training, kept=kept, attributes=patches)
         reference = Reference(units.tapes[turn], units.results[turn], units.picked)
         if source.real:
             reference = _silent_twin(units, source, view, turn, alive, kept)
-        refuted = _compare(units, turn, reference, shrunk, keep)
-        if refuted is not None:
-            return refuted
+        found = _compare(units, turn, reference, shrunk, keep)
+        if found is not None:
+            return found
     return None
 
 
@@ -133,7 +133,7 @@ def collect_results(p: Propagation, tape: Tape) -> list[tuple[tuple[Any, ...], .
     return results
 
 
-def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Mask) -> Refuted | None:
+def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Mask) -> Disproof | None:
     expected = _expectation(units, keep)
     reference, results, picked = against
     count = min(len(reference.ops), len(shrunk.ops))
@@ -161,31 +161,31 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
 
     try:
         p.run(_prefix(shrunk, together), watch=watch)
-    except Misaligned as verdict:
-        return Refuted(str(verdict), turn, p.index)
+    except Misaligned as error:
+        return Disproof(str(error), turn, p.index)
     except Exception as error:  # noqa: BLE001 (a rule that meets what it never met while collecting)
-        return Refuted(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
+        return Disproof(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
     return _parted(reference, shrunk, (together, count), turn)
 
 
-def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Refuted | None:
+def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Disproof | None:
     """Return the failure if the shrunken network ran other operators; alike: (equal operators, operators compared)."""
     together, count = alike
     if together < count:
         where = reference.ops[together].where
-        return Refuted(f"the forward takes another path at {where}", turn, together, another_path=True)
+        return Disproof(f"the forward takes another path at {where}", turn, together, another_path=True)
     if shrunk.error is not None:
         # An operator may fail before it is dispatched: it is the one that came next when the whole network ran.
         failed = len(shrunk.ops) - 1 if shrunk.ops and shrunk.ops[-1].out is None else len(shrunk.ops)
         failed = min(failed, len(reference.ops) - 1)
-        return Refuted(
+        return Disproof(
             f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {reference.ops[failed].where}",
             turn,
             failed,
         )
     if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
         why = "the forward runs another number of operators on a narrower network"
-        return Refuted(why, turn, count - 1, another_path=True)
+        return Disproof(why, turn, count - 1, another_path=True)
     return None
 
 

@@ -15,7 +15,7 @@ from secateurs.graph.integers import numbers
 from secateurs.graph.label_arrays import entry_of
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation
-from secateurs.graph.prove import Refuted, collect_results, disprove
+from secateurs.graph.prove import Disproof, collect_results, disprove
 from secateurs.graph.prove_numeric import agrees
 from secateurs.graph.recording import same_path
 from secateurs.graph.trials import atoms, only, trials
@@ -60,7 +60,7 @@ class Finder:
             units = self._collect()
             if units.conflict is not None:
                 why, turn, index, _ = units.conflict
-                self._correct(units, Refuted(why, turn, index), None, attempt)
+                self._correct(units, Disproof(why, turn, index), None, attempt)
                 continue
             if not units.counts.size:
                 return units
@@ -117,19 +117,19 @@ class Finder:
             arrays = [axis for axis in units.params.values() if isinstance(axis, np.ndarray)]
         return sum(int((entry_of(units.group_of, units.units(axis)) >= 0).sum()) for axis in arrays)
 
-    def _disprove(self, units: Units, keep: Any) -> Refuted | None:
+    def _disprove(self, units: Units, keep: Any) -> Disproof | None:
         whole = np.ones(units.group_of.size, dtype=bool)
-        verdict = disprove(units, self.source, self.view, whole, keep)
-        if verdict is None or not verdict.another_path:
-            return verdict
+        failed = disprove(units, self.source, self.view, whole, keep)
+        if failed is None or not failed.another_path:
+            return failed
         # Where one unit of a group is left, operators may take another path, which only the numeric proof can check.
         narrow = [groups for groups in atoms(units) if self._of_one(units, groups, keep)]
         if not narrow or any(units.inexact[g] for groups in narrow for g in groups):
-            return verdict
+            return failed
         groups = np.concatenate(narrow)
         rest = keep | np.isin(units.group_of, groups)
         holds = disprove(units, self.source, self.view, whole, rest) is None
-        return None if holds and agrees(units, self.source, self.view, whole, only(units, keep, groups)) else verdict
+        return None if holds and agrees(units, self.source, self.view, whole, only(units, keep, groups)) else failed
 
     @staticmethod
     def _of_one(units: Units, groups: Any, keep: Any) -> bool:
@@ -152,28 +152,28 @@ class Finder:
                 p.guard(axis, "the user protects it", located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.refused))
 
-    def _correct(self, units: Units, verdict: Refuted, keep: Any, attempt: int) -> None:
+    def _correct(self, units: Units, failed: Disproof, keep: Any, attempt: int) -> None:
         """Advance the choice that explains the failure to its next option, or protect the units there."""
-        tape = self.tapes[verdict.turn]
-        index = min(verdict.index, len(tape.ops) - 1)
+        tape = self.tapes[failed.turn]
+        index = min(failed.index, len(tape.ops) - 1)
         if attempt < _PATIENCE:
-            guilty = units_at(units, verdict.turn, index)
-            found = miscounted(units, verdict.turn, index) if not guilty.size else None
-            found = found or before(units, guilty, verdict.turn, index) or ahead(units, verdict.turn, index)
-            if self._refuse(found) or (guilty.size and self._ban(tape, index, str(verdict))):
+            guilty = units_at(units, failed.turn, index)
+            found = miscounted(units, failed.turn, index) if not guilty.size else None
+            found = found or before(units, guilty, failed.turn, index) or ahead(units, failed.turn, index)
+            if self._refuse(found) or (guilty.size and self._ban(tape, index, failed.why)):
                 return
         guilty = np.flatnonzero(units.group_of >= 0)
         if units.conflict is not None:
             guilty = np.intersect1d(guilty, units.conflict.units)
         elif keep is not None and attempt < _ROUNDS - 2:
             guilty = np.flatnonzero(np.isin(units.group_of, self._narrowed(units, keep)))
-            if attempt < _PATIENCE and self._refuse(before(units, guilty, verdict.turn, index)):
+            if attempt < _PATIENCE and self._refuse(before(units, guilty, failed.turn, index)):
                 return
         for key, axis in units.params.items():
             if isinstance(axis, np.ndarray):
                 index = np.flatnonzero(np.isin(units.units(axis), guilty))
                 if index.size:
-                    self.lost.setdefault(key, []).append((index, str(verdict)))
+                    self.lost.setdefault(key, []).append((index, failed.why))
 
     def _narrowed(self, units: Units, keep: Any) -> Any:
         """Return the plan cut down to the groups that make it fail, found by bisection."""

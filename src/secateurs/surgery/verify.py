@@ -26,7 +26,7 @@ TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class GroupError:
+class GroupDeviation:
     """Relative `error` when the group `name` alone is pruned; `because`: the operators that make it not `exact`."""
 
     name: str
@@ -46,14 +46,14 @@ class Verification:
     error: max|pruned − masked| / max|masked| with all exact groups of the plan removed; must be below `tolerance`.
     deviation: the same for the whole plan, with inexact groups. groups: the same for each group alone.
 
-    >>> print(Verification(2e-16, 2e-16, (GroupError("conv1", 2e-16),), 1e-9))
+    >>> print(Verification(2e-16, 2e-16, (GroupDeviation("conv1", 2e-16),), 1e-9))
     removal equals silence: relative error 2.0e-16 (tolerance 1.0e-09)
       conv1: 2.0e-16
     """
 
     error: float
     deviation: float
-    groups: tuple[GroupError, ...]
+    groups: tuple[GroupDeviation, ...]
     tolerance: float
 
     @property
@@ -144,11 +144,11 @@ def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *
     cut = [g for g in graph.groups if plan.keep[g.name] != tuple(range(g.units))]
     exact = [g.name for g in cut if not _because(graph, g)]
     error = bench.error(_part(plan, graph, exact)) if len(exact) < len(cut) else deviation
-    groups: list[GroupError] = []
+    groups: list[GroupDeviation] = []
     for g in cut if per_group else ():
         because = _because(graph, g)
         error_alone = bench.error(_part(plan, graph, graph.tied_with(g.name)))
-        groups.append(GroupError(g.name, error_alone, not because, because))
+        groups.append(GroupDeviation(g.name, error_alone, not because, because))
     return Verification(error, deviation, tuple(groups), tolerance)
 
 

@@ -50,7 +50,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
             accuracy=None if found is None else found.accuracy,
             top5=None if found is None else found.top5,
             **record[key],
-            peak_memory=sct.deploy.activations(model.cpu(), (example,)).peak,
+            peak_memory=sct.deploy.activation_memory(model.cpu(), (example,)).peak,
             file_bytes=file.stat().st_size,
             latency=time.median,
         )

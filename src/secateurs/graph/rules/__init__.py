@@ -66,6 +66,7 @@ from secateurs.graph.rules import (
     reorder,
     reshape,
     slicing,
+    windows,
 )
 from secateurs.graph.rules.table import Composition, Rule, Table, rule
 
@@ -87,6 +88,7 @@ __all__ = [
     "rule",
     "slicing",
     "table",
+    "windows",
 ]
 
 Rules = Mapping[Any, Rule | Composition]

@@ -50,7 +50,7 @@ class FisherDriver(Driver):
         run, how = self._run, self._how
         # Also says whether the budget can be reached at all.
         units = sum(removals(run, run.groups(), None, rounding=lambda n, _: n))
-        if how.within is None:
+        if how.until is None:
             needed = -(-units // how.per_event) * how.every
             if needed > run.clock.total:
                 why = f"about {units} units have to go, {how.per_event} every {how.every} steps"
@@ -137,10 +137,10 @@ class FisherDriver(Driver):
         if not np.isfinite(self._last).all():
             self._run.note("skipped", "scores were not finite; nothing was removed")
             return
-        if self._how.within is None:
+        if self._how.until is None:
             self._prune(self._run.targets, self._how.per_event)
         else:
-            self._prune(self._target_now(self._how.within), None)
+            self._prune(self._target_now(self._how.until), None)
         if self._run.within_budget():
             self._finish()
         elif self._run.shrinks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -21,21 +22,22 @@ class GroupFisher:
     small learning rate.
 
     normaliser: divisor of the information. every = d: 25 for classification, 10 for detection. per_event: units per
-    event (paper: 1). within: reach the budget in this share of the run instead, with as many units per event as needed
+    event (paper: 1). until: reach the budget in this share of the run instead, with as many units per event as needed
     (ours). The groups of `trace` replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole
     groups of a grouped convolution are removed together. shrink_every: physically shrink after each removal of this
     share of the MACs (ours; the paper masks).
 
     >>> GroupFisher().fitted(10, 30)
-    GroupFisher(every=3, per_event=1, within=0.5, normaliser='memory', shrink_every=0.05)
+    GroupFisher(every=3, per_event=1, until=0.5, normaliser='memory', shrink_every=0.05)
     """
 
     every: int = 25
     _: KW_ONLY
     per_event: int = 1
-    within: float | None = None
+    until: float | None = None
     normaliser: Normaliser = "memory"
     shrink_every: float = 0.05
+    renamed: ClassVar[Mapping[str, str]] = {"within": "until"}
     reference: ClassVar[str] = (
         "Liyang Liu, Shilong Zhang, Zhanghui Kuang, Aojun Zhou, Jing-Hao Xue, Xinjiang Wang, Yimin Chen, Wenming "
         "Yang, "
@@ -45,9 +47,9 @@ class GroupFisher:
 
     def __post_init__(self) -> None:
         check_choice(self, normaliser=Normaliser)
-        if self.every < 1 or self.per_event < 1 or not (self.within is None or 0.0 < self.within <= 1.0):
+        if self.every < 1 or self.per_event < 1 or not (self.until is None or 0.0 < self.until <= 1.0):
             raise InputError(
-                f"{self}: every and per_event count from 1, and within is a share of the run above 0 and at most 1."
+                f"{self}: every and per_event count from 1, and until is a share of the run above 0 and at most 1."
             )
 
     @classmethod
@@ -66,7 +68,7 @@ class GroupFisher:
         A session calls this only if one unit every `every` steps would not reach the budget within the run.
         """
         total = steps_per_epoch * epochs
-        return replace(self, every=max(1, min(self.every, total // 100)), within=self.within or 0.5)
+        return replace(self, every=max(1, min(self.every, total // 100)), until=self.until or 0.5)
 
     def start(self, run: Run) -> Driver:
         """Find consumers and map sizes; hooks are registered when an optimizer is attached."""

@@ -108,7 +108,7 @@ def units_of(run: Run, options: SFP) -> Units:
     """The filters or weights that a method selects from."""
     if options.scope == "independent":
         return find_filters(run, options.remove)
-    roles = ("out", "bias", "scale", "shift") if options.scale_norm else ("out",)
+    roles = ("out", "bias", "scale", "shift") if options.norms else ("out",)
     return find_units(run, options.unit, options.scope, options.remove, up=False, roles=roles)
 
 

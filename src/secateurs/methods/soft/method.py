@@ -13,6 +13,7 @@ At the end of every `every`-th epoch the ⌊C·P(t)⌋ filters of a group with t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
@@ -39,7 +40,7 @@ class SFP:
     selected filters at epoch t. every: epochs between events. unit: "filter" or "weight" (zeros inside dense tensors).
     scope: "coupled" (ours: filters whose outputs are added are selected together, and removed at the end), "uncoupled"
     (groups with one producer), or "independent", the authors' masks: every convolution by itself, those of residual
-    streams too, where zero filters stay as zeros; it takes remove= and no budget. scale_norm: also scale the following
+    streams too, where zero filters stay as zeros; it takes remove= and no budget. norms: also scale the following
     norm's scale and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the
     paper's P for every layer) instead of the budget's.
 
@@ -53,8 +54,9 @@ class SFP:
     every: int = 1
     unit: Unit = "filter"
     scope: SoftScope = "coupled"
-    scale_norm: bool = False
+    norms: bool = False
     remove: Rates | None = None
+    renamed: ClassVar[Mapping[str, str]] = {"scale_norm": "norms"}
     reference: ClassVar[str] = (
         "Yang He et al. Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks. IJCAI 2018. arXiv "
         "1808.06866"
@@ -66,9 +68,9 @@ class SFP:
             raise InputError(
                 f"every={self.every}: soft pruning acts every 1 or more epochs. Give a whole number from 1."
             )
-        if self.scope == "independent" and (self.scale_norm or self.unit != "filter"):
+        if self.scope == "independent" and (self.norms or self.unit != "filter"):
             raise InputError(
-                f"scope='independent' with unit={self.unit!r}, scale_norm={self.scale_norm}: the authors' masks are of "
+                f"scope='independent' with unit={self.unit!r}, norms={self.norms}: the authors' masks are of "
                 "whole filters and leave the norms. Leave both out, or take scope='coupled'."
             )
 
