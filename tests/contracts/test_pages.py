@@ -127,7 +127,7 @@ def test_shell_lines_are_understood(page, monkeypatch, capsys):
     assert len(done) == len([words for _, words in lines if "--help" not in words])
 
 
-PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml|txt))`")
+PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml))`")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
