@@ -102,7 +102,7 @@ __version__ = library_version()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what most programs do not need when it is asked for."""
+    """Import parts that most programs do not need on first access."""
     if name in ("deploy", "methods"):
         return import_module(f"secateurs.{name}")
     if name in ("Device", "export"):

@@ -9,11 +9,11 @@ SecateursError
 │   └── RecipeError     a method, model, data or option name is unknown
 ├── TraceError          the model did not run on the example inputs
 ├── PlanError           a plan does not fit the graph or model it is used with
-│   └── ProofError      the pruned twin does not compute what the masked model computes
+│   └── ProofError      the pruned network would not compute what the masked model computes
 ├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
 ├── SessionError        the session is not in the state that a call needs
 └── StoreError          a saved model cannot be written or read back
-    └── DamageError     a file was cut off, changed, or is not what its name says
+    └── DamageError     a saved file was truncated, changed, or is of another kind
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ModelError(InputError):
 
 
 class DeviceError(InputError):
-    """The runtime is not installed, or cannot run the model; the message names what is missing or the operator."""
+    """The runtime is not installed, or cannot run the model; the message names the missing package or the operator."""
 
 
 class BudgetError(InputError):
@@ -65,7 +65,7 @@ class PlanError(SecateursError):
 
 
 class ProofError(PlanError):
-    """The pruned twin would not compute what the masked model computes; nothing was changed."""
+    """The pruned network would not compute what the masked model computes; nothing was changed."""
 
 
 class EvidenceError(SecateursError):
@@ -81,7 +81,7 @@ class StoreError(SecateursError):
 
 
 class DamageError(StoreError):
-    """A file that was saved is cut off, was changed, or is not what its name says; nothing of it was used."""
+    """A saved file was truncated, changed, or is of another kind; nothing of it was used."""
 
 
 def expect(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:

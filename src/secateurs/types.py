@@ -29,5 +29,5 @@ Loss = Callable[[Any, Any], Any]
 Scope = Literal["coupled", "uncoupled"]
 """Groups that may lose units: all ("coupled"), or only those with a single producing operator ("uncoupled").
 
-The default of every method is what its authors pruned: "uncoupled" where the paper leaves residual streams whole (CCP,
+The default of each method follows its authors: "uncoupled" where the paper leaves residual streams whole (CCP,
 EPruner, FOAD), "coupled" where it prunes them too."""

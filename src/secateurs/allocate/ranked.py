@@ -26,8 +26,8 @@ class Ranked:
     cost are removed first, and units that save nothing last. With `multiple_of`, units are removed in blocks with the
     mean score of their units.
 
-    Of equal scores the one in the group with the larger share still kept goes first, then the lower group; inside a
-    group, the higher unit index. With all scores equal, this is `Uniform`.
+    Of equal scores, the one of the group with the larger remaining share is removed first, then the lower group; inside
+    a group, the higher unit index. With all scores equal, this is `Uniform`.
     """
 
     normalise: Normaliser = field(default_factory=ByMean)

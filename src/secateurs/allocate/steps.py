@@ -68,9 +68,9 @@ class Steps:
         return lowest
 
     def order(self, keys: Floats, units: Ints) -> Ints:
-        """Sort the steps by key; among equal keys, the one from the widest remaining share of its group goes first.
+        """Sort the steps by key; among equal keys, the one of the group with the largest remaining share comes first.
 
-        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must be
+        With equal scores, all groups then shrink evenly. Remaining ties are in group order. Keys must be
         non-decreasing within a group.
         """
         share = (self.above + self.below) / (2 * units[self.group])

@@ -24,7 +24,7 @@ class GraSP:
     g and H are the gradient and the Hessian of the mean loss at logits / temperature. Wang, Zhang and Grosse, "Picking
     Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, arXiv 2002.07376, for single weights at
     initialisation; summed over filters as in the code of OrthoReg, which draws equally many samples of each class, and
-    we take the data as it is given. Scores have a sign. temperature: what the logits are divided by. roles: the slices
+    ours uses the data as given. Scores have a sign. temperature: divisor of the logits. roles: the slices
     that count, by default the filters that write the unit, and their biases. Two passes over the data, whose batches
     are held in memory meanwhile.
 

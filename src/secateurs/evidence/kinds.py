@@ -50,7 +50,7 @@ class Weights:
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """The names of floating-point parameters, which is what scores are made of."""
+        """The names of floating-point parameters, from which scores are computed."""
         floating = (name for name, tensor in self.tensors.items() if tensor.is_floating_point())
         return frozenset(floating) - self.buffers
 

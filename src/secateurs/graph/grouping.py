@@ -99,7 +99,7 @@ _CONSTANT: Reason = ("it meets fixed entries (padding, constants)", None)
 
 
 def told(reason: Reason) -> str:
-    """A reason as a sentence: what, and at which operator, module and line."""
+    """Return a reason as a sentence, with operator, module and line."""
     text, op = reason
     return text if op is None else f"{text} at {op.where}"
 

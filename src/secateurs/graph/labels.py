@@ -51,7 +51,7 @@ class Fresh:
 
 
 class Lab:
-    """The labels of one tensor: `axes`, one entry a dimension; `zero`: whether silent units' entries are exactly 0."""
+    """The labels of one tensor: `axes`, one entry a dimension; `zero`: True if zeroed units are exactly 0 in it."""
 
     __slots__ = ("axes", "zero")
 
@@ -155,8 +155,8 @@ class Choices:
     ) -> None:
         """`refused`: place -> options that failed there; the first other option is taken.
 
-        `before`: what another pass took at each place, to be taken here where it is an option; `picked`: what it took
-        at every moment, to be taken again.
+        `before`: options of another pass by place, taken here if they are possible; `picked`: its option at every
+        moment, to be taken again.
         """
         self.refused = refused or {}
         self.before = before or {}

@@ -1,4 +1,4 @@
-"""Proof by labels: run a shrunken twin and compare what every operator did with deleting the removed units."""
+"""Proof by labels: run a shrunken twin and compare the result of every operator with the recorded one."""
 
 from __future__ import annotations
 

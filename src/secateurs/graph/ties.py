@@ -47,7 +47,7 @@ class Conflict(NamedTuple):
 
 
 def equalities(follows: Iterable[Follow], equals: Iterable[Equal]) -> Iterator[tuple[Any, Any, Any, str]]:
-    """(left labels, right labels, where, what) for numbers that must stay equal: read off shapes, or one attribute."""
+    """Yield (left labels, right labels, place, text) for numbers that must stay equal, from shapes or one attribute."""
     for e in equals:
         yield e.left, e.right, e.at, "a size in the forward"
     first: dict[tuple[str, str], Follow] = {}

@@ -29,7 +29,7 @@ def trace(
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) that nothing changes: neither their outputs nor what they read.
+        protect: names of modules that stay as they are, with all inside: outputs and inputs.
         rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
     Raises: ModelError or InputError before any work; TraceError if the model does not run on the example.

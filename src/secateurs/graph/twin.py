@@ -49,7 +49,7 @@ def twin_of(
 
     `attributes` maps (id of a module, attribute) to the value it has in the twin. `training` concerns the user's own
     modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
-    over one value does not complain). `cold` leaves out what earlier forwards have stored.
+    over one value does not complain). `cold` leaves out tensors that earlier forwards stored.
     """
     replica = Replica(network, tensors, attributes, cold=cold)
     for module in replica.modules:

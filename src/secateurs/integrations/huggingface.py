@@ -60,7 +60,7 @@ def carry_plan(model: Model, plan: Plan) -> Model:
     """Make a pruned model's own `save_pretrained` and `push_to_hub` write the plan too, and return the model.
 
     Checkpoints of transformers' Trainer then contain the plan as well. The class and everything else of the model stay.
-    Raises StoreError if the model is not what the plan leaves, InputError if it is no transformers model.
+    Raises StoreError if the model does not have the plan's shapes, InputError if it is no transformers model.
     """
     kind = needed("transformers", extra="huggingface").PreTrainedModel
     if not isinstance(model, kind):

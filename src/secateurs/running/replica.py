@@ -53,7 +53,7 @@ class Replica:
 
         `attributes` maps (identity of the original module, name) to a value that the replica's module has instead.
         `cold` leaves out the tensors that earlier forwards have stored in dictionaries. `around`: whether containers
-        that only a function's closure holds are copied as well; without, a hook's owner finds there what it collects.
+        referenced only by a function's closure are copied as well; otherwise, hooks still write into the originals.
         """
         self._known: dict[int, Any] = {} if tensors is None else dict(tensors)
         self._alive: list[Any] = []  # an identity is one as long as its object lives
@@ -120,7 +120,7 @@ class Replica:
         object.__setattr__(copy, "__dict__", state)
 
     def _own(self, value: Any, copy: nn.Module) -> Any:
-        """An instance's own in place of what all instances of a class share: a container, or a method's cache."""
+        """Return an instance's own copy of an attribute that all instances of a class share (container, cache)."""
         if isinstance(value, functools._lru_cache_wrapper):  # noqa: SLF001
             method = types.MethodType(value.__wrapped__, copy)
             return functools.lru_cache(**value.cache_parameters())(method)

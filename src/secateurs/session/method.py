@@ -62,7 +62,7 @@ class Driver:
         """Called at the end of training: finish; with `early`, decide open choices by the present scores."""
 
     def missing(self) -> str | None:
-        """Return what the method still has to do before the network is pruned, in a sentence, or None."""
+        """Return the remaining work before the network is pruned, in a sentence, or None."""
         return None if self._done else f"the method is still {self.phase}"
 
     def compacted(self, keep: Mapping[str, NDArray[Any]]) -> None:

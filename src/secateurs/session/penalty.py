@@ -1,4 +1,4 @@
-"""Penalties: what a method adds to gradients, one factor per unit.
+"""Penalties: terms that a method adds to gradients, with one factor per unit.
 
 A `Penalty` is a frozen value with two functions, as an optax transformation is: `init(units)` makes its state and
 `update(units, state, at)` returns a factor for every unit, and the next state. The gradient of a unit's weights then
@@ -46,7 +46,7 @@ class Penalty(Protocol[S]):
         ...
 
     def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return what a factor multiplies, of the same shapes as the weights."""
+        """Return the tensors that the factors multiply, in the shapes of the weights."""
         ...
 
 

@@ -25,9 +25,9 @@ HEADER = 2**27
 class Manifest:
     """The contents of `plan.json`.
 
-    plan: what was removed from the dense model; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
-    the name it is stored under; orders: tensors that do not lie in memory in the default order of dimensions; states:
-    module -> what its `get_extra_state` gave; sha256 and size are those of the weights file; modules: module -> class
+    plan: from the dense model to this one; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
+    the name it is stored under; orders: tensors whose memory order is not the default; states:
+    module -> result of its `get_extra_state`; sha256 and size are those of the weights file; modules: module -> class
     and settings, empty in files of versions that did not write them.
     """
 

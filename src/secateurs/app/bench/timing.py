@@ -15,7 +15,7 @@ from torch import nn
 
 BLOCK = 5e-3
 """Seconds that one sample should last, well above the resolution of the clock. Networks alternate sample by sample,
-so that what else the machine does falls on all of them alike."""
+so that other load affects all of them alike."""
 
 LEAST = 11
 """Fewest samples of each network."""

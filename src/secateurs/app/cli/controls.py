@@ -1,11 +1,11 @@
 """Controls: runs of a recipe with another method, or none, for comparison.
 
-A control trains as long and at the same rates as the run that it stands beside; only what prunes differs.
+A control trains as long and at the same rates as the run that it is compared with; only the pruning differs.
 
 | control | dense training | while the method would prune | then | fine-tuning |
 |---|---|---|---|---|
 | random, l2 | the same | trains, nothing is pruned | units go at once, drawn or of the smallest L2 norm | the same |
-| dense | the same | trains, nothing is pruned | nothing goes | the same |
+| dense | the same | trains, nothing is pruned | nothing is removed | the same |
 | scratch | of the small network | of the small network | | the same |
 """
 

@@ -20,7 +20,7 @@ class Detector(Classifier):
     """The sum of a detector's own losses, and COCO's mean average precision (mAP, IoU 0.50 to 0.95).
 
     The network is called as torchvision's are: with images and targets it returns a dict of losses in train mode, with
-    images alone a list of dicts with boxes, scores and labels. It has no loss in eval mode: 1 - mAP stands for it.
+    images alone a list of dicts with boxes, scores and labels. It has no loss in eval mode; 1 - mAP is used instead.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ def fit(
 
     teacher: the loss against a dense network, instead of cross-entropy alone.
 
-    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    With `resume`, an interrupted training continues after its last complete epoch, with the same result.
     """
     decay = optimisation.stepping.ema
     progress = Progress(model, averaged=decay > 0)
@@ -101,7 +101,7 @@ def fit_session(
 
     Averages of weights are not kept, since those from before the cut are of another network.
 
-    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    With `resume`, an interrupted training continues after its last complete epoch, with the same result.
     """
     progress = Progress(session.model, keeps=False)
     module = module_of(session.model, optimisation, data.splits)

@@ -113,8 +113,8 @@ class ArcFace(nn.Module):
         logits = s · cos(θ_k + m · [k = y]),   cos θ_k = <x, w_k> / (‖x‖ ‖w_k‖)
 
     Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019, arXiv
-    1801.07698. Where θ + m exceeds π, cos θ − m·sin m stands for it, as in the authors' code, so that it keeps falling.
-    Put the head's parameters into the optimizer beside the network's; it is not needed afterwards.
+    1801.07698. Where θ + m exceeds π, cos θ − m·sin m is used instead, as in the authors' code, so that it keeps
+    decreasing. Put the head's parameters into the optimizer beside the network's; it is not needed afterwards.
 
     >>> head = ArcFace(2, 2, scale=1.0, margin=0.0)
     >>> head.weight.data = torch.eye(2)

@@ -169,7 +169,7 @@ def embedding(p: Propagation, op: Op) -> None:
 
 @rule(aten._weight_norm_interface.default)
 def weight_norm(p: Propagation, op: Op) -> None:
-    """g * v / |v|, the norm taken over all dimensions but one: exact, since a silent entry adds nothing to the norm."""
+    """g * v / |v|, the norm taken over all dimensions but one: exact, since a zeroed entry adds nothing to the norm."""
     v, g = op.args[:2]
     dim = op.args[2] if len(op.args) > 2 else 0
     lab_v, lab_g = p.get(v), p.get(g)

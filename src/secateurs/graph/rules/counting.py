@@ -45,7 +45,7 @@ def _same(a: Labels, b: Labels) -> bool:
 
 
 class Counted(NamedTuple):
-    """One way to read a split: the dimension that keeps its units, and what else counts them.
+    """One way in which a split can shrink: the dimension with the units, and the numbers that count them.
 
     `attributes`: (name, times) of integers that count every unit so often; `tied`: the other dimensions whose product
     with this one is the width of another tensor, or None.
@@ -57,7 +57,7 @@ class Counted(NamedTuple):
 
 
 def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]:
-    """Return the ways in which a reshaped block can shrink, the likeliest first: which dimension, and what counts it.
+    """Return the ways in which a reshaped block can shrink, the likeliest first: dimension, and numbers that count it.
 
     An attribute may count one dimension (`num_heads`), or its product with others (`num_heads * head_dim`): then it
     counts every unit as often. Last come sizes that are another tensor's width (`C // num_heads`).
@@ -104,7 +104,7 @@ def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
 
 
 def whole(p: Propagation, labels: Labels) -> None:
-    """Choose the width that a number follows which stands for a dimension with all of its units."""
+    """Choose the integer or width that determines the size of a dimension with all of its units."""
     if not has_units(labels):
         return
     for option in _whole(p, labels):

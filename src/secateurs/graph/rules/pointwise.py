@@ -162,7 +162,7 @@ def _meeting(p: Propagation, inputs: list[Tensor], labs: list[Lab], d: int, size
 
 
 def _zero(op: Op, labs: list[Lab], inputs: list[Tensor]) -> bool:
-    """True if the result is exactly 0 where its units are silent."""
+    """True if the result is exactly 0 for zeroed units."""
     labelled = [lab for lab in labs if any(isinstance(a, (np.ndarray, Fresh)) for a in lab.axes)]
     if not labelled:
         return True
@@ -207,7 +207,7 @@ def written_into(p: Propagation, tensor: Tensor) -> None:
 
 
 def unknown(p: Propagation, op: Op) -> None:
-    """No rule: the units that go in are protected, what comes out is fixed."""
+    """Operators without a rule: the units of the arguments are protected, and the results are fixed."""
     reason = "no channel rule"
     for t in (*tensors(op.args), *tensors(tuple(op.kwargs.values()))):
         p.guard_all(t, reason)

@@ -69,7 +69,7 @@ def _dims(op: Op, rank: int) -> set[int]:
 
 @rule(*_SUMS)
 def sums(p: Propagation, op: Op) -> None:
-    """Adds over dimensions: exact over units whose silent entries are 0."""
+    """Sums over dimensions: exact over units whose zeroed entries are 0."""
     _reduce(p, op, exact=p.get(op.args[0]).zero and _positive_order(op))
 
 
@@ -129,7 +129,7 @@ def softmax(p: Propagation, op: Op) -> None:
 
 @rule(aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
 def cumulative(p: Propagation, op: Op) -> None:
-    """A running sum: a silent unit's entry holds the sum so far, so that only what follows it is exact."""
+    """A running sum: the entry of a zeroed unit is the sum so far, so that only later entries are exact."""
     lab = p.get(op.args[0])
     dim = op.args[1]
     axis = p.settle(lab.axes[dim])

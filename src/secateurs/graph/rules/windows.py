@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def roi_align(p: Propagation, op: Op) -> None:
-    """Crops of feature maps, resampled: channels are handed on; boxes and space cannot carry units."""
+    """Resampled crops of feature maps: channels pass on; boxes and space cannot have units."""
     x, boxes = op.args[:2]
     lab = p.get(x)
     p.guard_all(boxes, "its units are coordinates")
@@ -74,7 +74,7 @@ _SLIDING = (
 
 @rule(*_SLIDING)
 def sliding(p: Propagation, op: Op) -> None:
-    """Pooling, resampling and padding over space: batch and channels are handed on; space cannot carry units."""
+    """Pooling, resampling and padding over space: batch and channels pass on; space cannot have units."""
     x = op.args[0]
     out = op.out[0] if isinstance(op.out, (tuple, list)) else op.out
     lab = p.get(x)

@@ -176,7 +176,7 @@ class CCP:
             yield held, self._curved(total, seed)
 
     def _curved(self, loss: Loss | None, seed: int) -> Loss | None:
-        """Return the loss whose per-sample gradients make S; what is drawn depends on `seed` and the order of data."""
+        """Return the loss whose per-sample gradients make S; random numbers depend on `seed` and the order of data."""
         if self.curvature == "empirical":
             return loss
         generator = torch.Generator().manual_seed(seed)

@@ -37,7 +37,8 @@ def objective(s: Array, u: Array, a: Array) -> float:
 def remove(s: Array, u: Array, count: int, *, solver: Solver = "polish") -> NDArray[np.bool_]:
     """Return which channels to remove, exactly `count` of them: bool [C].
 
-    Channels 0 and 1 can replace each other (removing both costs 1 + 1 + 2 * 0.9), so one of them goes, and channel 2:
+    Channels 0 and 1 can replace each other (removing both costs 1 + 1 + 2 * 0.9), so one of them is removed, and
+    channel 2:
 
     >>> s = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.5]])
     >>> remove(s, np.zeros(3), 2)

@@ -38,7 +38,7 @@ class Similarity:
 class FeatureSimilarity:
     """An `Accumulator`: the mean similarity of the units' maps over all samples, and over all sites if several.
 
-    With coupled groups the sites are the modules that read the units, and each counts alike: S is the mean of theirs.
+    With coupled groups the sites are the modules that read the units, and S is the mean over them.
 
     >>> import numpy as np
     >>> maps = torch.tensor([[[0.0, 0.0], [3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])  # distances 5 and 0
