@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
+from secateurs.allocate.exact import Losses
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError, near
@@ -48,6 +49,24 @@ class Method(Protocol):
 
         Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
         """
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A one-shot method that knows what every width loses: a budget of time weighs its losses directly."""
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None,
+        loss: Loss | None,
+        seed: int,
+    ) -> Losses:
+        """Return the loss of every width of the groups that may lose units. Nothing is changed in the model."""
         ...
 
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateurs.allocate import AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed
+from secateurs.allocate import Budget
+from secateurs.allocate.exact import Losses, least_loss
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError
 from secateurs.evidence import Activations, Needs, Reads, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.elimination.covariance import Covariance, Moments
 from secateurs.methods.elimination.measured import Curves, measured_losses
-from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
+from secateurs.methods.elimination.order import Array, Indices, eliminate
 from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
 from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batches
@@ -41,11 +41,11 @@ class BackwardElimination:
 
     widths: how many units each group loses. "measured": each group alone is cut to `points` widths, with the removed
     units replaced by what the others say of them, and the change of the network's outputs on `images` images is
-    measured, relative to their variance; between widths it is taken as straight, made convex, and the cheapest loss per
-    saved cost goes first. "modelled": by the cost above as a part of the variance of what all readers put out, without
-    a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope: "coupled" prunes
-    residual streams too; a group whose readers are no modules of their own (attention that is written out) stays whole.
-    batches: batches for the covariances; None for all of the data.
+    measured, relative to their variance; between widths it is taken as straight, and the widths of the least sum are
+    chosen exactly (`least_loss`). "modelled": by the cost above as a part of the variance of what all readers put
+    out, without a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope: "coupled"
+    prunes residual streams too; a group whose readers are no modules of their own (attention that is written out)
+    stays whole. batches: batches for the covariances; None for all of the data.
 
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
     Frantar and Alistarh 2023, from memory). A kernel's offsets share one covariance here, that of x at one position.
@@ -106,6 +106,21 @@ class BackwardElimination:
                 "Pass one, such as Budget(macs=0.5)."
             )
             raise BudgetError(message)
+        losses = self.losses(graph, model, budget, data=data)
+        part = Part(graph, tuple(group for group in graph.groups if group.name in losses.orders))
+        return meet_budget(part, budget, lambda costed, left: least_loss(costed, left, losses), self)
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None = None,
+        loss: Loss | None = None,
+        seed: int = 0,
+    ) -> Losses:
+        """What every width of the groups that the budget leaves in scope loses."""
         part = part_of(graph, budget, self.scope)
         part = Part(graph, tuple(g for g in part.groups if Reads()(graph.sites(g.name))))
         held = None if data is None else list(islice(data, self.batches))
@@ -114,16 +129,8 @@ class BackwardElimination:
         found = {g.name: self._order(g, evidence["moments"][g.name], tensors) for g in part.groups}
         orders = {name: order for name, (order, _) in found.items()}
         if self.widths == "measured" and held and orders:
-            steps = self._measured(graph, model, held, evidence["moments"], orders)
-        else:
-            steps = {name: np.maximum.accumulate(errors) for name, (_, errors) in found.items()}
-        prices = {name: _by_unit(orders[name], steps[name]) for name in orders}
-
-        def sized(costed: Costed, left: Budget) -> Keep:
-            return Ranked(AsIs(), per_cost=True)(prices, costed, left)
-
-        kept = meet_budget(part, budget, sized, self)
-        return {name: np.sort(orders[name][len(orders[name]) - len(units) :]) for name, units in kept.items()}
+            return Losses(orders, self._measured(graph, model, held, evidence["moments"], orders))
+        return Losses(orders, {name: np.append(0.0, errors.cumsum()) for name, (_, errors) in found.items()})
 
     def _order(self, group: Group, moments: Moments, tensors: Mapping[str, Tensor]) -> tuple[Indices, Array]:
         """The order in which a group's units go, and the modelled loss of each as a part of its readers' variance."""
@@ -140,15 +147,13 @@ class BackwardElimination:
         moments: Mapping[str, Moments],
         orders: Mapping[str, Indices],
     ) -> dict[str, Array]:
-        """Steps of the measured loss of every group, never falling."""
+        """The measured loss of every group."""
         network = Network.of(model)
         curves = Curves.of(network, _few(data, self.images, device_of(network.model)))
         read = Reads()
         return {
-            name: convex(
-                measured_losses(
-                    curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
-                )
+            name: measured_losses(
+                curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
             )
             for name, order in orders.items()
         }
@@ -174,10 +179,3 @@ def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
         if not images:
             break
     return found
-
-
-def _by_unit(order: Indices, steps: Array) -> Tensor:
-    """Steps in the order of removal -> the price of each unit."""
-    prices = np.empty(len(order))
-    prices[order] = steps
-    return torch.from_numpy(prices)
