@@ -1,4 +1,4 @@
-"""Budget: how much of the network remains, in MACs, parameters, activation memory, latency or filters."""
+"""Budget: how much of the network remains, in MACs, parameters, memory of activations, latency or filters."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from secateurs.graph.groups import Cost, Group
 
 RESOURCES = ("macs", "params", "memory")
 """The constraints, in the order of a `Cost`."""
+
+LIMITED = (*RESOURCES, "filters", "peak_memory")
+"""All that is counted exactly, in the order of `Limits`."""
 
 UNBOUNDED = np.iinfo(np.int64).max
 
@@ -40,17 +43,19 @@ class Budget:
     """What remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
-    bytes for memory). filters: likewise of the units of all groups that may be pruned, coupled filters counted once.
-    shares: pairs (name of a group, or of a module for the groups that it writes; what remains of each group's units, a
-    fraction or a number): per layer or per stage, rounded up; of several names the longest counts. latency: the time of
-    one forward pass as measured on `device` (a `secateurs.Device`): a fraction of the dense network's, or milliseconds
-    (a number above 1). A device without a latency only guards: `prune` refuses to hand over a network that is slower
-    there than the dense one, unless `allow_slower`. min_keep, min_keep_fraction: at least so many units, and such a
-    fraction of units, stay in every group. multiple_of: the width of every tensor dimension that a pruned group writes
-    becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the group. None is
-    exact in `plan` and in allocators; `prune` then takes the device's grid, or `Alignment()`. exclude: names of groups,
-    or of modules, whose own outputs all stay. What feeds such a module may still shrink, and its input channels with
-    it; `trace(..., protect=...)` is for modules that nothing may change.
+    bytes for memory). memory: of all activations that are written, added up. peak_memory: likewise, of the most that is
+    alive at once, each activation until its last reader (`Graph.peak_memory`). filters: likewise of the units of all
+    groups that may be pruned, coupled filters counted once. shares: pairs (name of a group, or of a module for the
+    groups that it writes; what remains of each group's units, a fraction or a number): per layer or per stage, rounded
+    up; of several names the longest counts. latency: the time of one forward pass as measured on `device` (a
+    `secateurs.Device`): a fraction of the dense network's, or milliseconds (a number above 1). A device without a
+    latency only guards: `prune` refuses to hand over a network that is slower there than the dense one, unless
+    `allow_slower`. min_keep, min_keep_fraction: at least so many units, and such a fraction of units, stay in every
+    group. multiple_of: the width of every tensor dimension that a pruned group writes becomes a multiple of it (see
+    `levels`); an `Alignment` chooses the multiple by the width of the group. None is exact in `plan` and in allocators;
+    `prune` then takes the device's grid, or `Alignment()`. exclude: names of groups, or of modules, whose own outputs
+    all stay. What feeds such a module may still shrink, and its input channels with it; `trace(..., protect=...)` is
+    for modules that nothing may change.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]
@@ -69,12 +74,13 @@ class Budget:
     allow_slower: bool = False
     filters: int | float | None = None
     shares: tuple[tuple[str, float], ...] = ()
+    peak_memory: int | float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, by name and value."""
-        given = {name: value for name in (*RESOURCES, "filters") if (value := getattr(self, name)) is not None}
+        given = {name: value for name in LIMITED if (value := getattr(self, name)) is not None}
         if not given and self.latency is None and not self.shares:
-            remedy = "Give at least one of macs=, params=, memory=, filters=, shares=, latency=."
+            remedy = "Give at least one of macs=, params=, memory=, peak_memory=, filters=, shares=, latency=."
             msg = f"Budget() asks for nothing. It says what remains. {remedy}"
             raise BudgetError(msg)
         for name, value in given.items():
@@ -118,6 +124,14 @@ class Budget:
             raise BudgetError(msg)
         whole = (dense.macs, dense.params, dense.memory)
         return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
+
+    def most_peak(self, dense: int) -> int:
+        """Return the most bytes that may be alive at once.
+
+        >>> Budget(peak_memory=0.5).most_peak(9)
+        4
+        """
+        return _target(self.peak_memory, dense)
 
     def multiple(self, units: int) -> int:
         """Return the number that the width of a group of this many units is a multiple of.

@@ -10,12 +10,13 @@ from typing import final
 import numpy as np
 import torch
 
-from secateurs.allocate.budget import RESOURCES, Budget
+from secateurs.allocate.budget import LIMITED, Budget
 from secateurs.allocate.choice import Function, choose, most_levels, thinned
 from secateurs.allocate.levels import Costed, Tied, levels
+from secateurs.allocate.limits import Limits
 from secateurs.allocate.normalise import AsIs
 from secateurs.allocate.ranked import Ranked
-from secateurs.allocate.steps import Limits, kept
+from secateurs.allocate.steps import kept
 from secateurs.types import Floats, Ints, Keep
 
 REFINEMENTS = 4
@@ -102,11 +103,15 @@ def least_loss_per_cost(graph: Costed, budget: Budget, losses: Losses) -> Keep:
 def within(graph: Costed, budget: Budget) -> list[tuple[Function, float]]:
     """Return the exact costs that a budget limits, each a function of widths, and the most of it."""
     limits = Limits.of(graph, budget)
-    return [
+    *summed, peak = limits.most.tolist()
+    found: list[tuple[Function, float]] = [
         (partial(_remains, limits, place), float(most))
-        for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
-        if getattr(budget, name) is not None
+        for place, most in enumerate(summed)
+        if getattr(budget, LIMITED[place]) is not None
     ]
+    whole = graph.costs.moments(np.array([group.units for group in graph.groups], np.int64))
+    crowded = np.flatnonzero(whole > peak).tolist()
+    return found + [(partial(_alive, graph, moment), float(peak)) for moment in crowded]
 
 
 def convex(losses: Floats) -> Floats:
@@ -136,6 +141,10 @@ def _around(counts: Ints, offered: Ints, chosen: int, most: int) -> Ints:
     low, high = offered[max(0, at - 1)], offered[min(len(offered) - 1, at + 1)]
     near = counts[(counts >= low) & (counts <= high)]
     return np.union1d(thinned(near, most), [chosen])
+
+
+def _alive(graph: Costed, moment: int, widths: Ints) -> Floats:
+    return graph.costs.moments(widths)[..., moment].astype(np.float64)
 
 
 def _remains(limits: Limits, place: int, widths: Ints) -> Floats:

@@ -72,9 +72,11 @@ def keep_on_device(
         else:
             keep, timing = by_macs(rig, select, budget)
     handed, measured = guarded(rig, keep, budget, equal)
-    if timing is None or handed is not keep:
-        return handed, measured
-    # what was predicted is a share of the dense network's time, which is another one in every measurement
+    return handed, measured if timing is None or handed is not keep else _measured_anew(timing, measured)
+
+
+def _measured_anew(timing: Timing, measured: Timing) -> Timing:
+    """The last measurement, with what was predicted: a share of the dense network's time, which varies."""
     share = None if timing.predicted is None else timing.predicted / timing.dense.median
     predicted = None if share is None else share * measured.dense.median
-    return handed, replace(timing, dense=measured.dense, pruned=measured.pruned, predicted=predicted)
+    return replace(timing, dense=measured.dense, pruned=measured.pruned, predicted=predicted)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from secateurs.graph.label_arrays import Axes, entry_of
 from secateurs.graph.labels import ANY, Fresh

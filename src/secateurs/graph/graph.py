@@ -10,7 +10,7 @@ from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
 from secateurs.graph.following import follow_values
 from secateurs.graph.grouping import make_groups, make_protected
-from secateurs.graph.groups import Cost, Tie
+from secateurs.graph.groups import Cost, Tie, largest_reason
 from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
@@ -86,21 +86,8 @@ class Graph:
 
     @property
     def obstacle(self) -> str:
-        """The reason that keeps the most channels, with its operator, module and source line; empty if none does.
-
-        Channels are counted where they are made: along the dimensions that filters and their like lie in.
-        """
-        kept: dict[str, dict[str, int]] = {}
-        for p in self.protected:
-            role = self._units.roles.get((p.tensor, p.dim))
-            if role == "out" or (role is None and p.dim == 0 and len(self._facts.shapes[p.tensor]) > 1):
-                kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
-        if not kept:
-            return ""
-        reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
-        largest = max(tensors, key=lambda name: tensors[name])
-        others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
-        return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"
+        """The reason that keeps the most channels, with its operator, module and source line; empty if none does."""
+        return largest_reason(self.protected, self._units.roles, self._facts.shapes)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -159,11 +146,23 @@ class Graph:
 
     def cost(self, plan: Any = None) -> Cost:
         """Cost of one forward pass on the example inputs, of the whole network or of what a plan leaves."""
+        macs, params, memory = (int(v) for v in self.costs.at(self._widths(plan)))
+        return Cost(macs, params, memory)
+
+    def _widths(self, plan: Any) -> NDArray[np.int64]:
         widths = self.widths
         for name, kept in () if plan is None else plan.keep.items():
             widths[self._index[self.group(name).name]] = len(kept)
-        macs, params, memory = (int(v) for v in self.costs.at(widths))
-        return Cost(macs, params, memory)
+        return widths
+
+    def peak_memory(self, plan: Any = None) -> int:
+        """The most bytes of activations alive at once in one forward pass, of the whole network or of what is left.
+
+        Every operator writes its own result, except views and in-place ones, and a result lives until its last reader.
+        That is what a runtime with a memory plan needs before it fuses operators. Eager PyTorch frees what no variable
+        holds any more, often later: `secateurs.deploy.activations` measures that. Parameters and inputs do not count.
+        """
+        return int(self.costs.peak(self._widths(plan)))
 
     def sites(self, name: str) -> tuple[Site, ...]:
         """Inputs and outputs of modules that the units of a group pass through, in forward order."""
