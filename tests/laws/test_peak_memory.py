@@ -8,7 +8,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.allocate.exact import least_loss
-from secateurs.deploy import activations
+from secateurs.deploy import activation_memory
 from secateurs.errors import BudgetError
 
 
@@ -37,11 +37,11 @@ def test_it_is_what_pytorch_holds(seed):
     torch.manual_seed(0)
     model = Branching().eval()
     graph, random = sct.trace(model, X), np.random.default_rng(seed)
-    assert graph.peak_memory() == activations(model, X).peak
+    assert graph.peak_memory() == activation_memory(model, X).peak
     keep = {g.name: np.sort(random.choice(g.units, random.integers(1, g.units), replace=False)) for g in graph.groups}
     plan = sct.Plan.from_keep(graph, keep)
 
-    assert graph.peak_memory(plan) == activations(sct.apply(plan, model), X).peak
+    assert graph.peak_memory(plan) == activation_memory(sct.apply(plan, model), X).peak
 
 
 @pytest.mark.parametrize("share", [0.9, 0.6, 0.3])
@@ -51,7 +51,7 @@ def test_only_what_is_alive_then_loses_units(share):
     result = sct.prune(model, X, method="magnitude", budget=sct.Budget(peak_memory=share, multiple_of=1))
 
     assert result.graph.peak_memory(result.plan) <= share * result.graph.peak_memory()
-    assert activations(result.model, X).peak <= share * activations(model, X).peak
+    assert activation_memory(result.model, X).peak <= share * activation_memory(model, X).peak
     assert len(result.plan.keep["late"]) == 12
 
 

@@ -556,7 +556,7 @@ def test_a_dropped_step_that_was_due_to_rise_still_rises(dropped):
 def test_a_run_killed_between_picking_and_the_next_rise_resumes():
     """GReg-2 keeps the picked factors until the next rise; so does the run that resumes there."""
     growth, pick = Growth(step=0.2, ceiling=0.8, every=5), Growth(step=0.05, ceiling=0.1, every=5)
-    method, ends = GReg2(growth, pick, recover=-0.05, stabilise=2), []
+    method, ends = GReg2(growth, pick=pick, recover=-0.05, stabilise=2), []
     for kill in (40, 7, 9):
         model = pupil()
         first = session(model, method)
@@ -588,7 +588,7 @@ def test_a_long_run_removes_one_unit_at_a_time():
     short = session(pupil(), GroupFisher(every=8))
 
     assert long.method == method
-    assert (short.method.within, long.method.within) == (0.5, None)
+    assert (short.method.until, long.method.until) == (0.5, None)
 
 
 def test_a_state_of_another_run():

@@ -1,4 +1,4 @@
-"""The exact choice of one width a group: mixed-integer programming (HiGHS)."""
+"""Exact choice of one width for every group, by mixed-integer programming (HiGHS through SciPy)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Function = Callable[[Ints], Floats]
 """A cost of widths: [..., G] -> [...]."""
 
 LEVELS = (8, 32, 240)
-"""Widths of a group that the program chooses between: the least, the most, and those of all groups together."""
+"""Numbers of candidate widths: least and most for one group, and most for all groups together."""
 
 SECONDS = 60.0
-"""Time after which the best choice so far is taken; its gap is told."""
+"""Time limit of the solver; after it, the best choice so far is taken, and its gap reported."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Units to keep per group; its value; gap: how much better, relatively, an unknown choice could be."""
+    """A choice of widths (units to keep per group) with its value; gap: relative distance to the best one."""
 
     widths: Ints
     value: float
@@ -36,10 +36,10 @@ class Choice:
 @final
 @dataclass(frozen=True, eq=False)
 class Pairwise:
-    """A cost written as constant + Σ one group's share + Σ the share of two groups together.
+    """A cost expanded as constant + Σ terms of one group + Σ terms of two groups.
 
-    Exact for the widths of any two groups while the rest is whole; so it is for sums of terms in which at most two
-    groups meet, as in a convolution between two groups.
+    The expansion is exact when at most two groups differ from the whole network, and for sums of terms that depend on
+    at most two groups each, such as the cost of a convolution.
     """
 
     constant: float
@@ -75,8 +75,8 @@ def choose(
 
     ties: groups (numbers, of equally many levels) that take the same level.
 
-    One-hot binaries x[g, l] and, for every two groups that a cost couples, y[l, m] in [0, 1] with the marginals x: with
-    x whole, y is their product (the tight linearisation of McCormick 1976).
+    Binary variables x[g, l] select one level per group. For every two groups that a cost couples, y[l, m] in [0, 1] has
+    the marginals x; at integer x it equals their product (the tight linearisation of McCormick 1976).
     """
     costs = [(Pairwise.of(function, levels, whole), limit) for function, limit in limits]
     pairs = sorted({pair for cost, _ in costs for pair in cost.double})
@@ -113,7 +113,7 @@ def choose(
 
 
 def most_levels(groups: int) -> int:
-    """So many widths of each group are chosen between: fewer in a network of many groups.
+    """Return the number of candidate widths per group: fewer in a network of many groups.
 
     >>> most_levels(5), most_levels(24), most_levels(200)
     (32, 10, 8)
@@ -123,7 +123,7 @@ def most_levels(groups: int) -> int:
 
 
 def thinned(counts: Ints, most: int) -> Ints:
-    """At most so many of the levels, evenly, with the first and the last.
+    """Select at most `most` of the levels, evenly spaced, with the first and the last.
 
     >>> thinned(np.arange(8, 136, 8), 8).tolist()
     [8, 24, 40, 56, 80, 96, 112, 128]
@@ -134,7 +134,7 @@ def thinned(counts: Ints, most: int) -> Ints:
 
 
 def _with(whole: Ints, changed: Mapping[int, Ints]) -> Ints:
-    """Rows of widths: those of some groups as given, the rest whole."""
+    """Return rows of widths, with those of some groups replaced."""
     rows = len(next(iter(changed.values())))
     widths = np.tile(whole, (rows, 1))
     for g, counts in changed.items():
@@ -145,7 +145,7 @@ def _with(whole: Ints, changed: Mapping[int, Ints]) -> Ints:
 def _marginals(
     levels: Sequence[Ints], pairs: Sequence[tuple[int, int]], starts: Ints, after: Ints, count: int
 ) -> LinearConstraint:
-    """One level of every group; and the pairs' marginals are the groups' levels."""
+    """Constrain every group to one level, and the marginals of every pair to the levels of its groups."""
     rows: list[int] = []
     columns: list[int] = []
     entries: list[float] = []
@@ -177,7 +177,7 @@ def _marginals(
 
 
 def _same(ties: Sequence[Sequence[int]], levels: Sequence[Ints], starts: Ints, count: int) -> list[LinearConstraint]:
-    """The same level of every two tied groups."""
+    """Constrain tied groups to the same level."""
     pairs = [(tied[0], other, k) for tied in ties for other in tied[1:] for k in range(len(levels[other]))]
     if not pairs:
         return []

@@ -1,4 +1,4 @@
-"""Widths of the least loss within a budget, where the loss of every width of a group is known."""
+"""Exact choice of the widths with the least loss within a budget, from the loss at every width of every group."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from secateurs.allocate.steps import kept
 from secateurs.types import Floats, Ints, Keep
 
 REFINEMENTS = 4
-"""Further choices, each between the widths around the one before."""
+"""Most further choices, each between the widths around the previous one."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What the network loses by the widths of its groups.
+    """The loss of a network as a sum over its groups, each a function of its width.
 
-    orders: of each group, its units from the first to go to the last. lost: of each group, the loss [units + 1] when
-    0, 1, ..., all of them are gone; it starts at 0 and never falls.
+    orders: for each group, its units in order of removal. lost: for each group, the loss [units + 1] without 0, 1, ...,
+    all of its units; it starts at 0 and is non-decreasing.
     """
 
     orders: Mapping[str, Ints]
@@ -54,14 +54,14 @@ class Losses:
 
 
 def least_loss(graph: Costed, budget: Budget, losses: Losses) -> Keep:
-    """Keep the units of the widths whose losses add up to the least, within the budget.
+    """Return the units to keep at the widths with the least total loss within the budget.
 
         minimise Σ_g lost_g(w_g)   subject to   cost(w) ≤ budget
 
-    The cost is the exact one, in which two groups meet wherever a layer reads one and writes the other. The program
-    chooses between at most 32 widths of a group (fewer in a network of many groups), then between those around the
-    choice, until nothing lies between. Where the order of loss per saved cost gives widths that lose less, as it can
-    within the program's tolerance of 0.1 %, those are taken.
+    The cost is exact: a layer that reads one group and writes another depends on both. The integer program chooses
+    between at most 32 widths of a group (fewer in networks of many groups), then between the widths around its choice,
+    until no width lies between. If greedy removal by loss per saved cost has a lower loss, which is possible within the
+    solver's tolerance of 0.1 %, its widths are returned.
 
     Raises BudgetError if the smallest widths exceed the budget.
     """
@@ -90,9 +90,9 @@ def least_loss(graph: Costed, budget: Budget, losses: Losses) -> Keep:
 
 
 def least_loss_per_cost(graph: Costed, budget: Budget, losses: Losses) -> Keep:
-    """Keep the units that are left when the steps of least loss per saved cost go first, until the budget is met.
+    """Return the units to keep after greedy removal by loss per saved cost, until the budget is met.
 
-    Losses are made convex first: of a curve that rises late, all of the rise counts from the beginning.
+    Losses are replaced by their convex hulls first, so that the loss per removed unit is non-decreasing.
     """
     scores = {
         name: torch.from_numpy(convex(losses.lost[name])[np.argsort(order)]) for name, order in losses.orders.items()
@@ -132,7 +132,7 @@ def convex(losses: Floats) -> Floats:
 
 
 def _around(counts: Ints, offered: Ints, chosen: int, most: int) -> Ints:
-    """The widths from the one offered below the chosen one to the one above it, at most so many, the chosen among them.
+    """Return widths between the offered neighbours of the chosen width, at most so many besides the chosen one.
 
     >>> _around(np.arange(1, 33), np.array([1, 11, 21, 32]), 21, 4).tolist()
     [11, 18, 21, 25, 32]

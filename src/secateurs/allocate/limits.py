@@ -1,4 +1,4 @@
-"""The limits of a budget on exact costs, and the sentences that tell which of them cannot be met."""
+"""Limits of a budget on exact costs, and the messages for those that cannot be met."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes", "filters": 
 
 
 def unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
-    """Say which constraint cannot be met, and what can."""
+    """Return a message that names the constraint that cannot be met, and the smallest network possible."""
     limits = Limits.of(graph, budget)
     whole = limits.remains(np.array([group.units for group in graph.groups], np.int64))
     floors = [f"min_keep={budget.min_keep}"]
@@ -79,13 +79,13 @@ def unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
 
 
 def _obstacle(graph: Any) -> str:
-    """Name what keeps the most channels of the network, if the graph knows."""
+    """Return the reason that protects most channels, if the graph has one."""
     found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
     return f" The largest reason: {found}." if found else ""
 
 
 def refuse_free(budget: Budget, dense: Cost) -> None:
-    """Refuse a part of nothing: it would be met by whatever is there."""
+    """Refuse a fraction of a cost that is 0 in the dense network, since any plan would meet it."""
     for name in RESOURCES:
         if getattr(budget, name) is not None and getattr(dense, name) == 0:
             msg = (

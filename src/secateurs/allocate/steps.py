@@ -21,10 +21,10 @@ from secateurs.types import Floats, Ints, Keep
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Every step down that the levels of the groups allow: group `group[i]` from `above[i]` units to `below[i]`.
+    """All reductions between levels: step i takes group `group[i]` from `above[i]` units to `below[i]`.
 
-    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups take theirs
-    together: only the first of them (its leader) is listed, and (group, leader, how much more it loses) for the others.
+    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups step
+    together: only the first of them (the leader) is listed; `followers` has (group, leader, units lost per unit of it).
     """
 
     top: Ints
@@ -68,20 +68,20 @@ class Steps:
         return lowest
 
     def order(self, keys: Floats, units: Ints) -> Ints:
-        """Sort the steps by key; among equal keys, the one from the widest remaining share of its group goes first.
+        """Sort the steps by key; among equal keys, the one of the group with the largest remaining share comes first.
 
-        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must not fall from one
-        step of a group to its next.
+        With equal scores, all groups then shrink evenly. Remaining ties are in group order. Keys must be
+        non-decreasing within a group.
         """
         share = (self.above + self.below) / (2 * units[self.group])
         return np.lexsort((self.group, -share, keys))
 
     def under_peak(self, costs: Costs, order: Ints, most: int) -> NDArray[np.bool_]:
-        """Return which steps of an order are needed so that activations never take more than `most` bytes at once.
+        """Return a mask of the steps, in the given order, that keep the peak of activation memory below `most` bytes.
 
-        While some moment of the forward pass exceeds the limit, the worst one is taken under it: by as few steps as do
-        so, in the given order, of those groups alone whose activations are alive then. Removing other units would not
-        help. Costs: O(log steps) evaluations a moment that exceeds it. The smallest widths must be within the limit.
+        While the peak exceeds the limit, the moment of the peak is brought below it by the fewest steps, in the given
+        order, among the groups with activations alive at that moment; removing other units would not lower it. Takes
+        O(log steps) evaluations for each moment above the limit. The smallest widths must meet the limit.
         """
         taken = np.zeros(len(order), dtype=bool)
         whole = costs.moments(self.top)
@@ -102,17 +102,17 @@ class Steps:
 def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allowed: list[Ints]) -> Ints:
     """Return the units to keep per group: as few steps in key order as meet the budget.
 
-    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal (of tied
-    groups, the first's are read). The result meets every constraint; without its last step it breaks one; the units
-    kept under a smaller budget are a subset of those kept under a larger one. Costs: O(log steps) evaluations. The
-    steps that a limit on peak memory needs come first (`Steps.under_peak`).
+    keys: for each group, one number a step, from whole to floor, non-decreasing (of tied groups, those of the first);
+    None makes all equal. The result meets every constraint, and without its last step breaks one; the units kept under
+    a smaller budget are a subset of those kept under a larger one. Takes O(log steps) evaluations of the cost. Steps
+    that a limit on peak memory needs come first (`Steps.under_peak`).
     """
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
     refuse_free(budget, dense)
     limits = Limits.of(graph, budget)
     over = limits.exceeded
-    # Where widths are rounded, the highest level may lie below the whole, and nothing must go for its sake.
+    # With rounded widths, the highest level may lie below the whole; that alone must not remove units.
     top = np.array([counts[-1] for counts in allowed], np.int64) if budget.shares else whole
     if not over(top).any():
         return top
@@ -141,7 +141,7 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
 
 
 def reachable(graph: Costed, budget: Budget) -> bool:
-    """Whether the smallest widths that the levels of a budget allow meet its constraints."""
+    """True if the smallest widths that the levels of a budget allow meet its constraints."""
     whole = np.array([group.units for group in graph.groups], np.int64)
     lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
     over = Limits.of(graph, budget).exceeded
@@ -149,7 +149,7 @@ def reachable(graph: Costed, budget: Budget) -> bool:
 
 
 def removal_order(scores: Floats) -> Ints:
-    """Return the units from the first to go to the last: lowest score first; of equals, the higher index first.
+    """Return the units in order of removal: lowest score first; of equal scores, the higher index first.
 
     >>> removal_order(np.array([0.5, 0.1, 0.5, 0.9])).tolist()
     [1, 2, 0, 3]

@@ -15,7 +15,7 @@ from secateurs.types import Ints
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The groups of a network that a method may prune, as allocators see a network: the other groups stay whole."""
+    """The groups that a method may prune, with the interface of a graph; the other groups stay whole."""
 
     whole: Graph
     groups: tuple[Group, ...]
@@ -32,7 +32,7 @@ class Part:
 
     @property
     def ties(self) -> tuple[Tie, ...]:
-        """Groups that lose units in step; those tied to a group outside the part stay whole."""
+        """Ties among the groups; groups tied to one outside this subset stay whole."""
         return self.whole.ties
 
     @property

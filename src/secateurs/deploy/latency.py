@@ -1,4 +1,4 @@
-"""The value of widths where a criterion scores units and time is short."""
+"""The value of widths from the scores of units, for a budget of latency."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from secateurs.types import Floats, Ints
 
 
 def elasticities(cost: Function, whole: Ints) -> Floats:
-    """How many percent of a cost go when one percent of a group's units goes, in the whole network: [G], above zero.
+    """Return the elasticities of a cost: its change in percent for one percent of each group's units, [G], above 0.
 
-    With these weights, the choice of `log_shares` within that very cost and for equal scores is the uniform one.
+    Weighted by these, `log_shares` of equal scores are maximised, under this cost, by equal shares of all groups.
 
     >>> elasticities(lambda w: w[..., 0] * w[..., 1] + 8.0 * w[..., 1], np.array([8, 4])).round(2).tolist()
     [0.5, 1.0]
@@ -22,10 +22,10 @@ def elasticities(cost: Function, whole: Ints) -> Floats:
 
 
 def log_shares(scores: Floats, counts: Ints) -> Floats:
-    """Value of keeping the best c units of a group: the logarithm of their share of the group's score.
+    """Return the value of keeping the best c units of a group: the logarithm of their share of the group's score.
 
-    What is left of a group grows dearer as it shrinks, so that none is emptied because it is slow. Scores below zero
-    are raised by the lowest.
+    The logarithm makes each further removal from a small group cost more, so that no group is emptied because it is
+    slow. If any score is negative, the lowest is subtracted from all.
 
     >>> np.exp(log_shares(np.array([1.0, 3.0]), np.array([1, 2]))).round(3).tolist()
     [0.75, 1.0]

@@ -33,13 +33,12 @@ def keep_on_device(
     loss: Loss | None,
     seed: int,
 ) -> tuple[Keep, Timing]:
-    """Choose the units to keep within a budget that names a device; what was measured there comes along.
+    """Choose the units to keep within a budget that names a device; return them with the measured times.
 
-    A criterion's scores are the value of widths in the exact choice; so are the losses of a method that measures them
-    (`Measured`). Another method that chooses by itself is given MACs, corrected until the measured time fits.
-
-    Raises BudgetError for a time that is not reached, or a slower network; DeviceError where the device cannot run the
-    model, or the machine is too busy to measure on.
+    For a criterion, its scores are the objective of the exact choice of widths; for a method that measures losses
+    (`Measured`), these losses are. Another method that chooses units itself is given a MACs budget, corrected until the
+    measured time fits. Raises BudgetError for a latency that is not reached or a network slower than dense; DeviceError
+    if the device cannot run the model, or the machine is too busy to measure.
     """
     device = budget.device
     if not isinstance(device, Device):
@@ -53,7 +52,7 @@ def keep_on_device(
         rig = Rig(graph, model, device)
         if budget.latency is None:
             keep = equal(budget)
-            # aligned widths are their own rival
+            # the network has aligned widths already
             equal = None if budget.multiple_of == device.grid else equal
         else:
             keep, timing = by_time(rig, of_scores(graph, scores, budget), budget)
@@ -76,7 +75,7 @@ def keep_on_device(
 
 
 def _measured_anew(timing: Timing, measured: Timing) -> Timing:
-    """The last measurement, with what was predicted: a share of the dense network's time, which varies."""
+    """Return the last measurement with the prediction, which is relative to the dense time and so rescaled to it."""
     share = None if timing.predicted is None else timing.predicted / timing.dense.median
     predicted = None if share is None else share * measured.dense.median
     return replace(timing, dense=measured.dense, pruned=measured.pruned, predicted=predicted)

@@ -1,4 +1,4 @@
-"""What the widths of a network are worth, where they are chosen by time: by scores of units, or by measured losses."""
+"""The value of the widths of a network for a budget of latency: from scores of units, or from measured losses."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from secateurs.graph import Graph
 from secateurs.types import Floats, Ints, Keep
 
 Select = Callable[[Budget], Keep]
-"""The units to keep within exact costs."""
+"""A function from a budget of exact costs to the units to keep."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Worth:
-    """The widths that groups may take, and what each is worth.
+    """Candidate widths of every group, and the value of each.
 
-    allowed: of each group, units that may stay, ascending. values: the same shape; only differences count. orders: of
-    each group, its units from the first to go to the last. levels: all widths that a budget allows, of each group.
-    select: the units to keep by exact costs alone. by_value: whether a network of more value is better although it has
-    fewer MACs: so it is where values are measured losses.
+    allowed: for each group, numbers of units to keep, ascending. values: the same shapes; only differences count.
+    orders: for each group, its units in order of removal. levels: function from a budget to all allowed widths of each
+    group. select: function from a budget of exact costs to the units to keep. by_value: prefer a higher value to more
+    MACs, which is right for measured losses.
     """
 
     allowed: list[Ints]
@@ -43,7 +43,7 @@ class Worth:
     by_value: bool
 
     def of(self, counts: Ints) -> float:
-        """Return the value of a network; widths that are not offered count as those between which they lie.
+        """Return the value of a network, interpolated between candidate widths.
 
         >>> Worth([np.array([2, 4])], [np.array([-1.0, 0.0])], {}, list, dict, by_value=True).of(np.array([3]))
         -0.5
@@ -53,7 +53,7 @@ class Worth:
 
 
 def of_scores(graph: Graph, scores: Mapping[str, Tensor], budget: Budget) -> Worth:
-    """Value widths by the share of its group's score that stays: `log_shares`, weighted by what a group costs."""
+    """Return values from scores: `log_shares` of every group, weighted by the elasticity of the MACs."""
     steps = levels(graph, budget.exact)
     allowed = [thinned(counts, most_levels(len(steps))) for counts in steps]
     ranked = checked(scores, graph, steps)
@@ -67,7 +67,7 @@ def of_scores(graph: Graph, scores: Mapping[str, Tensor], budget: Budget) -> Wor
 
 
 def of_losses(graph: Graph, losses: Losses, budget: Budget) -> Worth:
-    """Value widths by what they were measured to lose; groups that were not measured stay whole."""
+    """Return values from losses; groups without losses stay whole."""
     part = Part(graph, tuple(group for group in graph.groups if group.name in losses.lost))
 
     def steps(limited: Budget) -> list[Ints]:

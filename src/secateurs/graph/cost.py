@@ -64,12 +64,12 @@ class CostModel:
         return np.stack([(np.prod(sizes[..., index], axis=-1) @ factor) for index, factor in self._terms], axis=-1)
 
     def peak(self, widths: ArrayLike) -> NDArray[np.int64]:
-        """The most bytes of activations alive at once, for units kept per group: [..., G] -> [...]."""
+        """Return the peak activation memory in bytes, for units kept per group: [..., G] -> [...]."""
         moments = self.moments(widths)
         return moments.max(-1) if moments.shape[-1] else np.zeros(moments.shape[:-1], np.int64)
 
     def moments(self, widths: ArrayLike) -> NDArray[np.int64]:
-        """Bytes of activations alive at each moment before some are freed: [..., G] -> [..., moments]."""
+        """Return the bytes of activations alive at each moment before one is freed: [..., G] -> [..., moments]."""
         kept = np.asarray(widths, dtype=np.int64)
         index, factor = self._written
         return self._alive.sums(np.prod((self._constant + kept @ self._multiple)[..., index], axis=-1) * factor)
@@ -83,7 +83,7 @@ class CostModel:
         return known
 
     def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of every size: its constant part, [1 + axes], and its multiple of each group's width, [groups, 1 + axes]."""
+        """Return the constant part of every size, [1 + axes], and its multiples of widths, [groups, 1 + axes]."""
         units, count = self._units, len(self._held) + 1
         axes = Axes([units.units(labels) for labels in self._held])
         group = entry_of(units.group_of, axes.of)

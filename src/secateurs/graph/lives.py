@@ -1,4 +1,4 @@
-"""When the activations of a forward pass are alive: from the operator that writes one to the last that reads it."""
+"""Lifetimes of activations in a forward pass: from the operator that writes one to the last that reads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FREE = {aten._unsafe_view.default, aten.lift_fresh.default}  # noqa: SLF001
 
 @dataclass(frozen=True, eq=False)
 class Life:
-    """An activation: the operator that writes it, which of its results it is, and the last operator that reads it."""
+    """An activation: the number of the operator that writes it, its place among the results, and its last reader."""
 
     born: int
     place: int
@@ -30,7 +30,7 @@ class Life:
 
 
 def writes(op: Op) -> bool:
-    """Whether an operator writes new memory: views and in-place operators do not."""
+    """Return True if an operator allocates memory; views and in-place operators do not."""
     if op.func in _FREE:
         return False
     returns = op.func._schema.returns  # noqa: SLF001
@@ -40,7 +40,7 @@ def writes(op: Op) -> bool:
 def lives(tape: Tape) -> list[Life]:
     """Return the activations of a recording, in the order in which they are written.
 
-    A view keeps what it looks into alive; outputs of the model live to the end.
+    A view keeps its base alive; outputs of the model live to the end.
     """
     memory: dict[int, int] = {}  # of each tensor, the number of the activation that it lies in
     last: list[int] = []
@@ -65,10 +65,10 @@ def lives(tape: Tape) -> list[Life]:
 
 @dataclass(frozen=True, eq=False)
 class Alive:
-    """Which activations are alive together, at the moments before some are freed; in between, fewer are.
+    """Sets of activations that are alive together, at every moment just before one is freed; other moments have fewer.
 
-    born: of each moment, the number of activations written until then; gone: the number that nobody reads any more.
-    leaving: the activations in the order in which they go.
+    born: for each moment, the number of activations written until then; gone: the number already freed. leaving: the
+    activations in the order in which they are freed.
     """
 
     born: Ints

@@ -1,4 +1,4 @@
-"""`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
+"""`secateurs inspect`: list a network's groups, its protected channels with reasons, and its cost."""
 
 import math
 import re
@@ -19,16 +19,16 @@ from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 
 MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
-"""Beyond these an input or a network does not fit into memory."""
+"""Limits of an input's size, beyond which memory would not be enough."""
 
 MOST_NAMES = 3
-"""So many tensors or operators are named for each reason."""
+"""Number of tensors or operators that are named for each reason."""
 
 
 @final
 @dataclass(frozen=True)
 class Question:
-    """Which network is to be shown, on which input."""
+    """Arguments of `secateurs inspect`: a network and the shape of its input."""
 
     model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
     input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
@@ -37,7 +37,7 @@ class Question:
 
 
 def inspect(question: Question, console: Console) -> None:
-    """Show what can be removed from a network, what cannot and why, and what one forward pass costs.
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of one forward pass.
 
     Weights do not matter.
 
@@ -61,7 +61,7 @@ def inspect(question: Question, console: Console) -> None:
 
 
 def shape_of(question: Question) -> tuple[int, ...]:
-    """The shape of the input that a network is shown on, checked with the rest before anything is built."""
+    """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
     if shape is None:
@@ -74,7 +74,7 @@ def shape_of(question: Question) -> tuple[int, ...]:
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:
-    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    """Table of removable groups, with the costs of one unit of each."""
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("group")
     for heading in ("units", "MACs a unit", "tensors"):
@@ -92,7 +92,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
 
 
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason."""
+    """Table of protected tensors, by reason."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
     shown.add_column("tensors", ratio=2, overflow="fold")
@@ -105,7 +105,7 @@ def _protected(graph: sct.Graph) -> Table:
 
 
 def _first(names: Sequence[str], between: str) -> str:
-    """The first few names, and how many more there are.
+    """Return the first names, and the number of the others.
 
     >>> _first("abcde", ", ")
     'a, b, c, and 2 more'
@@ -119,7 +119,7 @@ def _sentence(reason: str) -> str:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape.
+    """Parse a shape.
 
     >>> _shape("1x3x32x32")
     (1, 3, 32, 32)
