@@ -217,7 +217,7 @@ def rounds(few, many):
     return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-@rounds(50, 1000)
+@rounds(25, 1000)
 def test_inference_goes_on_while_the_model_is_looked_at(count):
     """Another thread runs the model all the while, and always gets the same."""
     model, x = little()
@@ -294,7 +294,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
-@rounds(40, 2000)
+@rounds(12, 2000)
 def test_interrupts_leave_model_and_process_as_they_were(count):
     """A timer interrupts `prune` at random moments; nothing is changed, and the next call works."""
     draw = random.Random(0)

@@ -1,4 +1,4 @@
-"""Budget: how much of the network remains, in MACs, parameters, activation memory, latency or filters."""
+"""Budget: how much of the network remains, in MACs, parameters, memory of activations, latency or filters."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from secateurs.graph.groups import Cost, Group
 
 RESOURCES = ("macs", "params", "memory")
 """The constraints, in the order of a `Cost`."""
+
+LIMITED = (*RESOURCES, "filters", "peak_memory")
+"""All that is counted exactly, in the order of `Limits`."""
 
 UNBOUNDED = np.iinfo(np.int64).max
 
@@ -40,7 +43,9 @@ class Budget:
     """The size that remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
-    bytes for memory). filters: the same for the units of all groups that may be pruned, coupled filters counted once.
+    bytes for memory). memory: of all activations written, added up. peak_memory: the same for the most that is alive
+    at once (`Graph.peak_memory`). filters: the same for the units of all groups that may be pruned, coupled filters
+    counted once.
     shares: what remains of each layer or stage: pairs (name, fraction or number of units), the name being a group, or a
     module for all groups that it writes; fractions are rounded up, and of several matching names the longest counts.
     latency: time of one forward pass measured on `device` (a `secateurs.Device`): a fraction of the dense network's, or
@@ -74,12 +79,13 @@ class Budget:
     allow_slower: bool = False
     filters: int | float | None = None
     shares: tuple[tuple[str, float], ...] = ()
+    peak_memory: int | float | None = None
 
     def __post_init__(self) -> None:
         """Refuse values out of range, by name and value."""
-        given = {name: value for name in (*RESOURCES, "filters") if (value := getattr(self, name)) is not None}
+        given = {name: value for name in LIMITED if (value := getattr(self, name)) is not None}
         if not given and self.latency is None and not self.shares:
-            remedy = "Give at least one of macs=, params=, memory=, filters=, shares=, latency=."
+            remedy = "Give at least one of macs=, params=, memory=, peak_memory=, filters=, shares=, latency=."
             msg = f"Budget() asks for nothing. It says what remains. {remedy}"
             raise BudgetError(msg)
         for name, value in given.items():
@@ -123,6 +129,14 @@ class Budget:
             raise BudgetError(msg)
         whole = (dense.macs, dense.params, dense.memory)
         return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
+
+    def most_peak(self, dense: int) -> int:
+        """Return the most bytes that may be alive at once.
+
+        >>> Budget(peak_memory=0.5).most_peak(9)
+        4
+        """
+        return _target(self.peak_memory, dense)
 
     def multiple(self, units: int) -> int:
         """Return the number that the width of a group of this many units is a multiple of.

@@ -22,6 +22,10 @@ class Costs(Protocol):
         """Return (macs, params, memory) [..., 3] for units kept per group [..., G]."""
         ...
 
+    def moments(self, widths: Ints, /) -> Ints:
+        """Return the bytes of activations alive [..., moments], at each moment before some are freed."""
+        ...
+
 
 class Costed(Protocol):
     """The attributes of a graph that allocators read."""

@@ -103,4 +103,7 @@ def _savings(graph: Costed, budget: Budget, allowed: list[Ints]) -> Floats:
     saved = (whole - graph.costs.at(stepped)) / np.maximum(whole, 1)
     given = [getattr(budget, name) is not None for name in RESOURCES]
     counted = 0.0 if budget.filters is None else (top - next_) / max(1, int(top.sum()))
+    if budget.peak_memory is not None:
+        peak = graph.costs.moments(top).max(initial=1)
+        counted = counted + (peak - graph.costs.moments(stepped).max(-1, initial=1)) / peak
     return (saved[:, given].sum(1) + counted) / np.maximum(top - next_, 1)

@@ -51,7 +51,15 @@ class _PartCosts:
 
     def at(self, widths: Ints) -> Ints:
         """Return (macs, params, memory) [..., 3] for units kept per group of the part [..., G]."""
+        return self.costs.at(self._full(widths))
+
+    def moments(self, widths: Ints) -> Ints:
+        """Return the bytes of activations alive [..., moments] for units kept per group of the part [..., G]."""
+        return self.costs.moments(self._full(widths))
+
+    def _full(self, widths: Ints) -> Ints:
+        """The widths of all groups; those outside the part are whole."""
         widths = np.asarray(widths, np.int64)
         full = np.broadcast_to(self.widths, (*widths.shape[:-1], len(self.widths))).copy()
         full[..., self.inside] = widths
-        return self.costs.at(full)
+        return full

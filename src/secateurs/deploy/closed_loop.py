@@ -8,19 +8,19 @@ from functools import partial
 from typing import final
 
 import numpy as np
-from torch import Tensor
 
-from secateurs.allocate import Budget, Ranked, levels
-from secateurs.allocate.budget import RESOURCES
-from secateurs.allocate.levels import Costs, Tied
-from secateurs.allocate.steps import Limits, checked, kept, removal_order
+from secateurs.allocate import Budget
+from secateurs.allocate.choice import choose
+from secateurs.allocate.exact import within
+from secateurs.allocate.levels import Tied
+from secateurs.allocate.steps import kept
 from secateurs.deploy.calibrate import calibrated
-from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.rig import Rig, Timing
+from secateurs.deploy.worth import Worth, macs_of
 from secateurs.errors import BudgetError
 from secateurs.graph import Graph
-from secateurs.types import Floats, Ints, Keep
+from secateurs.types import Ints, Keep
 
 ROUNDS = 3
 """Most networks that are built and measured before the best is taken."""
@@ -65,46 +65,38 @@ def target_of(latency: float, dense: float) -> float:
     return latency * dense if latency <= 1 else latency / 1e3
 
 
-def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Keep, Timing]:
-    """Choose the units to keep within `budget.latency`, and its other constraints, by scores.
+def by_time(rig: Rig, worth: Worth, budget: Budget) -> tuple[Keep, Timing]:
+    """Choose the units to keep within `budget.latency`, and its other constraints, by the value of widths.
 
     Segments are measured (once, if `Device.table` names a file) and the sum of their times is calibrated on random
     networks. First, aligned widths are chosen by MACs alone so that they meet the target. Then the widths with the
-    highest score are chosen exactly, within the target and with no fewer MACs than that network. Each is built and
-    measured at most three times; every measurement corrects the prediction and the aim. Raises BudgetError with the
-    binding constraint if no allowed widths meet the target.
+    highest value are chosen exactly, within the target and, if values come from scores, with no fewer MACs than that
+    network. Each is built and measured at most three times; every measurement corrects the prediction and the aim.
+    Raises BudgetError with the binding constraint if no allowed widths meet the target.
     """
     graph = rig.graph
-    steps = levels(graph, budget.exact)
-    allowed = [thinned(counts, most_levels(len(steps))) for counts in steps]
-    ranked = checked(scores, graph, steps)
-    weights = elasticities(partial(_cost, graph.costs, 0), graph.widths)
-    values = [
-        weight * log_shares(ranked[group.name], counts) if group.name in ranked else np.zeros(len(counts))
-        for group, counts, weight in zip(graph.groups, allowed, weights.tolist(), strict=True)
-    ]
-    predictor, dense = calibrated(rig, allowed)
+    predictor, dense = calibrated(rig, worth.allowed)
     belief = Belief(graph, predictor)
-    plain = partial(_by_macs_alone, rig, scores, budget, belief)
+    plain = partial(_by_macs_alone, rig, worth, budget, belief)
     rivals, aim = corrected(rig, budget, plain, target_of(budget.latency or 1.0, dense) / dense, belief.learn)
     rival = _within(rivals)
-    limits = _resources(graph, budget)
-    if rival is not None:
-        limits.append((lambda widths: -_cost(graph.costs, 0, widths), -float(rival.macs)))
-    orders = {name: removal_order(values) for name, values in ranked.items()}
+    limits = within(graph, budget.exact)
+    least = 0 if rival is None or worth.by_value else rival.macs
+    if least:
+        limits.append((lambda widths: -macs_of(graph.costs, widths), -float(least)))
     ties = [Tied.of(tie, graph).groups for tie in graph.ties]
 
     def exact(share: float) -> Proposal | None:
-        choice = choose(values, allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
+        choice = choose(worth.values, worth.allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
         if choice is None:
             return None
         predicted = float(belief.predictor.at(choice.widths))
-        return Proposal(kept(graph, orders, choice.widths), choice.value, predicted, choice.gap)
+        return Proposal(kept(graph, worth.orders, choice.widths), choice.value, predicted, choice.gap)
 
     found, _ = corrected(rig, budget, exact, aim, belief.learn)
-    best = _within(found, 0 if rival is None else rival.macs) or rival
+    best = _within([*found, *([rival] if rival and worth.by_value else [])], least) or rival
     if best is None:
-        raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
+        raise BudgetError(_out_of_reach(budget, predictor, worth.allowed, [*rivals, *found], dense))
     plain_macs = None if rival is None else rival.macs
     return best.proposal.keep, replace(best.timing, calibration_error=predictor.error, plain_macs=plain_macs)
 
@@ -144,7 +136,7 @@ def corrected(
         predicted = None if proposal.predicted is None else proposal.predicted * before.median
         timing = Timing(before, after, predicted, gap=proposal.gap)
         over = timing.ratio * before.median / target_of(budget.latency or 1.0, before.median)
-        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, proposal.keep)))
+        macs = int(macs_of(rig.graph.costs, _counts(rig.graph, proposal.keep)))
         tried.append(Tried(proposal, timing, over, macs))
         aim = learn(tried[-1], aim)
         if abs(over - 1) <= CLOSE:
@@ -184,7 +176,7 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
     """
     candidates = [keep]
     if equal is not None:
-        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, keep)))
+        macs = int(macs_of(rig.graph.costs, _counts(rig.graph, keep)))
         candidates.append(equal(replace(budget, latency=None, macs=max(macs, 2), multiple_of=rig.device.grid)))
     dense, *found = rig.measure([rig.build(one) for one in candidates])
     chosen = 0
@@ -201,30 +193,24 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
     return candidates[chosen], Timing(dense, pruned)
 
 
-def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budget], Keep]:
-    """Return a function from a budget to the units that `Ranked()` keeps."""
-    return partial(Ranked(), scores, graph)
-
-
-def _by_macs_alone(
-    rig: Rig, scores: Mapping[str, Tensor], budget: Budget, belief: Belief, share: float
-) -> Proposal | None:
+def _by_macs_alone(rig: Rig, worth: Worth, budget: Budget, belief: Belief, share: float) -> Proposal | None:
     """Return the largest aligned network, chosen by MACs, with a predicted share of the dense time up to `share`."""
     graph = rig.graph
     aligned = replace(budget, multiple_of=budget.multiple_of or rig.device.grid).exact
-    allowed = levels(graph, aligned)
-    lowest, whole = (int(_cost(graph.costs, 0, np.array([c[k] for c in allowed]))) for k in (0, -1))
+    allowed = worth.levels(aligned)
+    lowest, whole = (int(macs_of(graph.costs, np.array([counts[k] for counts in allowed]))) for k in (0, -1))
     low, high = lowest, min(whole, int(aligned.targets(graph.cost())[0]))
-    select, best = ranked_within(graph, scores), None
+    best = None
     while low <= high:
         middle = (low + high) // 2
-        keep = select(replace(aligned, macs=max(middle, 2)))
+        keep = worth.select(replace(aligned, macs=max(middle, 2)))
         counts = _counts(graph, keep)
         predicted = float(belief.predictor.at(counts))
         if predicted <= share:
-            best, low = Proposal(keep, predicted=predicted), middle + max(1, whole // 2000)
+            value = worth.of(counts) if worth.by_value else 0.0
+            best, low = Proposal(keep, value, predicted), middle + max(1, whole // 2000)
         else:
-            high = min(middle - 1, int(_cost(graph.costs, 0, counts)) - 1)
+            high = min(middle - 1, int(macs_of(graph.costs, counts)) - 1)
     return best
 
 
@@ -248,24 +234,6 @@ def _out_of_reach(
         f"to take {least:.2f} ms, most of it in {binding}{measured}. "
         "Ask for more time, or loosen the floors and multiples."
     )
-
-
-def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
-    """The exact costs that the budget limits besides latency."""
-    limits = Limits.of(graph, budget.exact)
-    return [
-        (partial(_remains, limits, place), float(most))
-        for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
-        if getattr(budget, name) is not None
-    ]
-
-
-def _remains(limits: Limits, place: int, widths: Ints) -> Floats:
-    return limits.remains(widths)[..., place].astype(np.float64)
-
-
-def _cost(costs: Costs, place: int, widths: Ints) -> Floats:
-    return costs.at(widths)[..., place].astype(np.float64)
 
 
 def _counts(graph: Graph, keep: Mapping[str, Ints]) -> Ints:

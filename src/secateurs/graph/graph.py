@@ -10,7 +10,7 @@ from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
 from secateurs.graph.following import follow_values
 from secateurs.graph.grouping import make_groups, make_protected
-from secateurs.graph.groups import Cost, Tie
+from secateurs.graph.groups import Cost, Tie, largest_reason
 from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
@@ -86,21 +86,8 @@ class Graph:
 
     @property
     def obstacle(self) -> str:
-        """The reason that protects most channels, with operator, module and source line; empty if none is protected.
-
-        Channels are counted where they are produced, along the output dimension of weights.
-        """
-        kept: dict[str, dict[str, int]] = {}
-        for p in self.protected:
-            role = self._units.roles.get((p.tensor, p.dim))
-            if role == "out" or (role is None and p.dim == 0 and len(self._facts.shapes[p.tensor]) > 1):
-                kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
-        if not kept:
-            return ""
-        reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
-        largest = max(tensors, key=lambda name: tensors[name])
-        others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
-        return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"
+        """The reason that protects most channels, with operator, module and source line; empty if none is protected."""
+        return largest_reason(self.protected, self._units.roles, self._facts.shapes)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -159,11 +146,24 @@ class Graph:
 
     def cost(self, plan: Any = None) -> Cost:
         """Return the cost of one forward pass on the example inputs, before or after a plan."""
+        macs, params, memory = (int(v) for v in self.costs.at(self._widths(plan)))
+        return Cost(macs, params, memory)
+
+    def _widths(self, plan: Any) -> NDArray[np.int64]:
         widths = self.widths
         for name, kept in () if plan is None else plan.keep.items():
             widths[self._index[self.group(name).name]] = len(kept)
-        macs, params, memory = (int(v) for v in self.costs.at(widths))
-        return Cost(macs, params, memory)
+        return widths
+
+    def peak_memory(self, plan: Any = None) -> int:
+        """Return the peak activation memory of one forward pass in bytes, before or after a plan.
+
+        Every operator allocates its result, except views and in-place operators, and a result is freed after its last
+        reader, as in a runtime with a static memory plan and without fusion. Eager PyTorch frees a tensor when no
+        variable holds it, which can be later: `secateurs.deploy.activation_memory` measures that. Parameters and inputs
+        do not count.
+        """
+        return int(self.costs.peak(self._widths(plan)))
 
     def sites(self, name: str) -> tuple[Site, ...]:
         """Inputs and outputs of modules that the units of a group pass through, in forward order."""

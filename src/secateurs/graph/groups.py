@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -136,3 +137,23 @@ class Cost:
     macs: int
     params: int
     memory: int
+
+
+def largest_reason(
+    protected: Sequence[Protected], roles: Mapping[tuple[str, int], str], shapes: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Return the reason that protects most channels, and their number; empty if none is protected.
+
+    Channels are counted where they are produced, along the output dimension of weights.
+    """
+    kept: dict[str, dict[str, int]] = {}
+    for p in protected:
+        role = roles.get((p.tensor, p.dim))
+        if role == "out" or (role is None and p.dim == 0 and len(shapes[p.tensor]) > 1):
+            kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
+    if not kept:
+        return ""
+    reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
+    largest = max(tensors, key=lambda name: tensors[name])
+    others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
+    return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
+from secateurs.allocate.exact import Losses
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError
@@ -49,6 +50,24 @@ class Method(Protocol):
         graph: of the model, which is not changed. budget: None if the method decides the widths, as in its paper. data:
         batches, or None. loss: of (outputs, targets), or None for cross entropy. seed: of random choices.
         """
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A one-shot method that estimates the loss of every width; a budget of latency uses these losses directly."""
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None,
+        loss: Loss | None,
+        seed: int,
+    ) -> Losses:
+        """Return the loss at every width of the groups that may lose units. The model is not changed."""
         ...
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, check_seed, expect
+from secateurs.errors import BudgetError, InputError, check_seed, expect
 from secateurs.registry import make
 from secateurs.session.method import TrainingMethod
 
@@ -33,7 +33,12 @@ def named_method(method: object, seed: int = 0) -> TrainingMethod:
 
 
 def check_budget(budget: object) -> Budget | None:
-    """Refuse objects that are not budgets."""
+    """Refuse objects that are not budgets, and constraints that sessions do not count."""
+    if isinstance(budget, Budget) and budget.peak_memory is not None:
+        raise BudgetError(
+            f"peak_memory={budget.peak_memory} is met where all units go at once, by secateurs.prune and plan; a "
+            "session removes them by costs that add up. Give memory= here, or prune to the peak before training."
+        )
     if budget is None or isinstance(budget, Budget):
         return budget
     raise InputError(

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateurs.allocate import AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed
+from secateurs.allocate import Budget
+from secateurs.allocate.exact import Losses, least_loss
 from secateurs.allocate.subset import Part
 from secateurs.errors import BudgetError, InputError, check_choice
 from secateurs.evidence import Activations, Needs, Reads, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.elimination.covariance import Covariance, Moments
 from secateurs.methods.elimination.measured import Curves, measured_losses
-from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
+from secateurs.methods.elimination.order import Array, Indices, eliminate
 from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batches
@@ -41,10 +41,10 @@ class BackwardElimination:
 
     widths: rule for the units that each group loses. "measured": each group alone is cut to `points` widths, with the
     removed units replaced by their regression on the others, and the change of the network's outputs on `images` images
-    is measured, relative to their variance; it is interpolated linearly between widths and made convex, and the lowest
-    loss per saved cost is removed first. "modelled": by the cost above, relative to the output variance of all layers
-    that read the group, without further forward passes. damping: added to the diagonal of covariances, relative to its
-    mean. scope: "coupled" prunes residual streams too; a group that is not read by modules (attention written in
+    is measured, relative to their variance; it is interpolated linearly between widths, and the widths with the least
+    total loss are chosen exactly (`least_loss`). "modelled": by the cost above, relative to the output variance of all
+    layers that read the group, without further forward passes. damping: added to the diagonal of covariances, relative
+    to its mean. scope: "coupled" prunes residual streams too; a group that is not read by modules (attention written in
     functions) stays whole. batches: batches for the covariances; None for all of the data.
 
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
@@ -107,6 +107,21 @@ class BackwardElimination:
                 "Pass one, such as Budget(macs=0.5)."
             )
             raise BudgetError(message)
+        losses = self.losses(graph, model, budget, data=data)
+        part = Part(graph, tuple(group for group in graph.groups if group.name in losses.orders))
+        return meet_budget(part, budget, lambda costed, left: least_loss(costed, left, losses), self)
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None = None,
+        loss: Loss | None = None,
+        seed: int = 0,
+    ) -> Losses:
+        """Return the loss at every width of the groups in scope that the budget does not exclude."""
         part = part_of(graph, budget, self.scope)
         part = Part(graph, tuple(g for g in part.groups if Reads()(graph.sites(g.name))))
         held = None if data is None else list(islice(data, self.batches))
@@ -115,16 +130,8 @@ class BackwardElimination:
         found = {g.name: self._order(g, evidence["moments"][g.name], tensors) for g in part.groups}
         orders = {name: order for name, (order, _) in found.items()}
         if self.widths == "measured" and held and orders:
-            steps = self._measured(graph, model, held, evidence["moments"], orders)
-        else:
-            steps = {name: np.maximum.accumulate(errors) for name, (_, errors) in found.items()}
-        prices = {name: _by_unit(orders[name], steps[name]) for name in orders}
-
-        def sized(costed: Costed, left: Budget) -> Keep:
-            return Ranked(AsIs(), per_cost=True)(prices, costed, left)
-
-        kept = meet_budget(part, budget, sized, self)
-        return {name: np.sort(orders[name][len(orders[name]) - len(units) :]) for name, units in kept.items()}
+            return Losses(orders, self._measured(graph, model, held, evidence["moments"], orders))
+        return Losses(orders, {name: np.append(0.0, errors.cumsum()) for name, (_, errors) in found.items()})
 
     def _order(self, group: Group, moments: Moments, tensors: Mapping[str, Tensor]) -> tuple[Indices, Array]:
         """Return a group's order of removal, and each unit's modelled loss relative to its readers' output variance."""
@@ -141,15 +148,13 @@ class BackwardElimination:
         moments: Mapping[str, Moments],
         orders: Mapping[str, Indices],
     ) -> dict[str, Array]:
-        """Return the steps of the measured loss of every group, non-decreasing."""
+        """Return the cumulative measured loss of every group."""
         network = Network.of(model)
         curves = Curves.of(network, _few(data, self.images, device_of(network.model)))
         read = Reads()
         return {
-            name: convex(
-                measured_losses(
-                    curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
-                )
+            name: measured_losses(
+                curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
             )
             for name, order in orders.items()
         }
@@ -175,10 +180,3 @@ def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
         if not images:
             break
     return found
-
-
-def _by_unit(order: Indices, steps: Array) -> Tensor:
-    """Reorder steps from the order of removal to the order of units."""
-    prices = np.empty(len(order))
-    prices[order] = steps
-    return torch.from_numpy(prices)

@@ -58,20 +58,3 @@ def express(mean: Array, covariance: Array, gone: Indices, damping: float) -> tu
     inside = inside + (damping * level if level > 0 else 1.0) * np.eye(len(kept))
     slope = np.asarray(np.linalg.solve(inside, covariance[np.ix_(kept, gone)]).T, np.float64)
     return slope, mean[gone] - slope @ mean[kept], kept
-
-
-def convex(losses: Array) -> Array:
-    """Return the steps of the largest convex curve below cumulative losses [0, ..., units]; they are non-decreasing.
-
-    >>> convex(np.array([0.0, 3.0, 4.0, 9.0])).tolist()  # through (0, 0), (2, 4), (3, 9)
-    [2.0, 2.0, 5.0]
-    """
-    corners: list[int] = []
-    for k in range(len(losses)):
-        while len(corners) > 1:
-            a, b = corners[-2:]
-            if (losses[b] - losses[a]) * (k - a) < (losses[k] - losses[a]) * (b - a):
-                break
-            corners.pop()
-        corners.append(k)
-    return np.diff(np.interp(np.arange(len(losses)), corners, losses[corners]))
