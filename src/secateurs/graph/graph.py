@@ -216,7 +216,7 @@ class Graph:
         return follow_values(self._units, self._facts.modules, self.mask(keep))
 
     def shrink(self, keep: Picked) -> Graph:
-        """Return the graph of the network with the units `keep`, without a trace: same group names, new unit numbers."""
+        """Return the graph of the network with the units `keep`: not traced again, same group names, new numbers."""
         return Graph(self._units, self._source, self._facts, self.mask(keep))
 
     def disproof(self, model: nn.Module | Network, keep: Picked) -> str | None:
