@@ -80,7 +80,9 @@ def test_floors_by_path_and_by_class():
 def test_a_session_and_a_plan_take_them():
     """Like any budget."""
     graph = sct.trace(Net(), IMAGE)
-    plan = sct.plan(graph, Net(), sct.criteria.Magnitude(), sct.Budget(macs=0.4, multiple_of={nn.Conv2d: 8}))
+    plan = sct.plan(
+        graph, Net(), criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.4, multiple_of={nn.Conv2d: 8})
+    )
     assert all(len(plan.keep[name]) % 8 == 0 for name in ("early.0", "late.0"))
 
     for given, fits in (({nn.Conv2d: 2}, True), ({nn.LSTM: 2}, False)):

@@ -56,6 +56,8 @@ class ByLayer:
     def of(self, what: str, graph: Any) -> dict[str, tuple[int, ...]]:
         """Return, for each group by name, the numbers of the modules that write it; none where no pattern matches.
 
+        what: the name of the option, for messages; graph: a `Graph`, or a part of one.
+
         Raises RecipeError for a pattern that matches no module which writes a group of the network.
         """
         whole = getattr(graph, "whole", graph)
@@ -75,7 +77,7 @@ class ByLayer:
         return found
 
     def _best(self, path: str, group: str, graph: Any, used: set[Pattern]) -> tuple[tuple[int, ...], int] | None:
-        """How near the nearest pattern is to a module, and its number."""
+        """Return the nearness of the nearest pattern to a module, and its number."""
         nearest: tuple[tuple[int, ...], int] | None = None
         for pattern, number in self.numbers:
             near_by = _nearness(pattern, path, group, graph)

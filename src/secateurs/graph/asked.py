@@ -1,4 +1,4 @@
-"""What a name in a question means: the output channels of a module, a tensor's, or a group's units."""
+"""Names in questions to `explain`: the output channels of a module, those of a tensor, or the units of a group."""
 
 from __future__ import annotations
 

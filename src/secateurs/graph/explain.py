@@ -130,7 +130,7 @@ class _Answer:
         return [Step(place_of(op), tuple(pieces)) for op, pieces in ordered]
 
     def _pieces(self, labels: Ints, asked: Mapping[tuple[str, int], set[int]]) -> dict[tuple[str, int], Piece]:
-        """Where these labels are, but for what was asked about."""
+        """Find the entries with these labels, without those asked about."""
         found: dict[tuple[str, int], Piece] = {}
         known: dict[int, Ints] = {}
         for key, axis in self.axes.items():
@@ -175,14 +175,14 @@ class _Answer:
     # --- what stays ---
 
     def _fixed(self, piece: Piece) -> str:
-        """Why a whole dimension is never removed."""
+        """Return the reason that protects a whole dimension."""
         key = (piece.tensor, piece.dim)
         if key not in self.units.params:
             return f"{piece.tensor} is never used in the forward pass"
         return told(self.units.fixed_because.get(key, ("it meets a dimension of fixed size", None)))
 
     def _protected(self, piece: Piece, labels: Ints, held: Mask) -> list[Kept]:
-        """What of a piece is protected, by reason, with the way to the operator that keeps it."""
+        """Split the protected entries of a piece by reason, with the path to the operator that protects them."""
         by_reason: dict[str, list[int]] = {}
         otherwise = self.units.fixed_because.get((piece.tensor, piece.dim), ("it meets fixed entries", None))
         for k in np.flatnonzero(held).tolist():

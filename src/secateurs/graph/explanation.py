@@ -1,4 +1,4 @@
-"""What `explain` answers: which channels go with which, and what keeps the others, as values that print."""
+"""Explanations: the channels that are removed together, step by step, and the reasons for protected ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def brief(pieces: Iterable[Piece]) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """What is removed at one operator: `meets` where it is added to, or otherwise meets, what is removed already."""
+    """Entries removed at one operator: `meets` if they are added to, or otherwise combined with, removed ones."""
 
     place: Place
     pieces: tuple[Piece, ...]
@@ -102,7 +102,7 @@ class InStep:
     because: str
 
     def __str__(self) -> str:
-        """How many units of which groups, and why."""
+        """Counts of units by group, and the reason."""
         by_count: dict[int, list[str]] = {}
         for name, count in self.units.items():
             by_count.setdefault(count, []).append(repr(name))
@@ -129,7 +129,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What goes when some channels go, step by step, and what of them never goes.
+    """The entries that are removed together with some channels, step by step, and those that are protected.
 
     `asked`: the channels in question; `steps`: what is removed with them, from operator to operator; `units`: of each
     group that loses units, which; `numbers`: attributes of modules that count them and change; `tied`: groups that
@@ -168,7 +168,7 @@ class Explanation:
 
     @property
     def _going(self) -> list[Piece]:
-        """What of the question can be removed."""
+        """Pieces of the question that can be removed."""
         stays: dict[tuple[str, int], set[int]] = {}
         for kept in self.kept:
             stays.setdefault((kept.piece.tensor, kept.piece.dim), set()).update(kept.piece.index)

@@ -37,7 +37,7 @@ class Meetings:
                 self.joins.setdefault(id(op), (op, []))[1].append((left[ours], right[ours]))
 
     def waves(self, start: Ints) -> Iterator[Wave]:
-        """What is reached from some labels: nearest first, each label once, all that meets at one operator together."""
+        """Yield the labels that are reached, nearest first and each once; what one operator joins comes together."""
         seen = np.zeros(self.size, dtype=bool)
         seen[start] = True
         growing = True
@@ -54,7 +54,8 @@ class Meetings:
     def _spread(self, pairs: list[tuple[Labels, Labels]], known: Mask) -> tuple[Ints, Ints]:
         """All labels that one operator binds to known ones, each once, and from which each was reached."""
         known = known.copy()
-        found: list[tuple[Ints, Ints]] = [(np.zeros(0, dtype=np.int64),) * 2]
+        none = np.zeros(0, dtype=np.int64)
+        found: list[tuple[Ints, Ints]] = [(none, none)]
         growing = True
         while growing:
             growing = False

@@ -22,11 +22,11 @@ class Obstacle(NamedTuple):
 
     @property
     def channels(self) -> int:
-        """How many it keeps."""
+        """Number of protected channels."""
         return sum(self.tensors.values())
 
     def __str__(self) -> str:
-        """How many channels, of which tensor, and why."""
+        """Number of channels, largest tensor, and reason."""
         largest = max(self.tensors, key=lambda name: self.tensors[name])
         others = f" and {len(self.tensors) - 1} more" if len(self.tensors) > 1 else ""
         return f"{self.channels} channels ({largest}{others}) are never removed: {self.reason}"

@@ -1,4 +1,4 @@
-"""Find the module inputs and outputs that a group's units pass through, for hooks and taps."""
+"""Find the module inputs and outputs that carry a group's units, for hooks that gather statistics."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _ports(units: Units) -> Iterator[tuple[Call, str, int, Any, bool, tuple[int,
 
 
 def _computes(tape: Tape, call: Call, port: str) -> bool:
-    """Whether a module's input goes into a filter of its own, or its output comes out of one.
+    """True if a module's input goes into a filter of its own, or its output comes out of one.
 
     Modules inside of it may pad the input or change the weights; where one filters, it has sites of its own.
     """

@@ -1,4 +1,4 @@
-"""How training images are changed at random: the part of a recipe that is about augmentation."""
+"""Augmentation: the fields of a recipe for random changes of training images."""
 
 from dataclasses import dataclass, field
 

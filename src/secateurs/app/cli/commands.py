@@ -1,4 +1,4 @@
-"""The commands: a new one is a module with a dataclass and a function, and a line here.
+"""Table of the commands. A new one is a module with a dataclass and a function, and a line here.
 
 The fields of the dataclass are the command's arguments (`flags.setting`); the function takes it and a console, does the
 work and prints; its documentation is the command's help.
@@ -28,7 +28,7 @@ from secateurs.errors import RecipeError, near
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's function stands, what it does in a sentence, and which extras of the package it uses."""
+    """Import path of a command's function, its summary, and the extras of the package that it uses."""
 
     place: str
     summary: str
@@ -73,9 +73,9 @@ COMPLETION = "--print_completion"
 
 
 def read(arguments: Sequence[str]) -> tuple[Callable[[Any, Any], None], Any]:
-    """Read a command line: the function that does what it says, and what that function takes.
+    """Parse a command line; return the command's function and its argument.
 
-    SystemExit after a text that was asked for: help, the version, a completion.
+    Raises SystemExit after printing help, the version or a completion script.
     """
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
@@ -91,14 +91,14 @@ def read(arguments: Sequence[str]) -> tuple[Callable[[Any, Any], None], Any]:
 
 
 def execute(function: Callable[[Any, Any], None], settings: Any) -> None:
-    """Do the work of a command."""
+    """Run a command."""
     from rich.console import Console
 
     function(settings, Console())
 
 
 def top_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser | None]:
-    """Make the parser of the whole command line, and that of the command named first, which alone has its flags."""
+    """Make the parser of the command line, and that of the named command, the only one with its flags added."""
     from secateurs import __version__
 
     set_parsing_settings(add_print_completion_argument=True)
@@ -120,7 +120,7 @@ def _asks_for_completion(arguments: Sequence[str]) -> bool:
 
 
 def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
-    """Make the parser of a command; `arguments` are what follows its name."""
+    """Make the parser of a command; `arguments`: the words after its name."""
     function = COMMANDS[name].function()
     kind = _settings_class(function)
     if hasattr(kind, "parser"):
@@ -136,7 +136,7 @@ def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
 
 
 def settings_of(function: Callable[[Any, Any], None], values: Mapping[str, Any]) -> Any:
-    """What a command's function takes, from the values that were given."""
+    """Build the dataclass that a command's function takes from the values given."""
     kind = _settings_class(function)
     if hasattr(kind, "settings"):
         return kind.settings(values)

@@ -1,4 +1,4 @@
-"""`secateurs compare`: two finished runs side by side."""
+"""`secateurs compare`: compare two finished runs."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from secateurs.errors import InputError
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """Which runs are compared."""
+    """Arguments of `secateurs compare`: the folders of two runs."""
 
     first: Path = setting("the folder of a finished run", "RUN")
     second: Path = setting("the folder of another", "RUN")
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(comparison: Comparison, console: Console) -> None:
-    """Show the figures of two finished runs side by side: each run's network after pruning, and its dense one.
+    """Compare the figures of two finished runs: the network after pruning, and the dense one.
 
     example:
       secateurs compare runs/l2 runs/taylor
@@ -65,7 +65,7 @@ def _accuracies(first: Report, second: Report) -> tuple[str, ...]:
 
 
 def _caption(first: Report, second: Report) -> str:
-    """What was done in each, and that their dense networks differ where they do."""
+    """Titles of the two runs, and a note if their dense networks differ."""
     lines = [first.title, second.title]
     if _dense(first.before) != _dense(second.before):
         lines.append("The dense networks differ; the column is that of the first run.")

@@ -28,13 +28,13 @@ RECIPE = Recipe(
 )
 
 FLAGS = ("method", "macs", "params", "memory", "train_epochs", "epochs", "seed")
-"""What may be changed about it."""
+"""Settings that can be changed from the command line."""
 
 
 @final
 @dataclass(frozen=True)
 class Demonstration(Invocation):
-    """A run of the demo's own recipe."""
+    """Arguments of `secateurs demo`."""
 
     BASE: ClassVar[Recipe] = RECIPE
     FOLDER: ClassVar[Path | None] = OUT

@@ -1,4 +1,4 @@
-"""`secateurs export`: the network of a run as a file for a runtime, beside the dense one, in figures."""
+"""`secateurs export`: write the pruned and the dense network of a run for a runtime, and compare them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ FIGURES = "export.json"
 @final
 @dataclass(frozen=True)
 class Order:
-    """What is to be exported, and how."""
+    """Arguments of `secateurs export`."""
 
     run: Path = setting("the folder of a finished run", "RUN")
     to: Literal["onnx", "openvino", "torch-export"] = setting("format of the files", default="onnx")
@@ -41,8 +41,8 @@ class Order:
 def export(order: Order, console: Console) -> None:
     """Write the dense and the pruned network of a finished run as files that run without this library.
 
-    Their batch size is free. Each file is run and compared with the network, evaluated on the test split, and measured
-    on its runtime.
+    Any batch size can be used with the files. Each file is run and compared with the network, evaluated on the test
+    split, and its latency is measured.
 
     examples:
       secateurs export runs/half --to onnx --int8

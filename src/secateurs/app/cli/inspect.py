@@ -1,4 +1,4 @@
-"""`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
+"""`secateurs inspect`: list a network's groups, its protected channels with reasons, and its cost."""
 
 import json
 import math
@@ -22,16 +22,16 @@ from secateurs.errors import InputError
 from secateurs.graph.groups import Protected
 
 MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
-"""Beyond these an input or a network does not fit into memory."""
+"""Limits of an input's size, beyond which memory would not be enough."""
 
 MOST_NAMES = 3
-"""So many tensors or operators are named for each reason."""
+"""Number of tensors or operators that are named for each reason."""
 
 
 @final
 @dataclass(frozen=True)
 class Question:
-    """Which network is to be shown, on which input."""
+    """Arguments of `secateurs inspect`: a network and the shape of its input."""
 
     model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
     input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
@@ -46,7 +46,7 @@ class Question:
 
 
 def inspect(question: Question, console: Console) -> None:
-    """Show what can be removed from a network, what cannot and why, and what one forward pass costs.
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of one forward pass.
 
     Weights do not matter.
 
@@ -138,7 +138,7 @@ def _show(graph: sct.Graph, title: str, console: Console) -> None:
 
 
 def shape_of(question: Question) -> tuple[int, ...]:
-    """The shape of the input that a network is shown on, checked with the rest before anything is built."""
+    """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
     if shape is None:
@@ -151,7 +151,7 @@ def shape_of(question: Question) -> tuple[int, ...]:
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:
-    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    """Table of removable groups, with the costs of one unit of each."""
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("group")
     for heading in ("units", "MACs a unit", "tensors"):
@@ -171,7 +171,7 @@ def _saved(graph: sct.Graph) -> list[int]:
 
 
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason; the reason that keeps the most channels comes first."""
+    """Table of protected tensors by reason; the reason that protects most channels comes first."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
     shown.add_column("channels", justify="right")
@@ -192,7 +192,7 @@ def _by_reason(graph: sct.Graph) -> dict[str, list[Protected]]:
 
 
 def _first(names: Sequence[str], between: str) -> str:
-    """The first few names, and how many more there are.
+    """Return the first names, and the number of the others.
 
     >>> _first("abcde", ", ")
     'a, b, c, and 2 more'
@@ -206,7 +206,7 @@ def _sentence(reason: str) -> str:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape.
+    """Parse a shape.
 
     >>> _shape("1x3x32x32")
     (1, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""`secateurs leaderboard`: tables of many runs from their records alone."""
+"""`secateurs leaderboard`: compare many runs from their records."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from secateurs.errors import InputError
 from secateurs.store.files import write_files
 
 SHOWN = (0, 2, 3, 4, 5, 6, 8)
-"""Columns that fit a terminal; the files have all."""
+"""Columns of the terminal's table; the files have all."""
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 
 
 @final
 @dataclass(frozen=True)
 class Board:
-    """Where the runs are, and where the tables go."""
+    """Arguments of `secateurs leaderboard`: folders of runs, and the files to write."""
 
     runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
     out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
 
 
 def leaderboard(board: Board, console: Console) -> None:
-    """Put finished runs side by side: accuracy, cost and latency, seeds with their spread, and the controls.
+    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls.
 
-    Everything comes from the records in the folders; nothing is run. Written are leaderboard.md, leaderboard.csv with a
+    Only the records in the folders are read; nothing is run. Written are leaderboard.md, leaderboard.csv with a
     line a run, and leaderboard.html, one page that needs no other file.
 
     examples:

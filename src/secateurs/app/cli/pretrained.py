@@ -1,4 +1,4 @@
-"""Trained weights, published or from a file, onto a freshly built network; or a sentence that says why not."""
+"""Load trained weights, published or from a file, into a newly built network, or say why that is impossible."""
 
 import pickle
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
 
 PICKLES = (b"PK\x03\x04", b"\x80")
-"""How files of torch.save and pickle.dump begin."""
+"""First bytes of files written by torch.save and pickle.dump."""
 
 MINTED = "num_batches_tracked"
-"""Counters that old checkpoints lack and inference does not read."""
+"""Counters that old checkpoints lack and inference does not use."""
 
 WRAPPED = ("state_dict", "model_state_dict", "model")
-"""Where training scripts put the state dict in a larger checkpoint."""
+"""Keys under which training scripts store the state dict in a larger checkpoint."""
 
 
 def names_weights(recipe: Recipe) -> bool:
-    """Whether the weights of a recipe are published ones by name, and not a file.
+    """True if the weights of a recipe are named published ones, not a file.
 
     >>> names_weights(Recipe(model="timm:resnet18", weights="DEFAULT")), names_weights(Recipe(weights="a.safetensors"))
     (True, False)
@@ -37,7 +37,7 @@ def names_weights(recipe: Recipe) -> bool:
 
 
 def classes_of(recipe: Recipe, splits: Splits) -> int:
-    """How many classes the network of a recipe tells apart: the data's, or with --keep-head its own."""
+    """Number of classes of a recipe's network: the data's, or with --keep-head its own."""
     if splits.task == "none" and recipe.weights is None:
         raise InputError(f"{splits.name} have no labels to train by; give trained weights: --weights FILE, or DEFAULT")
     if splits.task == "none" and recipe.weights is not None and not names_weights(recipe):
@@ -56,7 +56,7 @@ def classes_of(recipe: Recipe, splits: Splits) -> int:
 
 
 def check_pickle(recipe: Recipe, *, allowed: bool) -> None:
-    """Refuse weights in a pickle that the command line does not allow."""
+    """Refuse weights in a pickle file unless the command line allows it."""
     if recipe.weights is None or names_weights(recipe) or allowed:
         return
     path = Path(recipe.weights)
@@ -69,10 +69,10 @@ def check_pickle(recipe: Recipe, *, allowed: bool) -> None:
 
 
 def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """Give a freshly built network the weights of its recipe; return the names of those that stay fresh.
+    """Load a recipe's weights into a newly built network; return the names of tensors that keep their initial values.
 
-    These are the tensors whose shape depends on the number of classes, where the weights are of another number: the
-    classifier, which has to be trained.
+    These are the tensors whose shape depends on the number of classes (the classifier), if the weights have another
+    number; they have to be trained.
     """
     if recipe.weights is None:
         return tuple(name for name, _ in model.named_parameters())
@@ -97,7 +97,7 @@ def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, .
 
 
 def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> int:
-    """How many classes the weights of a file tell apart: the size of a tensor of theirs that follows that number."""
+    """Number of classes of the weights in a file, read from the size of a tensor that depends on it."""
     with torch.random.fork_rng(devices=[]):
         one, other = (
             models.build(recipe.model, in_channels=channels, num_classes=count).state_dict() for count in (10, 11)
@@ -110,7 +110,7 @@ def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> i
 
 
 def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:
-    """The tensors of a network whose shape follows the number of classes: built for one class more, they differ."""
+    """Return the tensors whose shape depends on the number of classes, by building the network for one class more."""
     with torch.random.fork_rng(devices=[]):
         one, other = (
             models.build(name, in_channels=channels, num_classes=count).state_dict() for count in (classes, classes + 1)
@@ -119,7 +119,7 @@ def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:
 
 
 def load_weights(model: nn.Module, found: Mapping[str, Tensor], path: str, fresh: tuple[str, ...] = ()) -> None:
-    """Load a state dict, but for the tensors named `fresh`; everything is compared before the model is touched."""
+    """Load a state dict except for the tensors in `fresh`; all names and shapes are checked first."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in (*found, *fresh) and not name.endswith(MINTED)]
     unexpected = [name for name in found if name not in expected]
@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of torch.save; nothing else of it is made. `check_pickle` has asked for consent."""
+    """Return the tensors of a torch.save file, loaded with weights_only; `check_pickle` has asked for consent."""
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as cause:

@@ -1,4 +1,4 @@
-"""`secateurs reproduce`: a row of a paper's table by its name."""
+"""`secateurs reproduce`: run a row of a paper's table by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from secateurs.errors import InputError
 @final
 @dataclass(frozen=True)
 class Reproduction:
-    """Which row, with what, where."""
+    """Arguments of `secateurs reproduce`: the row, its data, and the folder of the run."""
 
     row: str | None = setting("name of the row; --list shows all", "ROW", default=None, argument=True)
     list: bool = setting("show every row: what is reported, what it needs and costs, what it came to", default=False)
@@ -45,7 +45,7 @@ class Reproduction:
     num_nodes: int = setting("machines that train together", "N", default=1, group="machine")
 
     def place(self, row: Row) -> Path:
-        """The folder of the run: the row's, by control and seed."""
+        """The folder of the run, by row, control and seed."""
         quick = "-quick" if self.quick else ""
         control = "" if self.control == "none" else f"{self.control}-"
         return self.out / f"{row.name}{quick}" / f"{control}seed{self.seed}"
@@ -54,8 +54,8 @@ class Reproduction:
 def reproduce(reproduction: Reproduction, console: Console) -> None:
     """Run an experiment of a paper by the name of its row: the paper's network, data, recipe and method.
 
-    What is reported, its source, and how the run differs from what the authors did is said first. With --quick and no
-    --data it runs on handwritten digits, to see that every stage works.
+    The reported result, its source, and differences from the authors' experiment are printed first. With --quick and
+    without --data it runs on handwritten digits, to check that every stage works.
 
     examples:
       secateurs reproduce --list
@@ -89,7 +89,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _introduce(row: Row, console: Console) -> None:
-    """Say what is reported, and how this differs from what the authors did."""
+    """Print the reported result, and the differences from the authors' experiment."""
     lines = [row.paper, f"Reported: {row.reported}, {row.reported.where}"]
     lines += [f"Differs: {sentence}" for sentence in row.differs]
     for line in lines:
@@ -97,7 +97,7 @@ def _introduce(row: Row, console: Console) -> None:
 
 
 def _show(reproduction: Reproduction, console: Console) -> None:
-    """Print the table of all rows; runs in --out count as run here."""
+    """Print the table of all rows, with the results of runs in --out."""
     found = [reproduction.out] if reproduction.out.is_dir() else []
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in HEADINGS:

@@ -18,13 +18,13 @@ from secateurs.errors import InputError, SecateursError
 
 
 class SweepError(SecateursError):
-    """Some trials of a sweep failed; the others are finished."""
+    """Raised if trials of a sweep failed; the others are finished."""
 
 
 @final
 @dataclass(frozen=True)
 class Order:
-    """A sweep file, and where and how its trials run."""
+    """Arguments of `secateurs sweep`: the sweep file, and where its trials run."""
 
     file: Path = setting("what is tried, in YAML", "FILE")
     out: Path = setting("folder that holds the runs and their tables", "FOLDER", default=Path("runs/sweep"))
@@ -38,8 +38,8 @@ def sweep(order: Order, console: Console) -> None:
     """Run every method with every budget and seed of a file, with controls, and put the results in one table.
 
     Each trial is a run folder of its own: it can be read, exported and compared like any other. Trials run on Ray Tune
-    where it is installed, here or on a cluster, or else one after the other. The same command again goes on: finished
-    trials take no time.
+    if it is installed, on this machine or a cluster, or else one after the other. The same command resumes: finished
+    trials are skipped.
 
     The file, with everything that it may hold (rows of papers instead of a recipe: rows: [sfp-r20], folders: {...}):
       recipe: {model: resnet20, data: cifar10:DATA, weights: trained.safetensors, epochs: 12}
@@ -75,7 +75,7 @@ def sweep(order: Order, console: Console) -> None:
 
 
 def _tell(order: Order, outcomes: list[Outcome], console: Console) -> None:
-    """Print and write the table of what is finished; SweepError names what is not."""
+    """Print and write the table of finished trials; SweepError names the others."""
     failed = [outcome for outcome in outcomes if outcome.failure]
     if len(failed) < len(outcomes):
         records, unfinished = read_records([order.out])
