@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from dataclasses import dataclass, is_dataclass
 
 import pytest
@@ -187,20 +188,21 @@ def test_completion_knows_commands_and_flags(capsys):
 
 @dataclass(frozen=True)
 class Greeting:
+    """Say hello to somebody."""
+
     who: str = setting("who is greeted", "WHO")
     times: int = setting("how often", "N", default=1)
 
 
 def greet(greeting: Greeting, console):
-    """Say hello to somebody."""
     for _ in range(greeting.times):
         console.print(f"hello {greeting.who}")
 
 
 def test_a_command_is_a_dataclass_and_a_function(monkeypatch, capsys):
     """Its fields are the arguments, its documentation is the help."""
-    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command(f"{__name__}:greet", "say hello"))
-    monkeypatch.setattr(commands.Command, "function", lambda self: greet)
+    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command("there:greet", "there:Greeting", "say hello"))
+    monkeypatch.setitem(sys.modules, "there", sys.modules[__name__])
 
     assert main(["greet", "world", "--times", "2"]) == 0
     assert capsys.readouterr().out == "hello world\nhello world\n"

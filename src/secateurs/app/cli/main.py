@@ -53,10 +53,10 @@ def _done(arguments: list[str]) -> int:
     from secateurs.app.cli import commands
 
     try:
-        function, settings = commands.read(arguments)
+        command, settings = commands.read(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    commands.execute(function, settings)
+    commands.execute(command, settings)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,33 @@ def names_weights(recipe: Recipe) -> bool:
         return False
     path = Path(recipe.weights).expanduser()
     return not (path.suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"} or len(path.parts) > 1 or path.exists())
+
+
+def reads_files(recipe: Recipe) -> bool:
+    """Whether what is done to images is the recipe's: digits have their own way, and detectors standardise."""
+    return recipe.data.partition(":")[0] not in ("digits", "coco")
+
+
+def with_preprocessing(recipe: Recipe) -> Recipe:
+    """A recipe that says what is done to images of files: what it leaves open is as for its published weights.
+
+    Without published weights, and where these say nothing, it is ImageNet's.
+    """
+    if not reads_files(recipe):
+        return recipe
+    named = {"image_size": "size", "image_resize": "resize", "image_mean": "mean", "image_std": "std"}
+    named |= {"interpolation": "interpolation"}
+    open_ = {field: name for field, name in named.items() if getattr(recipe, field) is None}
+    if recipe.image_size is not None:
+        open_.pop("image_resize", None)  # it belongs to another size
+    if not open_:
+        return recipe
+    found = None
+    if recipe.weights is not None and names_weights(recipe):
+        models.check_name(recipe.model)
+        found = models.published_preprocessing(recipe.model, recipe.weights)
+    said = found or recipe.preprocessing()
+    return replace(recipe, **{field: getattr(said, name) for field, name in open_.items()})
 
 
 def classes_of(recipe: Recipe, splits: Splits) -> int:

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from secateurs.app.choices import Crop, Shape
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.cli.where import Where
-from secateurs.app.data.augment import Crop
-from secateurs.app.training.rates import Shape
+from secateurs.app.cli.seen import Seen
 from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
@@ -20,7 +19,7 @@ Control = Literal["none", "random", "l2", "scratch", "dense"]
 
 @final
 @dataclass(frozen=True)
-class Recipe(Where):
+class Recipe(Seen):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
 
     model: str = field(
@@ -49,42 +48,6 @@ class Recipe(Where):
     )
     protect: tuple[str, ...] = field(
         default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
-    )
-
-    data: str = field(
-        default="digits",
-        metadata=_about(
-            "data",
-            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
-            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
-            "NAME",
-        ),
-    )
-    task: Literal["classification", "segmentation", "detection"] | None = field(
-        default=None,
-        metadata=_about(
-            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
-        ),
-    )
-    image_size: int = field(
-        default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")
-    )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
-    prune_batch_size: int | None = field(
-        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
-    )
-    images: int | None = field(
-        default=None,
-        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
-    )
-    calibration_batches: int = field(
-        default=64,
-        metadata=_about(
-            "data", "batches of training images for what the method observes, and for BatchNorm after pruning", "N"
-        ),
-    )
-    workers: int = field(
-        default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
     )
 
     method: str = field(

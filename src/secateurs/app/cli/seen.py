@@ -1,0 +1,98 @@
+"""What a run sees: its data, and how their images are made ready; part of a recipe."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from secateurs.app.choices import Interpolation
+from secateurs.app.cli.flags import about as _about
+from secateurs.app.cli.where import Where
+
+if TYPE_CHECKING:
+    from secateurs.app.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Seen(Where):
+    """Data, batches, and the size and statistics of images."""
+
+    data: str = field(
+        default="digits",
+        metadata=_about(
+            "data",
+            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
+            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
+            "NAME",
+        ),
+    )
+    task: Literal["classification", "segmentation", "detection"] | None = field(
+        default=None,
+        metadata=_about(
+            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
+        ),
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata=_about(
+            "data",
+            "side, in pixels, that images of folders are resized to; that which published weights were trained with, "
+            "or 224",
+            "PIXELS",
+        ),
+    )
+    image_resize: int | None = field(
+        default=None,
+        metadata=_about(
+            "data",
+            "their shorter side before the middle is cut out; that of published weights, or 8/7 of --image-size",
+            "PIXELS",
+        ),
+    )
+    image_mean: tuple[float, ...] | None = field(
+        default=None,
+        metadata=_about(
+            "data",
+            "what is subtracted from each channel, from 0 to 1, for example [0.5,0.5,0.5]; that of published weights, "
+            "or ImageNet's",
+            "LIST",
+        ),
+    )
+    image_std: tuple[float, ...] | None = field(
+        default=None,
+        metadata=_about(
+            "data", "what each channel is divided by then; that of published weights, or ImageNet's", "LIST"
+        ),
+    )
+    interpolation: Interpolation | None = field(
+        default=None,
+        metadata=_about("data", "how pixels are resized; as for published weights, or bilinear", ""),
+    )
+    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
+    prune_batch_size: int | None = field(
+        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
+    )
+    images: int | None = field(
+        default=None,
+        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
+    )
+    calibration_batches: int = field(
+        default=64,
+        metadata=_about(
+            "data", "batches of training images for what the method observes, and for BatchNorm after pruning", "N"
+        ),
+    )
+    workers: int = field(
+        default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
+    )
+
+    def preprocessing(self) -> "Preprocessing":
+        """What is done to images; what the recipe leaves open is ImageNet's."""
+        from secateurs.app.data.preprocessing import Preprocessing
+
+        given: dict[str, Any] = {
+            "size": self.image_size,
+            "resize": self.image_resize,
+            "mean": self.image_mean,
+            "std": self.image_std,
+            "interpolation": self.interpolation,
+        }
+        return Preprocessing(**{name: value for name, value in given.items() if value is not None})
