@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 QUICK = (
     ["--version"],
     ["--help"],
@@ -16,7 +14,6 @@ QUICK = (
     ["export", "--help"],
     ["prune", "--macs", "half"],
     ["prune", "--nosuch"],
-    ["--print_completion", "shtab-bash"],
 )
 HEAVY = {
     "torch",
@@ -40,7 +37,6 @@ def brought(code):
 
 def test_help_versions_and_refusals_import_nothing_heavy():
     """Of PyTorch and of every package that works, none; of everything else less than a thousand modules."""
-    pytest.importorskip("shtab")
     found = brought(
         "import contextlib, io, json, sys\n"
         "from secateurs.app.cli import main\n"

@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from secateurs.app.cli.flags import add_fields, new_parser, parse_flags
 from secateurs.errors import RecipeError, near
+from secateurs.registry import names
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ COMMANDS = {
 
 DESCRIPTION = "Make trained vision networks smaller and faster by removing whole channels."
 EPILOG = """\
-secateurs COMMAND --help explains a command. Completion for a shell: secateurs --print_completion shtab-bash
-(or shtab-zsh), for example in your ~/.bashrc: eval "$(secateurs --print_completion shtab-bash)".
+secateurs COMMAND --help explains a command. Completion for bash, once (for zsh: shtab-zsh, to ~/.zfunc/_secateurs):
+  secateurs --print_completion shtab-bash > ~/.local/share/bash-completion/completions/secateurs
 Exit codes: 0 done, 1 failed during the work, 2 refused before any work, 130 interrupted.
 """
 COMPLETION = "--print_completion"
@@ -144,8 +145,17 @@ def top_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser
         named = name in arguments[:1]
         made = command_parser(name, arguments[1:]) if named or everything else new_parser()
         chosen = made if named else chosen
+        if everything:
+            _name_methods(made)
         listed.add_subcommand(name, made, help=command.summary)
     return parser, chosen
+
+
+def _name_methods(parser: ArgumentParser) -> None:
+    """Let a shell complete the names of methods, behind the flag as it is typed."""
+    for action in parser._actions:  # noqa: SLF001
+        if action.dest == "method.name":
+            action.option_strings, action.choices = ["--method"], names()
 
 
 def _asks_for_completion(arguments: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, final, get_args
 from secateurs.app.choices import Crop, Shape
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.cli.seen import Seen
+from secateurs.app.cli.start import Start
 from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
@@ -19,36 +19,8 @@ Control = Literal["none", "random", "l2", "scratch", "dense"]
 
 @final
 @dataclass(frozen=True)
-class Recipe(Seen):
+class Recipe(Start):
     """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
-
-    model: str = field(
-        default="resnet20",
-        metadata=_about(
-            "network",
-            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, timm:NAME, "
-            "hf:REPOSITORY (a classifier), or path.py:FUNCTION, called with in_channels and num_classes if it has them",
-            "NAME",
-        ),
-    )
-    weights: str | None = field(
-        default=None,
-        metadata=_about(
-            "network",
-            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
-            "for those that the publisher recommends; without weights the network is trained first",
-            "FILE",
-        ),
-    )
-    keep_head: bool = field(
-        default=False,
-        metadata=_about(
-            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
-        ),
-    )
-    protect: tuple[str, ...] = field(
-        default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
-    )
 
     method: str = field(
         default="magnitude",

@@ -1,4 +1,4 @@
-"""What a run sees: its data, and how their images are made ready; part of a recipe."""
+"""What a run starts from: a network, its weights, data, and how images are made ready; part of a recipe."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +12,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen(Where):
-    """Data, batches, and the size and statistics of images."""
+class Start(Where):
+    """Network, weights, data, batches, and the size and statistics of images."""
+
+    model: str = field(
+        default="resnet20",
+        metadata=_about(
+            "network",
+            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, timm:NAME, "
+            "hf:REPOSITORY (a classifier), or path.py:FUNCTION, called with in_channels and num_classes if it has them",
+            "NAME",
+        ),
+    )
+    weights: str | None = field(
+        default=None,
+        metadata=_about(
+            "network",
+            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
+            "for those that the publisher recommends; without weights the network is trained first",
+            "FILE",
+        ),
+    )
+    keep_head: bool = field(
+        default=False,
+        metadata=_about(
+            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
+        ),
+    )
+    protect: tuple[str, ...] = field(
+        default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
+    )
 
     data: str = field(
         default="digits",
