@@ -32,7 +32,7 @@ SIZE_sweep      := 0.3 GB
 SIZE_clients    := 0.6 GB
 
 # What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
-# 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
+# 0.9 GB (PyTorch notes its absence in its log; the command line leaves the note out).
 UNUSED_demo     := triton
 
 .venv: .venv/test.ready ## Set up the environment for tests and development (done by itself when needed)
@@ -56,7 +56,7 @@ UNUSED_demo     := triton
 	@echo ".venv is ready."
 
 demo: .venv/demo.ready ## Prune a small network and look at the result (runs/demo)
-	@TORCH_LOGS=-torch.utils.flop_counter $(BIN)/secateurs demo --out runs/demo
+	@$(BIN)/secateurs demo --out runs/demo
 
 test: .venv/test.ready ## Run the laws, contracts and doctests
 	@$(PYTEST) -n $(WORKERS)

@@ -216,6 +216,12 @@ def test_what_is_no_state_dict_is_refused_and_never_run(own, kind, tmp_path, cap
     assert told.count("\n") == 1
 
 
+def test_a_time_without_a_runtime_is_refused_in_words_of_flags(capsys, tmp_path):
+    """Not in those of Python."""
+    assert main(["prune", "--latency", "10ms", "--out", str(tmp_path / "out")]) == 2
+    assert "add --runtime onnxruntime" in capsys.readouterr().err
+
+
 def test_trained_weights_are_trained_on_gently():
     """Unless the flags say otherwise."""
     assert compose(Recipe(), {"weights": "DEFAULT", "model": NAME}).train_lr == 0.01

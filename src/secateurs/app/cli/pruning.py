@@ -204,6 +204,11 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         if (isinstance(method, (Criterion, TrainingMethod)) and not shares) or limited:
             raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
         return None
+    if recipe.latency is not None and recipe.runtime is None:
+        raise InputError(
+            "--latency is a time on a runtime, and none is named; add --runtime onnxruntime, or eager, compile, "
+            "openvino, cuda or cuda-compile"
+        )
     return sct.Budget(
         macs=recipe.macs,
         params=recipe.params,
