@@ -78,7 +78,7 @@ def traces(x: torch.Tensor, runs: int) -> list[dict[str, object]]:
 def prune_once(model: nn.Module, x: torch.Tensor) -> None:
     """Trace, plan by magnitude for half the MACs, prove, apply."""
     graph = sct.trace(model, x)
-    sct.apply(sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5)), model)
+    sct.apply(sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5)), model)
 
 
 def peer_once(model: nn.Module, x: torch.Tensor) -> None:
@@ -129,7 +129,7 @@ def rounds(x: torch.Tensor, count: int = 20) -> list[dict[str, object]]:
         dense = graph.cost().macs
         for k in range(1, count + 1):
             budget = sct.Budget(macs=int(dense * (1 - 0.5 * k / count)))
-            plan = sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+            plan = sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=budget)
             sct.apply(plan, model)
             graph = graph.shrink(plan.keep)
 

@@ -1,11 +1,29 @@
 """Structured pruning: remove whole channels from a trained network, and prove that nothing else changed.
 
+A channel is removed from every tensor that contains it: the filter that computes it, its BatchNorm entries, and the
+input channels of the layers that read it. `trace` finds these sets in one run of the network without values; a
+criterion scores them, a `Budget` says how much remains, and the result is an ordinary, smaller `nn.Module`:
+
 >>> import torch
 >>> import secateurs as sct
 >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
->>> result = sct.prune(net, torch.zeros(1, 3, 8, 8), method="magnitude", budget=sct.Budget(macs=0.5))
+>>> images = torch.randn(16, 3, 8, 8)
+>>> result = sct.prune(net, images[:1], method="l2", budget=sct.Budget(macs=0.5))
 >>> result.model[0]
 Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
+>>> print(sct.verify(result.plan, net, images).error < 1e-9)  # removing a channel = setting it to zero
+True
+>>> small = sct.recover(result.model, net, [images], plan=result.plan)  # least squares, no labels, no training
+>>> small(images).shape
+torch.Size([16, 4, 4, 4])
+
+Where to go from here:
+
+- `prune`: one call, from a trained network to a smaller one; `sct.names()` lists the methods and criteria.
+- `trace`, `plan`, `apply`, `verify`, `mask`: the same in single steps.
+- `Session`: methods that prune while the network trains, in your own loop.
+- `recover`: accuracy without labels; `save` and `load`: files without pickle; `Device` and `export`: latency, ONNX.
+- `help(secateurs.prune)` and so on explain one name; `secateurs --help` is the command line.
 """
 
 from __future__ import annotations
@@ -109,7 +127,7 @@ _HOME = {name: module for module, public in _HOMES.items() for name in public}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
+    """Import a public name on first access."""
     if name in _HOME:
         value = getattr(import_module(f"secateurs.{_HOME[name]}"), name)
         globals()[name] = value

@@ -1,10 +1,10 @@
-"""Which version of the library this is."""
+"""Version of the installed library."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 
 def library_version() -> str:
-    """Give the installed version, or say that the source is run without being installed."""
+    """Return the installed version, or a text for a source tree that is not installed."""
     try:
         return version("secateurs")
     except PackageNotFoundError:

@@ -128,6 +128,18 @@ def test_shell_lines_are_understood(page, monkeypatch, capsys):
     assert len(done) == len([words for _, words in lines if not {"--help", "--print_completion"} & set(words)])
 
 
+PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml))`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page):
+    """A path in backticks is one of the repository or of the package."""
+    named = {m[1] for m in PLACE.finditer(BLOCK.sub("", page.read_text("utf-8")))}
+    roots = (ROOT, ROOT / "src", ROOT / "src" / "secateurs", page.parent)
+
+    assert [name for name in sorted(named) if not any((root / name).is_file() for root in roots)] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda p: p.name)
 def test_examples_run(script, monkeypatch, tmp_path, capsys):

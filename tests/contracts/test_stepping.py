@@ -230,7 +230,7 @@ def test_criteria_go_in_rounds_and_methods_do_not():
     """A method of a paper has rounds of its own, or none."""
     found = in_rounds(Recipe(rounds=3, round_schedule="cubic", ranking="as-is"), Taylor())
 
-    assert found == Gradual(Taylor(), Ranked(AsIs()), Cubic(), 3, end=1.0, first="cut")
+    assert found == Gradual(Taylor(), allocator=Ranked(AsIs()), schedule=Cubic(), rounds=3, end=1.0, first="cut")
     assert in_rounds(Recipe(), Taylor()) == Taylor()
     with pytest.raises(InputError, match="no criterion"):
         in_rounds(Recipe(rounds=3), SFP())

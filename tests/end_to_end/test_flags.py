@@ -93,12 +93,25 @@ def test_options_of_a_method_survive_their_recipe_file(flags, options, tmp_path)
 
 def test_a_flag_wins_over_a_file_also_inside_a_method(tmp_path):
     """What the flag does not name stays as the file has it; another method begins with its own settings."""
-    (tmp_path / "run.yaml").write_text("method: {name: greg1, ratio: 5, growth: {step: 0.5, every: 7}}\nmacs: 0.5")
+    (tmp_path / "run.yaml").write_text(
+        "method: {name: greg1, kept_over_removed: 5, growth: {step: 0.5, every: 7}}\nmacs: 0.5"
+    )
     config = ["--config", str(tmp_path / "run.yaml")]
     method = chosen_method(told(*config, "--method.growth.step", "0.25").recipe)
 
-    assert (method.ratio, method.growth.step, method.growth.every) == (5, 0.25, 7)
+    assert (method.kept_over_removed, method.growth.step, method.growth.every) == (5, 0.25, 7)
     assert told(*config, "--method", "l2").recipe.options == {"p": 2, "roles": None}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_old_recipe_is_told_the_new_name_of_a_setting(name, tmp_path):
+    """A setting that was renamed is refused with the name it has now, not by the nearest spelling."""
+    method = registry.make(name)
+    for old, new in getattr(method, "renamed", {}).items():
+        assert hasattr(method, new)
+        (tmp_path / "run.yaml").write_text(f"method: {{name: {name}, {old}: 5}}\nmacs: 0.5")
+        with pytest.raises(RecipeError, match=f"'{old}' of the method {name} is called '{new}' now"):
+            told("--config", str(tmp_path / "run.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,21 @@
-"""The names that settings of a run can have; nothing is imported for them, so that `--help` is quick."""
+"""Allowed values of a run's settings; this module imports nothing heavy, so that `--help` is fast."""
 
 from typing import Literal
 
 Crop = Literal["standard", "none"]
-"""How training images are cropped; see `data.augment`."""
+"""Cropping of training images; see `data.augment`."""
 
 Shape = Literal["one-cycle", "cosine", "step", "multi-step", "constant"]
-"""How a learning rate moves; see `training.rates`."""
+"""Schedules of the learning rate; see `training.rates`."""
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 """Lightning's names: float32, or automatic mixed precision in bfloat16 or float16."""
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-"""How pixels are resized, as torchvision names it."""
+"""Interpolation of a resize, as torchvision names it."""
 
 Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
-"""Where each epoch's figures go; see `training.logs`."""
+"""Loggers of each epoch's figures; see `training.logs`."""
 
 Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
 """Lightning's names of what can be asked for; those that shard a model are refused, with the remedy."""
@@ -38,4 +38,4 @@ NETWORKS = {
 """Networks of the papers: the name, and the module of `app.models` with the function that builds it."""
 
 MODELS = (*NETWORKS, "torchvision:NAME", "timm:NAME", "hf:REPOSITORY", "path.py:function")
-"""What a model may be called."""
+"""Forms of a model's name."""

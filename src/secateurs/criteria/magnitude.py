@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Magnitude:
     """
 
     p: int = 1
+    _: KW_ONLY
     roles: tuple[Role, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """The commands: a new one is a dataclass in requests.py, a function, and a line here.
 
-The fields of the dataclass are the command's arguments (`flags.setting`), its documentation the command's help. The
-function takes a value of it and a console, does the work and prints. It stands in a module of its own, which is
-imported for the work alone: help, and an error in the arguments, wait for nothing.
+The fields of the dataclass are the arguments (`flags.setting`); its docstring is the help. The function takes a value
+of it and a console, does the work and prints. Its module is imported only to do the work, so that help and errors in
+arguments need no heavy imports.
 
     @dataclass(frozen=True)
     class Comparison:
@@ -31,7 +31,7 @@ from secateurs.registry import names
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command's function and its arguments stand, what it does, and which extras of the package it uses."""
+    """Import path of a command's function, its summary, and the extras of the package that it uses."""
 
     work: str
     request: str
@@ -43,7 +43,7 @@ class Command:
         return _at(self.work)
 
     def kind(self) -> Any:
-        """The class of what the function takes."""
+        """Import the dataclass of the arguments."""
         return _at(self.request)
 
 
@@ -107,9 +107,9 @@ COMPLETION = "--print_completion"
 
 
 def read(arguments: Sequence[str]) -> tuple[Command, Any]:
-    """Read a command line: the command, and what its function takes.
+    """Parse a command line; return the command and its argument.
 
-    SystemExit after a text that was asked for: help, the version, a completion.
+    Raises SystemExit after printing help, the version or a completion script.
     """
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
@@ -124,14 +124,14 @@ def read(arguments: Sequence[str]) -> tuple[Command, Any]:
 
 
 def execute(command: Command, settings: Any) -> None:
-    """Do the work of a command."""
+    """Run a command."""
     from rich.console import Console
 
     command.function()(settings, Console())
 
 
 def top_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser | None]:
-    """Make the parser of the whole command line, and that of the command named first, which alone has its flags."""
+    """Make the parser of the command line, and that of the named command, the only one with its flags added."""
     from secateurs.version import library_version
 
     set_parsing_settings(add_print_completion_argument=True)
@@ -152,7 +152,7 @@ def top_parser(arguments: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser
 
 
 def _name_methods(parser: ArgumentParser) -> None:
-    """Let a shell complete the names of methods, behind the flag as it is typed."""
+    """Add the names of methods to the completion of `--method`."""
     for action in parser._actions:  # noqa: SLF001
         if action.dest == "method.name":
             action.option_strings, action.choices = ["--method"], names()
@@ -163,7 +163,7 @@ def _asks_for_completion(arguments: Sequence[str]) -> bool:
 
 
 def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
-    """Make the parser of a command; `arguments` are what follows its name."""
+    """Make the parser of a command; `arguments`: the words after its name."""
     kind = COMMANDS[name].kind()
     if hasattr(kind, "parser"):
         parser = kind.parser(arguments)
@@ -178,7 +178,7 @@ def command_parser(name: str, arguments: Sequence[str] = ()) -> ArgumentParser:
 
 
 def settings_of(kind: Any, values: Mapping[str, Any]) -> Any:
-    """What a command's function takes, from the values that were given."""
+    """Build the dataclass that a command's function takes from the values given."""
     if hasattr(kind, "settings"):
         return kind.settings(values)
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

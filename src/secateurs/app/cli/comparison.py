@@ -1,4 +1,4 @@
-"""`secateurs compare`: two finished runs side by side."""
+"""`secateurs compare`: compare two finished runs."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from secateurs.errors import InputError
 
 
 def compare(comparison: Comparison, console: Console) -> None:
-    """Show the figures of two finished runs side by side: each run's network after pruning, and its dense one."""
+    """Compare the figures of two finished runs: the network after pruning, and the dense one."""
     reports = [finished(RunFolder(path)) for path in (comparison.first, comparison.second)]
     first, second = (
         _there(report, path) for report, path in zip(reports, (comparison.first, comparison.second), strict=True)
@@ -51,7 +51,7 @@ def _accuracies(first: Report, second: Report) -> tuple[str, ...]:
 
 
 def _caption(first: Report, second: Report) -> str:
-    """What was done in each, and that their dense networks differ where they do."""
+    """Titles of the two runs, and a note if their dense networks differ."""
     lines = [first.title, second.title]
     if _dense(first.before) != _dense(second.before):
         lines.append("The dense networks differ; the column is that of the first run.")

@@ -28,7 +28,7 @@ RECIPE = Recipe(
 )
 
 FLAGS = ("method", "macs", "params", "memory", "train_epochs", "epochs", "seed")
-"""What may be changed about it."""
+"""Settings that can be changed from the command line."""
 
 
 @final

@@ -1,4 +1,4 @@
-"""`secateurs export`: the network of a run as a file for a runtime, beside the dense one, in figures."""
+"""`secateurs export`: write the pruned and the dense network of a run for a runtime, and compare them."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
+"""`secateurs inspect`: list a network's groups, its protected channels with reasons, and its cost."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 
 MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
-"""Beyond these an input or a network does not fit into memory."""
+"""Limits of an input's size, beyond which memory would not be enough."""
 
 MOST_NAMES = 3
-"""So many tensors or operators are named for each reason."""
+"""Number of tensors or operators that are named for each reason."""
 
 
 def inspect(question: Inspection, console: Console) -> None:
-    """Show what can be removed from a network, what cannot and why, and what one forward pass costs."""
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of a forward pass."""
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
@@ -47,7 +47,7 @@ def inspect(question: Inspection, console: Console) -> None:
 
 
 def _figures(graph: sct.Graph) -> dict[str, Any]:
-    """Everything that the tables say, and what they shorten."""
+    """Return the contents of the tables, unshortened."""
     dense = graph.cost()
     return {
         "macs": dense.macs,
@@ -70,7 +70,7 @@ def _figures(graph: sct.Graph) -> dict[str, Any]:
 
 
 def _saved(graph: sct.Graph) -> list[int]:
-    """What becomes of the multiply-accumulates without one unit of each group."""
+    """Return the multiply-accumulates that one unit of each group costs."""
     dense, whole = graph.widths, graph.cost().macs
     found: list[int] = []
     for place in range(len(graph.groups)):
@@ -81,7 +81,7 @@ def _saved(graph: sct.Graph) -> list[int]:
 
 
 def shape_of(question: Inspection) -> tuple[int, ...]:
-    """The shape of the input that a network is shown on, checked with the rest before anything is built."""
+    """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
     if shape is None:
@@ -94,7 +94,7 @@ def shape_of(question: Inspection) -> tuple[int, ...]:
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:
-    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    """Table of removable groups, with the costs of one unit of each."""
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("group")
     for heading in ("units", "MACs a unit", "tensors"):
@@ -108,7 +108,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
 
 
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason."""
+    """Table of protected tensors, by reason."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
     shown.add_column("tensors", ratio=2, overflow="fold")
@@ -121,7 +121,7 @@ def _protected(graph: sct.Graph) -> Table:
 
 
 def _first(names: Sequence[str], between: str) -> str:
-    """The first few names, and how many more there are.
+    """Return the first names, and the number of the others.
 
     >>> _first("abcde", ", ")
     'a, b, c, and 2 more'
@@ -135,7 +135,7 @@ def _sentence(reason: str) -> str:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape.
+    """Parse a shape.
 
     >>> _shape("1x3x32x32")
     (1, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""`secateurs leaderboard`: tables of many runs from their records alone."""
+"""`secateurs leaderboard`: compare many runs from their records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from secateurs.errors import InputError
 from secateurs.store.files import write_files
 
 SHOWN = (0, 2, 3, 4, 5, 6, 8)
-"""Columns that fit a terminal; the files have all."""
+"""Columns of the terminal's table; the files have all."""
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 
 
 def leaderboard(board: Board, console: Console) -> None:
-    """Put finished runs side by side: accuracy, cost and latency, seeds with their spread, and the controls."""
+    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls."""
     records, unfinished = read_records(board.runs)
     if not records:
         raise InputError(f"none of the {len(unfinished)} runs there is finished; go on with one: --resume")

@@ -14,13 +14,13 @@ from secateurs.errors import RecipeError
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
 Control = Literal["none", "random", "l2", "scratch", "dense"]
-"""What stands beside a method; see `controls`."""
+"""Control experiment that a method is compared with; see `controls`."""
 
 
 @final
 @dataclass(frozen=True)
 class Recipe(Start):
-    """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
+    """All settings that determine the resulting network: the same recipe gives the same plan."""
 
     method: str = field(
         default="magnitude",
@@ -212,13 +212,13 @@ class Recipe(Start):
     )
 
     def __post_init__(self) -> None:
-        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        """Refuse null values: YAML reads `model:` without a value as null."""
         for f in fields(self):
             if getattr(self, f.name) is None and type(None) not in get_args(f.type):
                 raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def as_keys(self) -> dict[str, Any]:
-        """The recipe as it is written to a file: plain values, and the method's options under its name.
+        """Return the recipe as written to a file: plain values, and the method's options under its name.
 
         >>> Recipe(macs=0.5).as_keys()["method"], Recipe(method="l2", options={"p": 1}).as_keys()["method"]
         ('magnitude', {'name': 'l2', 'p': 1})

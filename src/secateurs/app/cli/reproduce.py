@@ -1,4 +1,4 @@
-"""`secateurs reproduce`: a row of a paper's table by its name."""
+"""`secateurs reproduce`: run a row of a paper's table by its name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _introduce(row: Row, console: Console) -> None:
-    """Say what is reported, and how this differs from what the authors did."""
+    """Print the reported result, and the differences from the authors' experiment."""
     lines = [row.paper, f"Reported: {row.reported}, {row.reported.where}"]
     lines += [f"Differs: {sentence}" for sentence in row.differs]
     for line in lines:
@@ -62,7 +62,7 @@ def _introduce(row: Row, console: Console) -> None:
 
 
 def _show(reproduction: Reproduction, console: Console) -> None:
-    """Print the table of all rows; runs in --out count as run here."""
+    """Print the table of all rows, with the results of runs in --out."""
     found = [reproduction.out] if reproduction.out.is_dir() else []
     table = Table(box=box.SIMPLE, pad_edge=False)
     for heading in HEADINGS:

@@ -1,4 +1,4 @@
-"""What each command is told: its arguments as fields, and its help as documentation. Quick to import, for `--help`."""
+"""Arguments and help text of each command. This module imports nothing heavy, so that `--help` is fast."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from secateurs.app.cli.recipe import Control
 class Pruning(Invocation):
     """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
 
-    Decisions are made on a validation split; the test split is looked at once, at the end. FOLDER then holds
+    Decisions are made on a validation split; the test split is used once, at the end. FOLDER then holds
     model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
 
     examples:
@@ -29,7 +29,7 @@ class Pruning(Invocation):
 @final
 @dataclass(frozen=True)
 class Comparison:
-    """Show the figures of two finished runs side by side: each run's network after pruning, and its dense one.
+    """Compare the figures of two finished runs: the network after pruning, and the dense one.
 
     example:
       secateurs compare runs/l2 runs/taylor
@@ -45,8 +45,8 @@ class Comparison:
 class Reproduction:
     """Run an experiment of a paper by the name of its row: the paper's network, data, recipe and method.
 
-    What is reported, its source, and how the run differs from what the authors did is said first. With --quick and no
-    --data it runs on handwritten digits, to see that every stage works.
+    The reported result, its source, and differences from the authors' experiment are printed first. With --quick and
+    without --data it runs on handwritten digits, to check that every stage works.
 
     examples:
       secateurs reproduce --list
@@ -81,8 +81,8 @@ class SweepOrder:
     """Run every method with every budget and seed of a file, with controls, and put the results in one table.
 
     Each trial is a run folder of its own: it can be read, exported and compared like any other. Trials run on Ray Tune
-    where it is installed, here or on a cluster, or else one after the other. The same command again goes on: finished
-    trials take no time.
+    if it is installed, on this machine or a cluster, or else one after the other. The same command resumes: finished
+    trials are skipped.
 
     The file, with everything that it may hold (rows of papers instead of a recipe: rows: [sfp-r20], folders: {...}):
       recipe: {model: resnet20, data: cifar10:DATA, weights: trained.safetensors, epochs: 12}
@@ -109,9 +109,9 @@ class SweepOrder:
 @final
 @dataclass(frozen=True)
 class Board:
-    """Put finished runs side by side: accuracy, cost and latency, seeds with their spread, and the controls.
+    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls.
 
-    Everything comes from the records in the folders; nothing is run. Written are leaderboard.md, leaderboard.csv with a
+    Only the records in the folders are read; nothing is run. Written are leaderboard.md, leaderboard.csv with a
     line a run, and leaderboard.html, one page that needs no other file.
 
     examples:
@@ -128,8 +128,8 @@ class Board:
 class ExportOrder:
     """Write the dense and the pruned network of a finished run as files that run without this library.
 
-    Their batch size is free. Each file is run and compared with the network, evaluated on the test split, and measured
-    on its runtime.
+    Any batch size can be used with the files. Each file is run and compared with the network, evaluated on the test
+    split, and its latency is measured.
 
     examples:
       secateurs export runs/half --to onnx --int8
@@ -146,11 +146,11 @@ class ExportOrder:
 @final
 @dataclass(frozen=True)
 class Inspection:
-    """Show what can be removed from a network, what cannot and why, and what one forward pass costs.
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of one forward pass.
 
     Weights do not matter.
 
-    examples:
+    example:
       secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
       secateurs inspect resnet20 --json
     """

@@ -1,4 +1,4 @@
-"""What a run starts from: a network, its weights, data, and how images are made ready; part of a recipe."""
+"""Network, weights, data and preprocessing: the part of a recipe that a run starts from."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start(Where):
-    """Network, weights, data, batches, and the size and statistics of images."""
+    """Settings of network, weights, data and preprocessing."""
 
     model: str = field(
         default="resnet20",
@@ -71,7 +71,7 @@ class Start(Where):
         default=None,
         metadata=_about(
             "data",
-            "their shorter side before the middle is cut out; that of published weights, or 8/7 of --image-size",
+            "their shorter side before the centre crop; that of published weights, or 8/7 of --image-size",
             "PIXELS",
         ),
     )
@@ -113,7 +113,7 @@ class Start(Where):
     )
 
     def preprocessing(self) -> "Preprocessing":
-        """What is done to images; what the recipe leaves open is ImageNet's."""
+        """Return the preprocessing of images; ImageNet's for settings that are not given."""
         from secateurs.app.data.preprocessing import Preprocessing
 
         given: dict[str, Any] = {

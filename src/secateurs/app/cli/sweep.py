@@ -14,7 +14,7 @@ from secateurs.errors import InputError, SecateursError
 
 
 class SweepError(SecateursError):
-    """Some trials of a sweep failed; the others are finished."""
+    """Raised if trials of a sweep failed; the others are finished."""
 
 
 def sweep(order: SweepOrder, console: Console) -> None:
@@ -40,7 +40,7 @@ def sweep(order: SweepOrder, console: Console) -> None:
 
 
 def _tell(order: SweepOrder, outcomes: list[Outcome], console: Console) -> None:
-    """Print and write the table of what is finished; SweepError names what is not."""
+    """Print and write the table of finished trials; SweepError names the others."""
     failed = [outcome for outcome in outcomes if outcome.failure]
     if len(failed) < len(outcomes):
         records, unfinished = read_records([order.out])

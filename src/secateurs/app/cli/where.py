@@ -1,4 +1,4 @@
-"""Where a run runs, and what it is filed under: the part of a recipe that is not of the experiment."""
+"""The part of a recipe that does not change the experiment: devices, loggers, tags."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -39,7 +39,7 @@ class Where:
     )
 
     def machines(self) -> "Machines":
-        """The devices that train; Machines refuses what cannot train together."""
+        """The devices that train; `Machines` checks them."""
         from secateurs.app.training.machines import Machines  # seconds of imports, of which the flags need nothing
 
         return Machines(self.devices, self.num_nodes, self.strategy)

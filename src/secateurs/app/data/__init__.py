@@ -1,4 +1,4 @@
-"""Real data for training, for decisions and for the one final test, each from its own split."""
+"""Data sets in three splits: for training, for decisions (validation), and for the one final test."""
 
 from secateurs.app.data.augment import Augmentation
 from secateurs.app.data.images import Images, Standard

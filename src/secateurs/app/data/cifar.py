@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
 STANDARD = Standard(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""The statistics that the widespread CIFAR ResNet checkpoints were trained with."""
+"""Mean and standard deviation that common CIFAR ResNet checkpoints were trained with."""
 
 FRACTIONS = (0.9, 0.1)
 """Train and validation: 45,000 and 5,000 of the 50,000 training images (He et al. 2015, section 4.2)."""

@@ -1,4 +1,4 @@
-"""One's own images, in folders named after their classes, read by torchvision."""
+"""Images in folders named after their classes, read by torchvision."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def imagefolder(root: Path, *, how: Preprocessing) -> Splits:
-    """Images under `root`, seen through `how`; three layouts are understood.
+    """Images under `root`, preprocessed by `how`, in one of three layouts.
 
     - `train/CLASS/…`, `val/CLASS/…` and `test/CLASS/…`: used as they are;
     - `train/` and one of `val/` or `test/` (ImageNet's): that one is the test, and a tenth of `train/` is held out for
       validation;
     - `CLASS/…` only: 80 % to train, 10 % for validation, 10 % for the test.
 
-    Held-out parts are drawn within every class with a fixed seed; folders whose names begin with a dot are none.
-    InputError names a layout that is none of these, a class with too few images for its parts, and files that are no
-    images of a type that is read.
+    Held-out parts are drawn within every class with a fixed seed; folders whose names begin with a dot are ignored.
+    InputError names an unknown layout, a class with too few images for its parts, and files that are not images of a
+    supported type.
     """
     plain, moving = how.still(), _moving(how, Augmentation())
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
@@ -72,13 +72,13 @@ class _Part:
     indices: list[int]
 
     def through(self, transform: Callable[[Any], Any]) -> Dataset[Any]:
-        """The images, each seen through `transform`."""
+        """The images with `transform` applied."""
         return Subset(_Seen(self.folder, transform), self.indices)
 
 
 @final
 class _Learning(Subset[Any]):
-    """The images to learn from, which can be augmented in more than one way."""
+    """The training images, whose augmentation can be changed."""
 
     def __init__(self, seen: _Seen, indices: list[int], how: Preprocessing) -> None:
         super().__init__(seen, indices)
@@ -93,7 +93,7 @@ class _Learning(Subset[Any]):
 @final
 @dataclass(frozen=True, eq=False)
 class _Seen(Dataset[Any]):
-    """A folder of images seen through a transform, so that one listing of the files serves every split."""
+    """A folder of images with a transform, so that one listing of the files serves every split."""
 
     folder: ClassFolders
     transform: Callable[[Any], Any]
@@ -125,7 +125,7 @@ def _open(root: Path) -> ClassFolders:
 
 
 def _fingerprint(root: Path, *parts: _Part) -> dict[str, str]:
-    """Every class folder -> what is in it."""
+    """Return class folder -> its fingerprint."""
     folders = {id(part.folder): part.folder for part in parts}.values()
     found: dict[str, str] = {}
     for folder in folders:
@@ -136,7 +136,7 @@ def _fingerprint(root: Path, *parts: _Part) -> dict[str, str]:
 
 
 def _enough(root: Path, **parts: _Part) -> None:
-    """Refuse a class that has no image in one of the parts: nothing would be learnt, decided or tested about it."""
+    """Refuse a class without an image in one of the parts."""
     for name, part in parts.items():
         there = {part.folder.samples[index][1] for index in part.indices}
         for label, cls in enumerate(part.folder.classes):

@@ -1,4 +1,4 @@
-"""Images and the masks that name the class of each of their pixels, in two folders."""
+"""Images and masks with the class of each pixel, in two folders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def masks(root: Path, *, how: Preprocessing) -> Splits:
     number of the class; 255 is no class. `root/train`, `root/val` and `root/test` may each hold the two folders;
     without `val` a tenth of `train` is held out; without any, 80 % train, 10 % validate, 10 % test, drawn with a fixed
     seed.
-    `root/classes.txt` names the classes, one a line; without it they are the numbers that stand in the masks.
+    `root/classes.txt` names the classes, one a line; without it they are the numbers in the masks.
     InputError names an image without a mask, a mask of another size or kind, and parts that would be empty.
     """
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
@@ -112,13 +112,13 @@ def _classes(root: Path, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
 
 
 def _most(path: Path) -> int:
-    """The largest class in a mask; -1 where every pixel is void."""
+    """Return the largest class in a mask; -1 if every pixel is void."""
     values = read_mask(path)
     return int(values[values != VOID].max(initial=0)) if (values != VOID).any() else -1
 
 
 def read_mask(path: Path) -> np.ndarray[Any, Any]:
-    """Read the classes of an image's pixels, uint8 [height, width]; InputError names a file that holds none."""
+    """Read the classes of an image's pixels, uint8 [height, width]; InputError names a file without classes."""
     from PIL import Image, UnidentifiedImageError  # an extra, needed here only
 
     try:

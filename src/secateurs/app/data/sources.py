@@ -33,7 +33,7 @@ NAMES = (
     "coco:ROOT",
     "images:ROOT",
 )
-"""What a data set may be called."""
+"""Forms of a data set's name."""
 
 
 def check_name(name: str) -> None:
@@ -80,7 +80,7 @@ def load(name: str, *, how: Preprocessing = IMAGENET) -> Splits:
 
 
 def _pixels(root: Path) -> int:
-    """The size behind `digits:`; 0 where there is none."""
+    """Return the size after `digits:`; 0 if there is none."""
     return int(root.name) if re.fullmatch(r"\d{1,4}", root.name, re.ASCII) else 0
 
 

@@ -27,7 +27,7 @@ FRACTIONS = (0.9, 0.1)
 def tiny_imagenet(root: Path, standard: Standard = STANDARD) -> Splits:
     """Read `wnids.txt`, `train/WNID/images/` and `val/images/` with `val/val_annotations.txt` under `root`.
 
-    The images of `test/` have no labels and are not read. InputError names what is missing or does not fit.
+    The images of `test/` have no labels and are not read. InputError names missing or invalid files.
     """
     classes = tuple(line.strip() for line in _lines(root / "wnids.txt") if line.strip())
     number = {name: n for n, name in enumerate(classes)}

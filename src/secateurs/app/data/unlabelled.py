@@ -1,4 +1,4 @@
-"""Images without labels: enough to prune a trained network at once and to reconstruct it."""
+"""Images without labels, for one-shot pruning of a trained network and its reconstruction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from secateurs.errors import InputError
 
 
 def unlabelled(root: Path, *, how: Preprocessing) -> Splits:
-    """All images in or below `root`, seen through `how`; nothing is held out, as nothing is measured."""
+    """All images in or below `root`, preprocessed by `how`; nothing is held out or measured."""
     paths = sorted(
         Path(top, name)
         for top, _, names in os.walk(root)

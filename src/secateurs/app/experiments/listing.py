@@ -1,4 +1,4 @@
-"""The table of all rows: what is reported, what each needs and costs, and what it came to here."""
+"""The table of all rows: reported result, requirements and cost, and the results of your runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADINGS = ("row", "paper", "network", "data", "MACs left", "reported", "epochs"
 @final
 @dataclass(frozen=True)
 class Listed:
-    """A row, why it cannot be run (empty where it can), and what it came to here."""
+    """A row, the reason why it cannot be run (empty if it can), and the results of your runs."""
 
     row: Row
     reason: str
@@ -49,18 +49,18 @@ DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagefolder": "ImageNet
 
 
 def needs(row: Row) -> str:
-    """What somebody has to bring: data; and what is downloaded, where the row begins with published weights."""
+    """Requirements of a row: data that the user provides, and published weights that are downloaded."""
     return DATA.get(row.data, row.data) + (f", {row.weights} (downloaded)" if row.weights else "")
 
 
 def listed(runs: Sequence[Path] = ()) -> tuple[Listed, ...]:
-    """Every row, with what its finished runs in these folders came to."""
+    """Return every row with the results of its finished runs in these folders."""
     results = _results(runs)
     return tuple(Listed(row, unavailable(row), results.get(row.name, "not run")) for row in rows())
 
 
 def _results(runs: Sequence[Path]) -> dict[str, str]:
-    """What the runs of every row came to: test accuracy of the last epoch, or of the picked one where it is unknown."""
+    """Results of every row's runs: test accuracy of the last epoch, or of the chosen epoch if that is unknown."""
     records, _ = read_records(runs)
     found: dict[str, str] = {}
     for table in standings(records):
@@ -74,7 +74,7 @@ def _results(runs: Sequence[Path]) -> dict[str, str]:
 
 
 def markdown(every: Sequence[Listed]) -> str:
-    """The table for a page."""
+    """Return the table as Markdown."""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
     lines += [f"| {' | '.join(one.cells())} |" for one in every]
     return "\n".join(lines) + "\n"

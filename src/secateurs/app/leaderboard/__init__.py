@@ -1,4 +1,4 @@
-"""Tables over many runs, from their records alone."""
+"""Tables of many runs, made from their records."""
 
 from secateurs.app.leaderboard.entries import Entry, Standing, standings
 from secateurs.app.leaderboard.records import Record, read_records

@@ -61,7 +61,7 @@ def _section(table: Standing) -> str:
 
 
 def _drawing(table: Standing) -> str:
-    """Accuracy of the picked epoch over what remains of the MACs; a bar is the deviation over seeds."""
+    """Plot accuracy of the chosen epoch over the remaining share of MACs; bars are standard deviations over seeds."""
     points = [(entry, entry.picked) for entry in table.entries if entry.picked is not None]
     if not points:
         return ""
@@ -91,7 +91,7 @@ def _drawing(table: Standing) -> str:
 
 
 def _axes(low: float, high: float, across: Scale, up: Scale) -> str:
-    """Lines and numbers at every fifth of the MACs, and at five accuracies."""
+    """Draw grid lines and labels at every fifth of the MACs, and at five accuracies."""
     parts: list[str] = []
     for fifth in range(6):
         x = across(fifth / 5)

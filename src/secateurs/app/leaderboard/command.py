@@ -1,4 +1,4 @@
-"""The command that a recipe stands for, without the folders of the machine it ran on."""
+"""Write the command of a recipe, without folders of the machine it ran on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(keys: Mapping[str, Any], *, seed: str = "") -> str:
 
 
 def _method(method: Any) -> list[str]:
-    """The method's name, and those of its options that are not its defaults."""
+    """Return the method's name, and its options that differ from the defaults."""
     if not isinstance(method, Mapping):
         return [] if method == Recipe.method else ["--method", str(method)]
     name = str(method["name"])

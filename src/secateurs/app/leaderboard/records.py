@@ -1,4 +1,4 @@
-"""What one finished run says of itself: its recipe, its report, and how its trainings went."""
+"""Read one finished run: its recipe, its report, and the curves of its trainings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from secateurs.app.training import Epoch
 from secateurs.errors import DamageError, InputError
 
 MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
-"""Keys of a recipe that say where a run ran, not what it was."""
+"""Keys of a recipe that do not change the experiment."""
 CONTROLS = ("random", "l2", "scratch", "dense")
-"""What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained
-from scratch, and the dense network trained on with the same recipe."""
+"""Controls of every method: units drawn at random, units of the smallest L2 norm, the same small network trained from
+scratch, and the dense network trained on with the same recipe."""
 BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 
 @final
 @dataclass(frozen=True)
 class Side:
-    """What is compared of a network: accuracy on the test split, costs, and seconds of one image."""
+    """Compared figures of a network: accuracy on the test split, costs, and seconds of one image."""
 
     accuracy: float
     macs: int
@@ -40,7 +40,7 @@ class Side:
 @final
 @dataclass(frozen=True)
 class Told:
-    """The part of a report that tables are made of; reports of every version of the format have it."""
+    """The fields of a report that tables use, which all versions of the format have."""
 
     before: Side
     after: Side
@@ -51,7 +51,7 @@ class Told:
 
     @staticmethod
     def read(found: Mapping[str, Any]) -> Told:
-        """Take it from a report; a KeyError or TypeError says that it is none."""
+        """Read it from a report; KeyError or TypeError if it is not one."""
         before, after = (Side(**{f.name: found[when][f.name] for f in fields(Side)}) for when in ("before", "after"))
         seconds = sum(float(stage["seconds"]) for stage in found["stages"])
         return Told(before, after, seconds, dict(found["conditions"]), found.get("last"))
@@ -74,13 +74,13 @@ class Record:
 
     @property
     def method(self) -> str:
-        """The name of the method that chose."""
+        """Name of the method."""
         method = self.keys.get("method", Recipe.method)
         return str(method["name"] if isinstance(method, Mapping) else method)
 
     @property
     def control(self) -> str:
-        """Which control the run is: one of `CONTROLS`, or nothing."""
+        """The control that the run is, one of `CONTROLS`; empty for a method."""
         kind = str(self.keys.get("control", "none"))
         if kind != "none":
             return kind
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a table calls the run: its method or control, and what of its recovery is not the usual."""
+        """Name of the run in a table: its method or control, and unusual settings of its recovery."""
         words = {"scratch": "same network from scratch", "dense": "dense, continued"}
         named = words.get(self.control, self.control or self.method)
         more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
@@ -100,24 +100,24 @@ class Record:
 
     @property
     def label(self) -> str:
-        """What the run was filed under: a paper's row, or nothing."""
+        """The paper's row that the run is tagged with; empty if none."""
         return str(self.keys.get("label") or "")
 
     @property
     def place(self) -> tuple[str, str]:
-        """The network, and the data without their folder: what one table holds."""
+        """The network, and the data without their folder, which define a table."""
         model = str(self.keys.get("model", Recipe.model))
         return model.rpartition("/")[2], str(self.keys.get("data", Recipe.data)).partition(":")[0]
 
     @property
     def budget(self) -> str:
-        """What was asked to remain."""
+        """The budget of the run, in words."""
         given = [f"{name} {value:g}" for name in BUDGETS if (value := self.keys.get(name)) is not None]
         return ", ".join(given) or "the method's own"
 
     @property
     def picked(self) -> int | None:
-        """The epoch that validated best after removal, counted from 1; None where nothing was trained then."""
+        """The best epoch by validation after removal, counted from 1; None without training after removal."""
         best: Epoch | None = None
         for epoch in self.history:
             best = epoch if epoch.better_than(best) else best
@@ -133,16 +133,16 @@ class Record:
 
     @property
     def sort(self) -> tuple[tuple[str, str], ...]:
-        """What makes two runs the same but for the seed and the machine."""
+        """Key that is equal for runs that differ only in seed and machine."""
         skipped = {"seed", *MACHINE}
         kept = {key: value for key, value in self.keys.items() if key not in skipped}
         return tuple(sorted((key, repr(value)) for key, value in kept.items()))
 
 
 def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
-    """Every finished run in these folders and below, and the folders of runs that are not finished.
+    """Find every finished run in these folders and below, and the folders of unfinished runs.
 
-    InputError where a folder is not there, or holds no run; DamageError where a record was changed or cut off.
+    InputError if a folder is missing or has no run; DamageError if a record is damaged.
     """
     found: list[Record] = []
     unfinished: list[Path] = []
@@ -162,7 +162,7 @@ def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
 
 
 def read_record(place: Path) -> Record | None:
-    """The run of one folder; None where it is not finished."""
+    """Read the run of one folder; None if it is not finished."""
     folder = RunFolder(place)
     file, content = folder.recipe(), folder.report(REPORT)
     if file is None or content is None:

@@ -46,7 +46,7 @@ def cells(entry: Entry) -> tuple[str, ...]:
 
 
 def markdown(tables: Sequence[Standing], unfinished: int = 0) -> str:
-    """Every table, what was not run, and how each line was made."""
+    """Return every table, missing controls, and the command of each line."""
     parts = ["# Leaderboard", NOTE]
     parts += [f"Runs that are not finished, and in no table: {unfinished}."] if unfinished else []
     for table in tables:
@@ -58,7 +58,7 @@ def markdown(tables: Sequence[Standing], unfinished: int = 0) -> str:
 
 
 def _made(table: Standing) -> str:
-    """Commands, versions and machines of a table."""
+    """Return commands, versions and machines of a table."""
     lines = ["How each was run:", ""]
     for entry in table.entries:
         seeds = ",".join(map(str, entry.seeds))
@@ -70,7 +70,7 @@ def _made(table: Standing) -> str:
 
 
 def comma_separated(tables: Sequence[Standing]) -> str:
-    """One line a run, with everything that the tables are made of, as fractions, counts and seconds."""
+    """Return one CSV line per run, with all values of the tables as fractions, counts and seconds."""
     lines = [_line(table, run) for table in tables for entry in table.entries for run in entry.runs]
     written = io.StringIO()
     writer = csv.DictWriter(written, fieldnames=list(lines[0]) if lines else list(HEADINGS), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Networks of the papers, and a resolver that finds anybody else's by name."""
+"""Networks of the papers, and the construction of networks of other packages by name."""
 
 from secateurs.app.models.loading import build, check_name, native_shape
 from secateurs.app.models.mobilefacenet import MobileFaceNet

@@ -73,7 +73,7 @@ def check_name(name: str) -> None:
 
 
 def native_shape(name: str) -> tuple[int, ...] | None:
-    """The shape of the one input that a named network was made for; None where only its author knows."""
+    """Return the input shape of a named network; None if it is unknown."""
     if name in NETWORKS:
         return (1, 3, 32, 32)
     source = name.partition(":")[0]
@@ -146,12 +146,12 @@ def _accepted(builder: Callable[..., Any], wanted: dict[str, int]) -> dict[str, 
 
 @contextmanager
 def _importable(path: Path) -> Generator[ModuleType]:
-    """The module of a file; while it is in use, files beside it can be imported, as with `python path.py`."""
+    """Import a file; meanwhile, modules in its folder can be imported, as with `python path.py`."""
     spec = importlib.util.spec_from_file_location(f"secateurs_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses defined in the file look themselves up here
+    sys.modules[spec.name] = module  # needed by dataclasses that the file defines
     with neighbours_importable(path):
         _execute(spec.loader, module, path)
         yield module

@@ -1,4 +1,4 @@
-"""How images were made ready for published weights, as their publisher says it."""
+"""Preprocessing of images for published weights, as their publisher defines it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PILLOW: Mapping[int, Interpolation] = {
 
 
 def published_preprocessing(model: str, weights: str) -> Preprocessing | None:
-    """What is done to images before published weights see them; None where nothing is published.
+    """Return the preprocessing that published weights were trained with; None if none is published.
 
     It is read from torchvision's `weights.transforms()`, timm's data configuration, or the image processor of a
-    repository. A processor that resizes to a square without cropping is taken as one that cuts the middle out of the
-    resized image, so that nothing is distorted.
+    repository. A processor that resizes to a square without cropping is replaced by a centre crop of the same size, so
+    that images are not distorted.
     """
     source, _, entry = model.partition(":")
     with told(model, weights, "or say what images are: --image-size, --image-resize, --image-mean, --image-std"):
@@ -35,7 +35,7 @@ def published_preprocessing(model: str, weights: str) -> Preprocessing | None:
 
 
 def _of_torchvision(entry: str, weights: str) -> Preprocessing | None:
-    """Of a classifier or of a segmentation network; detectors standardise by themselves."""
+    """Preprocessing of a classifier or a segmentation network; detectors normalise inside the model."""
     preset: Any = torchvision_weights(entry, weights).transforms()
     if not hasattr(preset, "mean"):
         return None
@@ -64,7 +64,7 @@ def _of_repository(entry: str, weights: str) -> Preprocessing | None:
 
 
 def of_processor(processor: Any) -> Preprocessing:
-    """What an image processor of transformers does."""
+    """Return the preprocessing of a transformers image processor."""
     size, resized = _sizes(processor)
     scale = 255.0 * (getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0)
     shift = 1.0 if getattr(processor, "rescale_offset", False) else 0.0
@@ -80,7 +80,7 @@ def of_processor(processor: Any) -> Preprocessing:
 
 
 def _sizes(processor: Any) -> tuple[int, int]:
-    """Side of what the network sees, and the shorter side of the resized image."""
+    """Side of the network's input, and the shorter side of the resized image."""
     size = _of_sides(processor.size)
     if getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None):
         cropped = _of_sides(processor.crop_size)
@@ -89,7 +89,7 @@ def _sizes(processor: Any) -> tuple[int, int]:
 
 
 def _of_sides(size: Any) -> int:
-    """One side, from a number or from what transformers writes in its place."""
+    """One side, from a number or a size dictionary of transformers."""
     if isinstance(size, int):
         return size
     sides = {key: value for key, value in dict(cast("Mapping[str, Any]", size)).items() if value}

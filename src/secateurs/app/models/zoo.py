@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCES = ("torchvision", "timm", "hf")
-"""Where weights have names; elsewhere they are files."""
+"""Sources whose weights have names; the others take files."""
 
 DEFAULT = "DEFAULT"
 """The weights that their publisher recommends."""
@@ -25,7 +25,7 @@ EXTRAS = {"transformers": "hub"}
 
 
 def package(name: str) -> ModuleType:
-    """Import a package of models, or say what to install."""
+    """Import a package of models; InputError names the extra to install."""
     try:
         return importlib.import_module(name)
     except ImportError as missing:
@@ -37,7 +37,7 @@ def package(name: str) -> ModuleType:
 
 
 def has_named_weights(model: str) -> bool:
-    """Whether weights of this model have names.
+    """True if this model's weights have names.
 
     >>> has_named_weights("torchvision:resnet18"), has_named_weights("net.py:net"), has_named_weights("resnet20")
     (True, False, False)
@@ -47,7 +47,7 @@ def has_named_weights(model: str) -> bool:
 
 
 def published_state(model: str, weights: str, in_channels: int) -> dict[str, Tensor]:
-    """The state dict that is published for a model under this name, with its own classes; fetched or from the cache."""
+    """Return the published state dict of this name, with its own classes, downloaded or from the cache."""
     source, _, entry = model.partition(":")
     make = {"torchvision": _torchvision_state, "timm": _timm_state, "hf": _hf_state}[source]
     with told(model, weights):
@@ -55,7 +55,7 @@ def published_state(model: str, weights: str, in_channels: int) -> dict[str, Ten
 
 
 def published_classes(model: str, weights: str) -> int:
-    """How many classes the published weights tell apart."""
+    """Number of classes of the published weights."""
     source, _, entry = model.partition(":")
     with told(model, weights):
         if source == "torchvision":
@@ -78,7 +78,7 @@ def _torchvision_state(entry: str, weights: str, in_channels: int) -> dict[str, 
 
 
 def timm_name(entry: str, weights: str) -> str:
-    """The timm name with its tag: that of the entry itself, or the one that is asked for."""
+    """Return the timm name with its pretrained tag: its own, or the requested one."""
     timm = package("timm")
     architecture, _, tag = entry.partition(".")
     if weights == DEFAULT:
@@ -99,7 +99,7 @@ def _timm_state(entry: str, weights: str, in_channels: int) -> dict[str, Tensor]
 
 
 def hf_config(entry: str, weights: str = DEFAULT, **given: Any) -> Any:
-    """The configuration of a repository of the Hub, or of a folder that holds one; no code of it is run."""
+    """Return the configuration of a Hub repository or folder; none of its code is run."""
     revision = "main" if weights == DEFAULT else weights
     return package("transformers").AutoConfig.from_pretrained(
         entry, revision=revision, trust_remote_code=False, **given
@@ -107,7 +107,7 @@ def hf_config(entry: str, weights: str = DEFAULT, **given: Any) -> Any:
 
 
 def hf_shape(entry: str) -> tuple[int, ...]:
-    """The shape of one input that a repository's model was made for."""
+    """Return the input shape of a repository's model."""
     with told(f"hf:{entry}", DEFAULT):
         config = hf_config(entry)
     side, channels = getattr(config, "image_size", 224), getattr(config, "num_channels", 3)
@@ -115,7 +115,7 @@ def hf_shape(entry: str) -> tuple[int, ...]:
 
 
 def hf_model(entry: str, in_channels: int, num_classes: int) -> nn.Module:
-    """The image classifier that a repository describes, freshly initialised, with as many classes as asked for."""
+    """Return the image classifier of a repository, newly initialised, with the requested number of classes."""
     with told(f"hf:{entry}", DEFAULT):
         config = hf_config(entry, num_labels=num_classes)
         if hasattr(config, "num_channels"):
@@ -133,7 +133,7 @@ def _hf_state(entry: str, weights: str, in_channels: int) -> dict[str, Tensor]:
 
 @contextmanager
 def told(model: str, weights: str, otherwise: str = "or name a file: --weights FILE") -> Generator[None]:
-    """Tell in a sentence that weights could not be fetched, or are not what they should be."""
+    """Turn errors of a download or of loading weights into one sentence."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""Several devices and machines that train one network: started, and kept in step, by Lightning."""
+"""Training on several devices and machines, started and synchronised by Lightning."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from secateurs.session.processes import Ranks
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for the first one, which alone scores, verifies, measures and tests."""
+"""Longest time that the processes wait for the first one, which alone scores, verifies, measures and tests."""
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
-"""Whether this process is making something that the others wait for, and so cannot be met."""
+"""True while this process runs `once`, for which the others wait."""
 
 
 @final
 @dataclass(frozen=True)
 class Machines:
-    """How many devices on how many machines train together, in as many processes.
+    """Numbers of devices and machines that train together, with one process a device.
 
-    Under torchrun and under Slurm the processes are there already, and these numbers must be theirs; otherwise the
-    first process of a machine starts the others.
+    Under torchrun and Slurm the processes exist already, and the numbers must match theirs; otherwise the first process
+    of a machine starts the others.
 
     >>> Machines().several, Machines(devices=2).several
     (False, True)
@@ -46,7 +46,7 @@ class Machines:
     strategy: Strategy = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot train together."""
+        """Refuse numbers out of range, and strategies that cannot be used."""
         if min(self.devices, self.num_nodes) < 1:
             raise InputError(f"devices {self.devices} and num_nodes {self.num_nodes} must be 1 or more")
         if self.strategy in ("fsdp", "deepspeed"):
@@ -58,16 +58,16 @@ class Machines:
 
     @property
     def count(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return self.devices * self.num_nodes
 
     @property
     def several(self) -> bool:
-        """Whether more than one process trains."""
+        """True if more than one process trains."""
         return self.count > 1 or self.strategy == "ddp"
 
     def share(self, batch_size: int) -> int:
-        """Images of a batch on each device; InputError where they cannot be shared out evenly."""
+        """Return a batch's images per device; InputError if they cannot be divided evenly."""
         if batch_size % self.count:
             raise InputError(
                 f"a batch of {batch_size} images cannot be shared out among {self.count} devices evenly; take a "
@@ -76,7 +76,7 @@ class Machines:
         return batch_size // self.count
 
     def launch(self, accelerator: str) -> None:
-        """Start the other processes where nobody has, and meet them all; nothing for one device."""
+        """Start the other processes if necessary, and join the process group; nothing for one device."""
         if self.several and not dist.is_initialized():
             wrapping = FabricStrategy(timeout=PATIENCE)
             Fabric(accelerator=accelerator, devices=self.devices, num_nodes=self.num_nodes, strategy=wrapping).launch()
@@ -99,17 +99,17 @@ def rank() -> int:
 
 
 def early_rank() -> int:
-    """The same number before the processes have met, as far as whoever started them says; 0 where nobody does.
+    """The rank before the process group exists, from the launcher's environment; 0 if it is not set.
 
     >>> early_rank()
     0
     """
-    # The first process of every machine has local rank 0: Lightning's own launcher tells machines apart by NODE_RANK.
+    # The first process of every machine has local rank 0: Lightning's launcher distinguishes machines by NODE_RANK.
     return int(getattr(rank_zero_only, "rank", 0)) or int(os.environ.get("NODE_RANK", "0"))
 
 
 def once(make: Callable[[], T]) -> T:
-    """What the first process makes, on every one; an error of the library's there is raised on every one.
+    """Run a function in the first process and return its result in all; an error of the library is raised in all.
 
     >>> once(lambda: 3)
     3

@@ -1,4 +1,4 @@
-"""Writes by index: which entries are written is a matter of values, what the others mean is not."""
+"""Writes by index: the written positions depend on values; the units of the other dimensions do not."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def index_copy(p: Propagation, op: Op) -> None:
 
 
 def _written_at(p: Propagation, op: Op, values: Tensor, dims: list[int], places: Sequence[int | None]) -> None:
-    """Give a tensor what was written into it; `places`: where each dimension of the values lies."""
+    """Join a tensor's labels with those of the values written into it; `places`: dimension of each of theirs."""
     x = op.args[0]
     lab, given = p.get(x), p.get(values)
     axes = list(lab.axes)

@@ -1,4 +1,4 @@
-"""Slices and splits: pieces of a dimension, free of each other or tied position by position."""
+"""Slices and splits: pieces of a dimension that shrink independently, or at the same positions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bounds(op: Op, n: int) -> tuple[int, int, int]:
 
 
 def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[Any]:
-    """Pieces of a labelled axis: free of each other, or with the same positions in every block."""
+    """Cut a labelled axis into pieces, independent of each other or with the same positions in every block."""
     if not p.check and has_units(labels) and not _cut_freely(p, labels, cuts):
         return [None] * len(cuts)
     pieces: list[Any] = []
@@ -59,7 +59,7 @@ def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> li
 
 
 def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> bool:
-    """Take the option of this source line; False where the axis is protected instead."""
+    """Apply the option of this source line; False if the axis was protected instead."""
     sizes = {len(range(*c)) for c in cuts}
     size = min(sizes)
     even = len(sizes) == 1 and 1 < size < labels.size and labels.size % size == 0
@@ -86,7 +86,7 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
 
 
 def _runs(cuts: list[tuple[int, int, int]], size: int) -> list[tuple[int, int, int]]:
-    """What comes before each bound of the cuts, and the whole: counted from the start, a bound is a length too."""
+    """Return the runs from the start to each bound of the cuts: a bound is also a length, which a number may give."""
     edges = sorted({edge for start, stop, _ in cuts for edge in (start, stop)} | {size})
     known = {(start, stop) for start, stop, _ in cuts}
     return [(0, edge, 1) for edge in edges if edge and (0, edge) not in known]

@@ -2,11 +2,11 @@
 
 A gate is an imaginary factor of one on unit u, shared by every consumer of its group. Its derivative for sample n,
 
-    z[n, u] = Σ over consumers, positions of  x · ∂L/∂x      (x: what the consumer reads)
+    z[n, u] = Σ over consumers, positions of  x · ∂L/∂x      (x: the consumer's input)
 
-needs only what the consumer keeps for its own backward pass, so a tap costs one product and one sum and no activation
-memory. A plain hook on a residual tensor would also see the gradient of the identity shortcut; a tap sees its
-consumer only.
+needs only tensors that the consumer stores for its own backward pass, so that a tap costs one product and one sum and
+no activation memory. A plain hook on a residual tensor would include the gradient of the identity shortcut; a tap has
+the gradient of its consumer only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from secateurs.session.flat_units import Ledger
 
 @dataclass(eq=False)
 class Pass:
-    """One forward pass and what its backward pass has brought so far; z is [samples, units]."""
+    """One forward pass, with the gate gradients z [samples, units] of its backward pass so far."""
 
     units: int
     samples: int | None
@@ -54,7 +54,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Which entries along a site's dimension belong to which flat unit."""
+    """Entries along a site's dimension, and the flat number of the unit that each belongs to."""
 
     entry: Tensor
     unit: Tensor
@@ -83,17 +83,16 @@ class Taps:
     """The taps of a model: squares of per-sample gate gradients, summed over samples and passes into one flat vector.
 
     Per-sample losses are assumed to be averaged over the batch: z is multiplied by the number of samples, so that a
-    short last batch weighs as its samples do. A pass whose z is not finite (an overflow under AMP) counts for
-    nothing.
+    smaller last batch has the weight of its samples. A pass whose z is not finite (an overflow under AMP) is ignored.
     """
 
     model: nn.Module
     ledger: Ledger
     sites: Mapping[str, Sequence[Site]]
     layouts: Mapping[str, Layout | str] = field(default_factory=dict[str, "Layout | str"])
-    """Where samples lie in a reading module's input, or why they cannot be told apart; dimension 0 if not named."""
+    """The sample dimension of each module's input, or why its samples cannot be separated; dimension 0 by default."""
     blind: dict[str, str] = field(init=False, default_factory=dict[str, str])
-    """Group -> why its sum says nothing: a consumer whose input needs no gradient, or rows that are not samples."""
+    """Group -> why its sum is meaningless: a consumer whose input needs no gradient, or rows that are not samples."""
     total: Tensor = field(init=False)
     samples: int = field(init=False, default=0)
     _passes: list[Pass] = field(init=False, default_factory=list)
@@ -120,27 +119,27 @@ class Taps:
 
     @property
     def is_open(self) -> bool:
-        """Whether the taps are on the model."""
+        """True if the taps are on the model."""
         return bool(self._handles)
 
     def close(self) -> None:
-        """Remove every tap; the model is as it was."""
+        """Remove every tap from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._passes.clear()
 
     def begin(self, samples: int | None) -> None:
-        """A new forward pass: finished ones are folded into the total."""
+        """Start a new forward pass, and add finished ones to the total."""
         self.fold()
         self._passes.append(Pass(self.ledger.total, samples))
 
     def current(self) -> Pass | None:
-        """The pass that is under way, if the model's forward has been entered."""
+        """The current pass, if the model's forward was entered."""
         return self._passes[-1] if self._passes else None
 
     def fold(self) -> None:
-        """Square, sum over samples and add to the total what has arrived; no device waits."""
+        """Square gate gradients, sum them over samples and add them to the total, without a device synchronisation."""
         for record in self._passes:
             if record.z is not None:
                 z = record.z * record.z.shape[0]
@@ -153,7 +152,7 @@ class Taps:
         self._passes = self._passes[-1:]
 
     def reset(self) -> None:
-        """Forget the sums."""
+        """Reset the sums."""
         self.total.zero_()
         self.samples = 0
 
@@ -184,7 +183,7 @@ class _Hook(ABC):
 
 
 class _Dead:
-    """What a tap becomes in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
+    """Replacement of a gradient hook in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
 
     def __call__(self, *_: Any) -> None:
         return None
