@@ -106,7 +106,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "batch without affine": lambda width: nn.BatchNorm2d(width, affine=False),
     "instance": lambda width: nn.InstanceNorm2d(width, affine=True, track_running_stats=True),
-    "group": lambda width: nn.GroupNorm(2, roles=width),
+    "group": lambda width: nn.GroupNorm(2, width),
     "layer": LayerNorm2d,
 }
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {

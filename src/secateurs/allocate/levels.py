@@ -102,6 +102,14 @@ def levels(graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = 
 
     floors: group name -> least number of units that stay, where that is more than the budget's own floor. Raises
     RecipeError if a name in `exclude` or `shares` matches no group, BudgetError if a share allows no number.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> graph = trace(net, torch.zeros(1, 4))
+    >>> [allowed.tolist() for allowed in levels(graph, Budget(macs=0.5, multiple_of=2))]
+    [[2, 4], [2, 4]]
     """
     least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
     units = [group.units for group in graph.groups]

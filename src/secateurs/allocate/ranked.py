@@ -28,6 +28,15 @@ class Ranked:
 
     Of equal scores, the one of the group with the larger remaining share is removed first, then the lower group; inside
     a group, the higher unit index. With all scores equal, this is `Uniform`.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> graph = trace(net, torch.zeros(1, 4))
+    >>> scores = {"0": torch.tensor([1.0, 2, 3, 4]).double(), "2": torch.ones(4).double()}
+    >>> {name: kept.tolist() for name, kept in Ranked()(scores, graph, Budget(filters=4)).items()}
+    {'0': [2, 3], '2': [0, 1]}
     """
 
     normalise: Normaliser = field(default_factory=ByMean)

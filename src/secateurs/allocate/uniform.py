@@ -21,6 +21,15 @@ class Uniform:
     fraction (c - 1/2) / n, so that the nearest whole number is kept. Bisection over these steps finds the first that
     meets the budget, to within one unit. Steps at the same fraction are taken in group order; of equal scores, the unit
     with the higher index is removed first.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> graph = trace(net, torch.zeros(1, 4))
+    >>> scores = {"0": torch.tensor([1.0, 2, 3, 4]).double(), "2": torch.ones(4).double()}
+    >>> {name: kept.tolist() for name, kept in Uniform()(scores, graph, Budget(filters=4)).items()}  # half of each
+    {'0': [2, 3], '2': [0, 1]}
     """
 
     def __call__(

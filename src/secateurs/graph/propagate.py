@@ -142,7 +142,7 @@ class Propagation:
         """Give a result its labels."""
         self.labs[id(tensor)] = Lab(axes, zero=zero)
 
-    # --- what can happen to labels ---
+    # --- operations on labels ---
 
     def adopt(self, axis: Fresh, labels: Any, role: str = "other") -> None:
         """Give a parameter's dimension the labels of the first axis that it is joined with."""

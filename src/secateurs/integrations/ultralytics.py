@@ -209,7 +209,7 @@ def _keeping(given: Any, network: Any) -> Any:
     made.__dict__["overrides"] = dict(given.overrides)
     made.__dict__["callbacks"] = {event: list(calls) for event, calls in given.callbacks.items()}
     made.__dict__["predictor"] = made.__dict__["trainer"] = None
-    # their `train` hands the present network to the trainer where the YOLO has a checkpoint, and else reads the yaml
+    # their `train` passes the present network to the trainer if the YOLO has a checkpoint, and else reads the yaml
     made.__dict__["ckpt"] = {"epoch": -1, **(given.ckpt or {})}
     return made
 

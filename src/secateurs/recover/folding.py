@@ -26,6 +26,19 @@ class FoldMeans:
 
     Source: VBP (Berisha et al., ICCV 2025), which folds means into the second layer of an MLP. Ours: any layer that
     reads removed channels, in forward order, so that the losses of earlier layers are compensated too.
+
+    >>> import copy, torch
+    >>> from torch import nn
+    >>> import secateurs as sct
+    >>> from secateurs.recover.recovery import recover
+    >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1))  # y = 1·(1·x) + 1·(2·x)
+    >>> net[0].weight.data, net[1].weight.data = torch.tensor([[1.0], [2.0]]), torch.ones(1, 2)
+    >>> net[1].bias.data = torch.zeros(1)
+    >>> x = torch.arange(16.0)[:, None]
+    >>> plan = sct.Plan.from_keep(sct.trace(net, x), {"0": [0]})
+    >>> small = sct.apply(plan, copy.deepcopy(net))
+    >>> recover(small, net, [x], plan=plan, steps=FoldMeans())[1].bias.tolist()  # the mean of 2·x
+    [15.0]
     """
 
     seed: int = 0

@@ -34,6 +34,20 @@ class Reconstruct:
 
     Sources: He, Zhang and Sun (ICCV 2017, channel pruning) and Zhang et al. (2015, asymmetric reconstruction behind
     ReLU). Ours: targets after norm and sum, and one mechanism for every network.
+
+    >>> import copy, torch
+    >>> from torch import nn
+    >>> import secateurs as sct
+    >>> from secateurs.recover.recovery import recover
+    >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1))  # y = 1·(1·x) + 1·(2·x)
+    >>> net[0].weight.data, net[1].weight.data = torch.tensor([[1.0], [2.0]]), torch.ones(1, 2)
+    >>> net[1].bias.data = torch.zeros(1)
+    >>> x = torch.arange(16.0)[:, None]
+    >>> plan = sct.Plan.from_keep(sct.trace(net, x), {"0": [0]})
+    >>> small = sct.apply(plan, copy.deepcopy(net))
+    >>> fitted = recover(small, net, [x], plan=plan, steps=Reconstruct())  # y = 3·x
+    >>> round(fitted[1].weight.item(), 3), abs(round(fitted[1].bias.item(), 3))
+    (3.0, 0.0)
     """
 
     sweeps: int = 1

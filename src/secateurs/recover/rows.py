@@ -128,7 +128,7 @@ def patches(step: Step, x: Tensor, kernel: torch.Size, sizes: torch.Size, chosen
         inside &= (reach >= 0) & (reach < x.shape[2 + d])
         flat, valid = flat * x.shape[2 + d] + reach, valid & inside
     last = x.shape[2:].numel()
-    index = torch.where(valid, flat, last)  # [positions, kernel]; the entry behind the last is zero
+    index = torch.where(valid, flat, last)  # [positions, kernel]; the entry after the last is zero
     padded = torch.nn.functional.pad(x.flatten(2), (0, 1))
     seen = padded[:, :, index.flatten()].unflatten(2, index.shape)  # [n, c, positions, kernel]
     return seen.transpose(1, 2).flatten(0, 1).unflatten(1, (groups, -1)).flatten(2)

@@ -27,6 +27,19 @@ class RepairVariance:
     Raises InputError for a shrinkage out of range, and what `recover` raises.
 
     Source: ASR (2026, channel-wise variance repair), with its shrinkage as one number (ours).
+
+    >>> import copy, torch
+    >>> from torch import nn
+    >>> import secateurs as sct
+    >>> from secateurs.recover.recovery import recover
+    >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1))  # y = 1·(1·x) + 1·(2·x)
+    >>> net[0].weight.data, net[1].weight.data = torch.tensor([[1.0], [2.0]]), torch.ones(1, 2)
+    >>> net[1].bias.data = torch.zeros(1)
+    >>> x = torch.arange(16.0)[:, None]
+    >>> plan = sct.Plan.from_keep(sct.trace(net, x), {"0": [0]})
+    >>> small = sct.apply(plan, copy.deepcopy(net))
+    >>> recover(small, net, [x], plan=plan, steps=RepairVariance(1.0))[1].weight.tolist()  # var(3·x) / var(x) = 3²
+    [[3.0]]
     """
 
     shrinkage: float = 0.5

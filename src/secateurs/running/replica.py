@@ -109,7 +109,7 @@ class Replica:
             if name in TORCHS and not value:
                 state[name] = kind()  # the commonest case, and never shared by two modules
             elif name in TORCHS and held is not None:
-                self._later.append((state, name))  # hooks refer to what the modules hold
+                self._later.append((state, name))  # hooks refer to objects of the modules
             elif kind is not tuple or not PLAIN.issuperset(map(type, value)):
                 state[name] = self._copy(value)
         for name, value in of_class(type(module)):

@@ -84,6 +84,18 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
     device, for missing files, and for an unknown format; DamageError, a StoreError, for truncated, changed or wrong
     files, pickles, and NaN or infinite weights. Warns if all shapes match but a module has another class or other
     settings (such as a stride) than when it was saved.
+
+    >>> import tempfile
+    >>> from secateurs.graph import trace
+    >>> from secateurs.surgery import apply
+    >>> def build():
+    ...     return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> net = build()
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(apply(plan, net), plan, folder)
+    ...     load(build(), folder)[0]
+    Linear(in_features=2, out_features=2, bias=True)
     """
     network = Network.of(model)
     directory = _path(directory)

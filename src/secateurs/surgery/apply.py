@@ -59,6 +59,13 @@ def apply(
 
     Raises ModelError for a model that cannot be pruned, PlanError if the plan or an optimizer is not of this model,
     ProofError if the pruned network would compute something else. The model is unchanged then.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> apply(plan, net)[2]
+    Linear(in_features=2, out_features=1, bias=True)
     """
     network = Network.of(model)
     model = network.model

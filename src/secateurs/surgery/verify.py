@@ -126,6 +126,13 @@ def verify(
 
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> verify(plan, net, torch.ones(4, 2)).passed
+    True
     """
     network = Network.of(model).with_values
     check_signature(plan, network)

@@ -32,7 +32,7 @@ def index_put(p: Propagation, op: Op) -> None:
     together = bool(dims) and dims == list(range(dims[0], dims[-1] + 1))
     at = dims[0] if together else 0
     kept = [d for d in range(x.dim()) if d not in dims]
-    # the dimensions of x[indices]: those of the indices stand where they are together, else in front
+    # dimensions of x[indices]: those of adjacent indices stay at their place, others come first
     places = [*(d for d in kept if d < at or not together), *([None] * rank), *(d for d in kept if together and d > at)]
     places = places if together else [*([None] * rank), *kept]
     _written_at(p, op, values, dims, places[len(places) - values.dim() :])

@@ -108,7 +108,7 @@ def roll(p: Propagation, op: Op) -> None:
         labels = axes[d]
         if isinstance(labels, np.ndarray):
             turned = shift % labels.size
-            # What goes around the end does so by count: those entries must stay, whichever way is shorter.
+            # Entries that wrap around are determined by their number, so that they must stay: the shorter of both ends.
             around = labels[labels.size - turned :] if 2 * turned <= labels.size else labels[: labels.size - turned]
             p.guard(around, "it is rolled around the end of its dimension by position")
             axes[d] = np.roll(labels, shift)

@@ -65,7 +65,7 @@ def view(p: Propagation, op: Op) -> None:
     """Regroup dimensions without moving elements."""
     x, out = op.args[0], op.out
     lab = p.get(x)
-    whole_op = p.original(op)  # which dimensions go into which is a matter of the sizes that the view was written for
+    whole_op = p.original(op)  # which dimensions are merged or split is determined by the sizes of the whole network
     before, after = tuple(whole_op.args[0].shape), tuple(whole_op.out.shape)
     if before == after:
         axes = lab.axes

@@ -104,7 +104,7 @@ def project(v: Array, count: int) -> Array:
     breaks = np.concatenate((v - 1, v))
     order = breaks.argsort()
     t = breaks[order]
-    falling = np.where(order < size, 1.0, -1.0).cumsum()  # how many entries fall behind each breakpoint
+    falling = np.where(order < size, 1.0, -1.0).cumsum()  # number of entries that fall after each breakpoint
     total = np.empty(2 * size)
     total[0] = size
     np.subtract(size, (falling[:-1] * np.diff(t)).cumsum(), out=total[1:])

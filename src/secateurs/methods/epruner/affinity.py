@@ -171,7 +171,7 @@ def _pass_messages(s_LCC: Tensor, messages: Messages) -> list[Clustering]:
         now = evidence > 0
         state.same = torch.where((now == state.before).all(-1), state.same + 1, 1)
         state.before = now
-        # scikit-learn first looks after patience + 1 iterations, and wants at least one exemplar.
+        # scikit-learn checks after patience + 1 iterations at first, and requires at least one exemplar.
         settled = (state.same >= messages.patience) & now.any(-1) & (step > messages.patience)
         done = settled if step < messages.iterations else torch.ones_like(settled)
         if not bool(done.any()):
