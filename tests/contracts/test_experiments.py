@@ -114,9 +114,9 @@ def test_quick_has_the_same_stages_in_the_same_order(row):
 def test_quick_keeps_everything_that_is_not_length():
     """A new recipe field is the same in a quick run, unless somebody decides otherwise here."""
     shortened = {
-        "label", "data", "images", "image_size", "batch_size", "prune_batch_size", "calibration_batches",
-        "train_epochs", "train_milestones", "prune_epochs", "prune_milestones", "epochs", "milestones", "step_every",
-        "warmup",
+        "label", "data", "images", "image_size", "image_resize", "batch_size", "prune_batch_size",
+        "calibration_batches", "train_epochs", "train_milestones", "prune_epochs", "prune_milestones", "epochs",
+        "milestones", "step_every", "warmup",
     }  # fmt: skip
     full = Recipe(epochs=160, schedule="multi-step", milestones=(80, 120), prune_batch_size=3, warmup=5.0)
     short = quick(full, stand_in=True)

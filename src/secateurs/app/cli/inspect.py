@@ -1,10 +1,10 @@
 """`secateurs inspect`: list a network's groups, its protected channels with reasons, and its cost."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Any
 
 import torch
 from rich import box
@@ -14,7 +14,7 @@ from rich.table import Table
 
 import secateurs as sct
 from secateurs.app import models
-from secateurs.app.cli.flags import setting
+from secateurs.app.cli.requests import Inspection
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 
@@ -25,29 +25,15 @@ MOST_NAMES = 3
 """Number of tensors or operators that are named for each reason."""
 
 
-@final
-@dataclass(frozen=True)
-class Question:
-    """Arguments of `secateurs inspect`: a network and the shape of its input."""
-
-    model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
-    input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
-    classes: int = setting("classes it tells apart", "N", default=10)
-    protect: tuple[str, ...] = setting("modules to leave whole", "MODULE", default=())
-
-
-def inspect(question: Question, console: Console) -> None:
-    """Show the groups of channels of a network, its protected channels with reasons, and the cost of one forward pass.
-
-    Weights do not matter.
-
-    example:
-      secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
-    """
+def inspect(question: Inspection, console: Console) -> None:
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of a forward pass."""
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
     graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
+    if question.json:
+        console.print_json(json.dumps(_figures(graph)))
+        return
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
     console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))
     console.print(_protected(graph))
@@ -60,7 +46,41 @@ def inspect(question: Question, console: Console) -> None:
     )
 
 
-def shape_of(question: Question) -> tuple[int, ...]:
+def _figures(graph: sct.Graph) -> dict[str, Any]:
+    """Return the contents of the tables, unshortened."""
+    dense = graph.cost()
+    return {
+        "macs": dense.macs,
+        "params": dense.params,
+        "memory": dense.memory,
+        "groups": [
+            {
+                "name": group.name,
+                "units": group.units,
+                "macs_a_unit": saved,
+                "exact": group.exact,
+                "inexact_because": list(group.inexact_because),
+                "tensors": sorted({s.tensor for s in group.slices}),
+            }
+            for group, saved in zip(graph.groups, _saved(graph), strict=True)
+        ],
+        "protected": [{"tensor": p.tensor, "dim": p.dim, "reason": p.reason} for p in graph.protected],
+        "notes": list(graph.notes),
+    }
+
+
+def _saved(graph: sct.Graph) -> list[int]:
+    """Return the multiply-accumulates that one unit of each group costs."""
+    dense, whole = graph.widths, graph.cost().macs
+    found: list[int] = []
+    for place in range(len(graph.groups)):
+        one_less = dense.copy()
+        one_less[place] -= 1
+        found.append(whole - int(graph.costs.at(one_less)[0]))
+    return found
+
+
+def shape_of(question: Inspection) -> tuple[int, ...]:
     """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
@@ -80,11 +100,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
     for heading in ("units", "MACs a unit", "tensors"):
         shown.add_column(heading, justify="right")
     shown.add_column("removal is silence", overflow="fold")
-    dense, whole = graph.widths, graph.cost().macs
-    for place, group in enumerate(graph.groups):
-        one_less = dense.copy()
-        one_less[place] -= 1
-        saved = whole - int(graph.costs.at(one_less)[0])
+    for group, saved in zip(graph.groups, _saved(graph), strict=True):
         tensors = len({s.tensor for s in group.slices})
         exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
         shown.add_row(escape(group.name), str(group.units), in_units(saved), str(tensors), exact)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 from rich.console import Console
 from rich.table import Table
 
-from secateurs.app.cli.flags import setting
+from secateurs.app.cli.requests import Board
 from secateurs.app.leaderboard import Standing, read_records, standings
 from secateurs.app.leaderboard.board import page
 from secateurs.app.leaderboard.text import HEADINGS, cells, comma_separated, markdown
@@ -21,25 +19,8 @@ SHOWN = (0, 2, 3, 4, 5, 6, 8)
 FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
 
 
-@final
-@dataclass(frozen=True)
-class Board:
-    """Arguments of `secateurs leaderboard`: folders of runs, and the files to write."""
-
-    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
-    out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
-
-
 def leaderboard(board: Board, console: Console) -> None:
-    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls.
-
-    Only the records in the folders are read; nothing is run. Written are leaderboard.md, leaderboard.csv with a
-    line a run, and leaderboard.html, one page that needs no other file.
-
-    examples:
-      secateurs leaderboard runs
-      secateurs leaderboard runs/half runs/small --out tables
-    """
+    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls."""
     records, unfinished = read_records(board.runs)
     if not records:
         raise InputError(f"none of the {len(unfinished)} runs there is finished; go on with one: --resume")

@@ -30,6 +30,7 @@ def quick(recipe: Recipe, *, stand_in: bool) -> Recipe:
         data=f"digits:{SIDE if large else 32}" if stand_in else recipe.data,
         images=IMAGES,
         image_size=SIDE,
+        image_resize=None,
         batch_size=min(recipe.batch_size, BATCH),
         prune_batch_size=None,
         calibration_batches=min(recipe.calibration_batches, IMAGES // BATCH),
