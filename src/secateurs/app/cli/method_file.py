@@ -15,7 +15,7 @@ from secateurs.registry import Entry
 def is_file(name: str) -> bool:
     """Whether a method is named by a file and what is in it.
 
-    >>> is_file("mine/chip.py:CHIP"), is_file("l2")
+    >>> is_file("mine/rank.py:HRank"), is_file("l2")
     (True, False)
     """
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")
