@@ -75,7 +75,8 @@ class CostModel:
     def _sizes_at(self, widths: ArrayLike) -> NDArray[np.int64]:
         """Return the sizes of all axes, for units kept per group: [..., G] -> [..., 1 + axes]."""
         kept = np.asarray(widths, dtype=np.int64)
-        sizes = (self._multiple @ kept.reshape(-1, self.groups).T).T
+        rows = kept.reshape(int(np.prod(kept.shape[:-1])), self.groups)
+        sizes = (self._multiple @ rows.T).T
         return self._constant + sizes.reshape(*kept.shape[:-1], len(self._constant))
 
     def _axis(self, labels: Any) -> int:

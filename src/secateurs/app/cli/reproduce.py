@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from secateurs.app.cli.arguments import Invocation
 from secateurs.app.cli.pruning import prune
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.requests import Reproduction
+from secateurs.app.cli.run_folder import RECIPE
 from secateurs.app.experiments import Row, find
 from secateurs.app.experiments.listing import HEADINGS, listed
 from secateurs.app.experiments.settling import Order, recipe_of
+from secateurs.app.leaderboard import read_committed, read_records
 from secateurs.errors import InputError
+
+NARROW = tuple(HEADINGS.index(name) for name in ("row", "reported", "cost", "measured", "runnable here"))
+"""Columns that fit a narrow terminal."""
+WIDEST = 1000
 
 
 def reproduce(reproduction: Reproduction, console: Console) -> None:
@@ -62,16 +71,33 @@ def _introduce(row: Row, console: Console) -> None:
 
 
 def _show(reproduction: Reproduction, console: Console) -> None:
-    """Print the table of all rows, with the results of runs in --out."""
-    found = [reproduction.out] if reproduction.out.is_dir() else []
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in HEADINGS:
-        table.add_column(heading, overflow="fold")
-    for one in listed(found):
-        table.add_row(*one.cells())
-    console.print(table)
+    """Print the table of all rows, with what the files of --results and the runs in --out came to."""
+    runs = read_records([reproduction.out])[0] if any(reproduction.out.rglob(RECIPE)) else []
+    found = listed([*read_committed(reproduction.results), *runs], data=_absolute(reproduction.data))
+    if reproduction.json:
+        console.print_json(json.dumps([one.plain() for one in found]))
+        return
+    cells = [one.cells() for one in found]
+    whole = _table(range(len(HEADINGS)), cells)
+    wide = Measurement.get(console, console.options.update(max_width=WIDEST), whole).maximum
+    if not console.is_terminal:
+        console.width = wide
+    narrow = console.width < wide
+    console.print(_table(NARROW, cells) if narrow else whole)
     console.print(
         "reported: paper, abstract, code (the authors' repository), figure (there), log (computed from theirs), quoted "
-        "(by somebody else), – (not public). cost: multiply-accumulates of all training, in 10^15.",
+        "(by somebody else), – (not public). cost: multiply-accumulates of all training, in 10^15 (P) or 10^18 (E). "
+        f"measured: by runs in {reproduction.results} and {reproduction.out}.",
         highlight=False,
     )
+    if narrow:
+        console.print(f"All {len(HEADINGS)} columns: in a terminal of {wide} characters, or with | less -S, or --json.")
+
+
+def _table(columns: Sequence[int], cells: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for place in columns:
+        table.add_column(HEADINGS[place], overflow="fold")
+    for line in cells:
+        table.add_row(*(line[place] for place in columns))
+    return table

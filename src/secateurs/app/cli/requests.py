@@ -9,6 +9,9 @@ from secateurs.app.cli.arguments import Invocation
 from secateurs.app.cli.flags import setting
 from secateurs.app.cli.recipe import Control
 
+FORMATS = ("md", "csv", "html", "json")
+"""Endings of a leaderboard's files."""
+
 
 @final
 @dataclass(frozen=True)
@@ -56,7 +59,11 @@ class Reproduction:
     """
 
     row: str | None = setting("name of the row; --list shows all", "ROW", default=None, argument=True)
-    list: bool = setting("show every row: what is reported, what it needs and costs, what it came to", default=False)
+    list: bool = setting("show every row: what is reported, what it needs and costs, what was measured", default=False)
+    json: bool = setting("with --list: as JSON", default=False)
+    results: Path = setting(
+        "with --list: folder of files of runs that were measured", "FOLDER", default=Path("results")
+    )
     data: Path | None = setting("folder that holds the row's data", "FOLDER", default=None)
     weights: str | None = setting(
         "trained weights to begin with, in place of the row's: published ones by name, or a safetensors file",
@@ -112,15 +119,20 @@ class Board:
     """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls.
 
     Only the records in the folders are read; nothing is run. Written are leaderboard.md, leaderboard.csv with a
-    line a run, and leaderboard.html, one page that needs no other file.
+    line a run, leaderboard.html, one page that needs no other file, and leaderboard.json, the records of all runs
+    without their networks and folders, from which the same tables can be made again, also together with later runs.
 
     examples:
       secateurs leaderboard runs
       secateurs leaderboard runs/half runs/small --out tables
+      secateurs leaderboard results/half.json runs/later --out results --name half --formats md json
     """
 
-    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
+    runs: tuple[Path, ...] = setting("folders of runs, folders that hold them, or JSON files of runs", "PLACE")
     out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
+    name: str = setting("name of the files, without ending", "NAME", default="leaderboard")
+    title: str = setting("heading above the tables", "TEXT", default="Leaderboard")
+    formats: tuple[str, ...] = setting("files to write: md, csv, html, json; all by default", "END", default=FORMATS)
 
 
 @final

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from secateurs.app.cli.leaderboard import FILES, show, write
-from secateurs.app.cli.requests import SweepOrder
+from secateurs.app.cli.leaderboard import show, write
+from secateurs.app.cli.requests import Board, SweepOrder
 from secateurs.app.leaderboard import read_records, standings
 from secateurs.app.sweep import Outcome, read_sweep
 from secateurs.app.sweep.jobs import LOGS, in_sequence, jobs, phases, runs_code
@@ -44,10 +44,9 @@ def _tell(order: SweepOrder, outcomes: list[Outcome], console: Console) -> None:
     failed = [outcome for outcome in outcomes if outcome.failure]
     if len(failed) < len(outcomes):
         records, unfinished = read_records([order.out])
-        tables = standings(records)
-        show(tables, console)
-        write(tables, order.out, len(unfinished))
-        console.print(f"[bold]{order.out}[/] holds the runs, {', '.join(FILES)}.", emoji=False)
+        show(standings(records), console)
+        files = write(records, Board(runs=(order.out,), out=order.out), len(unfinished))
+        console.print(f"[bold]{order.out}[/] holds the runs, {', '.join(files)}.", emoji=False)
     if failed:
         first = failed[0]
         raise SweepError(

@@ -3,7 +3,7 @@
 from secateurs.app.data.augment import Augmentation
 from secateurs.app.data.images import Images, Standard
 from secateurs.app.data.preprocessing import Preprocessing
-from secateurs.app.data.sources import NAMES, check_name, load
+from secateurs.app.data.sources import NAMES, check_name, load, seems_there
 from secateurs.app.data.splits import Splits, Task, stratified
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Task",
     "check_name",
     "load",
+    "seems_there",
     "stratified",
 ]

@@ -56,6 +56,27 @@ def check_name(name: str) -> None:
         raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
 
 
+def seems_there(kind: str, root: Path) -> bool:
+    """Return True if the names in a folder are those of a data set; nothing is opened.
+
+    >>> seems_there("cifar10", Path("/nowhere")), seems_there("digits", Path("/nowhere"))
+    (False, True)
+    """
+    return kind == "digits" or any(_is_folder(root / place) for place in MARKS[kind])
+
+
+MARKS = {
+    "cifar10": ("cifar-10-batches-py",),
+    "cifar100": ("cifar-100-python",),
+    "tiny-imagenet": ("train",),
+    "imagefolder": ("train",),
+    "masks": ("train", "images"),
+    "coco": ("annotations", "train", "images"),
+    "images": (".",),
+}
+"""Folders of which one is in the root of a data set."""
+
+
 def load(name: str, *, how: Preprocessing = IMAGENET) -> Splits:
     """The data set called `name`; `how` is what is done to its images.
 
