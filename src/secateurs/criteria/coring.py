@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs.criteria.reductions import of_roles
+from secateurs.errors import check_choice
 from secateurs.evidence.kinds import Evidence, Needs, Weights
 from secateurs.graph.groups import Group, Slice
 from secateurs.types import Floats
