@@ -13,6 +13,7 @@ import json
 import math
 import platform
 import statistics
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -206,6 +207,16 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def commit() -> str:
+    """The commit that is measured; with a + where the files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    found, changed = (
+        subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    return found + ("+" if changed else "")
+
+
 def main() -> None:
     """Run everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -224,6 +235,8 @@ def main() -> None:
     if options.out:
         facts = {
             "command": "OMP_NUM_THREADS=1 python benchmarks/engine.py",
+            "commit": commit(),
+            "input": list(x.shape),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "torch_pruning": version("torch-pruning"),

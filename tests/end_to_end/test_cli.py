@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 import secateurs as sct
+from secateurs.app import models
 from secateurs.app.cli import main, measure
 from secateurs.app.cli.arguments import compose
 from secateurs.app.cli.demo import RECIPE
@@ -703,16 +704,26 @@ def test_inspect_shows_groups_protection_and_cost(capsys):
     assert "269.7 k parameters" in printed
 
 
-def test_inspect_answers_as_json(capsys):
-    """All that the tables show, for programs; the reason that keeps the most channels first."""
-    assert main(["inspect", "resnet20", "--json", "--protect", "layer3"]) == 0
-    read = json.loads(capsys.readouterr().out)
+def test_inspect_says_the_same_as_json(capsys):
+    """All of it, where the tables shorten."""
+    assert main(["inspect", "resnet20", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
 
-    assert read["cost"]["params"] == 269_722
-    assert {"tensor": "layer1.0.conv1.weight", "dim": 0, "role": "out"} in read["groups"][0]["slices"]
-    channels = [reason["channels"] for reason in read["protected"]]
+    graph = sct.trace(models.build("resnet20", in_channels=3, num_classes=10).eval(), torch.zeros(1, 3, 32, 32))
+    assert [(g["name"], g["units"], g["exact"]) for g in found["groups"]] == [
+        (g.name, g.units, g.exact) for g in graph.groups
+    ]
+    assert (found["macs"], found["params"], found["memory"]) == (
+        graph.cost().macs,
+        graph.cost().params,
+        graph.cost().memory,
+    )
+    assert len(found["protected"]) == len(graph.protected) > 0
+    one_less = graph.widths - (torch.arange(len(graph.groups)) == 0).numpy()
+    assert found["groups"][0]["macs_a_unit"] == graph.cost().macs - int(graph.costs.at(one_less)[0])
+    channels = [obstacle["channels"] for obstacle in found["obstacles"]]
     assert channels == sorted(channels, reverse=True)
-    assert read["protected"][0]["reason"] == "the user protects it"
+    assert [o["reason"] for o in found["obstacles"]] == [o.reason for o in graph.obstacles]
 
 
 def test_inspect_explains_a_layer(capsys):

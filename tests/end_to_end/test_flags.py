@@ -1,7 +1,13 @@
 """What a command line means: flags, recipe files, amounts, methods' options, help; nothing is trained here."""
 
 import argparse
+import contextlib
+import io
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, is_dataclass
 
 import pytest
@@ -189,31 +195,67 @@ def test_extras_that_a_command_lacks_are_named_together(monkeypatch):
     assert "'secateurs[cli,train]'" in said
 
 
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory):
+    """The file that a user of bash writes once."""
+    pytest.importorskip("shtab")
+    file, printed = tmp_path_factory.mktemp("completion") / "secateurs", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["--print_completion", "shtab-bash"]) == 0
+    file.write_text(printed.getvalue())
+    return file
+
+
 def test_completion_knows_commands_and_flags(capsys):
     """Where shtab is installed; elsewhere the message names it."""
     pytest.importorskip("shtab")
     assert main(["--print_completion", "shtab-bash"]) == 0
     printed = capsys.readouterr().out
 
-    assert all(word in printed for word in ("--calibration-batches", "compare", "one-cycle"))
+    assert all(word in printed for word in ("--calibration-batches", "compare", "one-cycle", "--json"))
+    assert "--method.name" not in printed
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (["pru"], {"prune"}),
+        (["prune", "--meth"], {"--method"}),
+        (["prune", "--method", "gre"], {"greg1", "greg2"}),
+        (["prune", "--schedule", "c"], {"cosine", "constant"}),
+        (["inspect", "--js"], {"--json"}),
+    ],
+)
+def test_bash_completes(typed, completed, completion):
+    """As bash itself asks the script."""
+    words = " ".join(map(shlex.quote, ["secateurs", *typed]))
+    script = (
+        f"source {completion}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; "
+        '_shtab_secateurs secateurs "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert set(found.stdout.split()) == completed
 
 
 @dataclass(frozen=True)
 class Greeting:
+    """Say hello to somebody."""
+
     who: str = setting("who is greeted", "WHO")
     times: int = setting("how often", "N", default=1)
 
 
 def greet(greeting: Greeting, console):
-    """Say hello to somebody."""
     for _ in range(greeting.times):
         console.print(f"hello {greeting.who}")
 
 
 def test_a_command_is_a_dataclass_and_a_function(monkeypatch, capsys):
     """Its fields are the arguments, its documentation is the help."""
-    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command(f"{__name__}:greet", "say hello"))
-    monkeypatch.setattr(commands.Command, "function", lambda self: greet)
+    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command("there:greet", "there:Greeting", "say hello"))
+    monkeypatch.setitem(sys.modules, "there", sys.modules[__name__])
 
     assert main(["greet", "world", "--times", "2"]) == 0
     assert capsys.readouterr().out == "hello world\nhello world\n"

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
 
 from secateurs.allocate.budget import LIMITED, Budget
-from secateurs.allocate.choice import Function, choose, most_levels, thinned
 from secateurs.allocate.levels import Costed, Tied, levels
 from secateurs.allocate.limits import Limits
 from secateurs.allocate.normalise import AsIs
 from secateurs.allocate.ranked import Ranked
 from secateurs.allocate.steps import kept
 from secateurs.types import Floats, Ints, Keep
+
+if TYPE_CHECKING:
+    from secateurs.allocate.choice import Function
 
 REFINEMENTS = 4
 """Most further choices, each between the widths around the previous one."""
@@ -65,6 +67,8 @@ def least_loss(graph: Costed, budget: Budget, losses: Losses) -> Keep:
 
     Raises BudgetError if the smallest widths exceed the budget.
     """
+    from secateurs.allocate.choice import choose, most_levels, thinned  # SciPy's solver, which not every program needs
+
     greedy = least_loss_per_cost(graph, budget, losses)
     allowed = levels(graph, budget)
     best = _counts(graph, greedy)
@@ -137,6 +141,8 @@ def _around(counts: Ints, offered: Ints, chosen: int, most: int) -> Ints:
     >>> _around(np.arange(1, 33), np.array([1, 11, 21, 32]), 21, 4).tolist()
     [11, 18, 21, 25, 32]
     """
+    from secateurs.allocate.choice import thinned
+
     at = int(np.searchsorted(offered, chosen))
     low, high = offered[max(0, at - 1)], offered[min(len(offered) - 1, at + 1)]
     near = counts[(counts >= low) & (counts <= high)]

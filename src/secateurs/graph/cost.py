@@ -59,8 +59,7 @@ class CostModel:
 
     def at(self, widths: ArrayLike) -> NDArray[np.int64]:
         """(macs, params, memory) for units kept per group, vectorised: [..., G] -> [..., 3]."""
-        kept = np.asarray(widths, dtype=np.int64)
-        sizes = self._constant + kept @ self._multiple
+        sizes = self._sizes_at(widths)
         return np.stack([(np.prod(sizes[..., index], axis=-1) @ factor) for index, factor in self._terms], axis=-1)
 
     def peak(self, widths: ArrayLike) -> NDArray[np.int64]:
@@ -70,9 +69,15 @@ class CostModel:
 
     def moments(self, widths: ArrayLike) -> NDArray[np.int64]:
         """Return the bytes of activations alive at each moment before one is freed: [..., G] -> [..., moments]."""
-        kept = np.asarray(widths, dtype=np.int64)
         index, factor = self._written
-        return self._alive.sums(np.prod((self._constant + kept @ self._multiple)[..., index], axis=-1) * factor)
+        return self._alive.sums(np.prod(self._sizes_at(widths)[..., index], axis=-1) * factor)
+
+    def _sizes_at(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """Return the sizes of all axes, for units kept per group: [..., G] -> [..., 1 + axes]."""
+        kept = np.asarray(widths, dtype=np.int64)
+        rows = kept.reshape(int(np.prod(kept.shape[:-1])), self.groups)
+        sizes = (self._multiple @ rows.T).T
+        return self._constant + sizes.reshape(*kept.shape[:-1], len(self._constant))
 
     def _axis(self, labels: Any) -> int:
         """The number of a labelled axis among the sizes (0 is the size of one)."""
@@ -82,15 +87,19 @@ class CostModel:
             known = self._axes[id(labels)] = len(self._held)
         return known
 
-    def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the constant part of every size, [1 + axes], and its multiples of widths, [groups, 1 + axes]."""
+    def _sizes(self) -> tuple[NDArray[np.int64], Any]:
+        """Return the constant part of every size [1 + axes], and the multiples of widths [1 + axes, groups], sparse."""
+        from scipy.sparse import coo_array
+
         units, count = self._units, len(self._held) + 1
         axes = Axes([units.units(labels) for labels in self._held])
         group = entry_of(units.group_of, axes.of)
         constant = np.bincount(axes.owner[group < 0] + 1, minlength=count)
         constant[0] = 1
-        entries = np.bincount(group[group >= 0] * count + axes.owner[group >= 0] + 1, minlength=self.groups * count)
-        return constant, entries.reshape(self.groups, count) // np.maximum(units.counts, 1)[:, None]
+        pairs, entries = np.unique(group[group >= 0] * count + axes.owner[group >= 0] + 1, return_counts=True)
+        of, axis = np.divmod(pairs, count)
+        shape = (count, self.groups)
+        return constant, coo_array((entries // units.counts[of], (axis, of)), shape=shape, dtype=np.int64).tocsr()
 
     def _size(self, axes: Any, shape: Any, factor: int = 1) -> tuple[tuple[int, ...], int]:
         """A product of dimensions: the labelled axes, and the constant rest."""

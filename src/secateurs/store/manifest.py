@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ import torch
 
 from secateurs.errors import DamageError, PlanError, StoreError
 from secateurs.surgery.plan import Plan
+from secateurs.version import library_version
 
 FORMAT = 1
 HEADER = 2**27
@@ -68,14 +68,6 @@ class Manifest:
         """Largest size in bytes of the weights file: its tensors as they are after pruning, and a header."""
         after = self.plan.signature_after()
         return HEADER + sum(prod(shape) * _type(self.dtypes[name]).itemsize for name, shape in after.items())
-
-
-def library_version() -> str:
-    """Return the installed version, or a text for a source tree that is not installed."""
-    try:
-        return version("secateurs")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def read_manifest(content: bytes) -> Manifest:

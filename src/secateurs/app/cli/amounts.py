@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from torch import nn
 
 SUFFIXES = {
     "": 1,
@@ -110,5 +109,7 @@ def with_classes(numbers: ByPattern | None) -> Any:
 
 
 def _class_or_path(pattern: str) -> Any:
+    from torch import nn
+
     kind = getattr(nn, pattern.removeprefix("nn."), None) if pattern.startswith("nn.") else None
     return kind if isinstance(kind, type) and issubclass(kind, nn.Module) else pattern

@@ -55,13 +55,14 @@ class Invocation:
     @classmethod
     def parser(cls, argv: Sequence[str]) -> ArgumentParser:
         """Make the parser of a run's flags, with those of the method that `argv` or its recipe file names."""
-        name = _method_name(argv) or cls.BASE.method
         parser = new_parser()
         add_fields(parser, RunFlags)
         add_fields(parser, Recipe, cls.BASE, only=cls.ONLY, headings=GROUPS)
-        method = default_method(name)
-        group = parser.add_argument_group(f"options of --method {name}", summary(method))
-        add_method(group, method)
+        if _tells_of_method(argv):
+            name = _method_name(argv) or cls.BASE.method
+            method = default_method(name)
+            group = parser.add_argument_group(f"options of --method {name}", summary(method))
+            add_method(group, method)
         parser.usage = None if cls.ONLY else "secateurs prune --macs X --out FOLDER [FLAGS]"
         if not cls.ONLY and {"-h", "--help"} & set(argv):
             parser.epilog = METHODS.format(list_methods())
@@ -106,6 +107,14 @@ or path.py:CLASS, a method or criterion in a file of your own.
 Options of another method: secateurs prune --method NAME --help. In a recipe file they stand beside the name:
   method: {{name: magnitude, p: 2}}
 """
+
+
+def _tells_of_method(argv: Sequence[str]) -> bool:
+    """Return whether options of a method, or the help, are asked for: they need PyTorch, a slow import."""
+    words = {word.partition("=")[0] for word in argv}
+    return bool(
+        {"-h", "--help"} & words or {word for word in words if word.startswith("--method.")} - {"--method.name"}
+    )
 
 
 def _method_name(argv: Sequence[str]) -> str | None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from secateurs.app.choices import Crop
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.data.augment import Crop
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, final
+from dataclasses import asdict
+from typing import Any
 
-import numpy as np
 import torch
 from rich import box
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.table import Table
 
 import secateurs as sct
 from secateurs.app import models
-from secateurs.app.cli.flags import setting
+from secateurs.app.cli.requests import Inspection
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 from secateurs.graph.groups import Protected
@@ -28,46 +27,31 @@ MOST_NAMES = 3
 """Number of tensors or operators that are named for each reason."""
 
 
-@final
-@dataclass(frozen=True)
-class Question:
-    """Arguments of `secateurs inspect`: a network and the shape of its input."""
-
-    model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
-    input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
-    classes: int = setting("classes it tells apart", "N", default=10)
-    protect: tuple[str, ...] = setting("modules to leave whole", "MODULE", default=())
-    explain: tuple[str, ...] = setting(
-        "what else goes with a layer's channels, step by step, or why they stay: layer1.0.conv1, layer1.0.conv1:3,5-8",
-        "LAYER",
-        default=(),
-    )
-    json: bool = setting("print the answer as JSON", default=False)
-
-
-def inspect(question: Question, console: Console) -> None:
-    """Show the groups of channels of a network, its protected channels with reasons, and the cost of one forward pass.
-
-    Weights do not matter.
-
-    examples:
-      secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
-      secateurs inspect resnet20 --explain layer1.0.conv1:3,5
-    """
+def inspect(question: Inspection, console: Console) -> None:
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of a forward pass."""
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
     graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
-    title = f"{question.model} on {'x'.join(map(str, shape))}"
     if question.explain:
         _explain(graph, question, console)
-    elif question.json:
-        console.print_json(json.dumps({"network": title, **_figures(graph)}))
-    else:
-        _show(graph, title, console)
+        return
+    if question.json:
+        console.print_json(json.dumps(_figures(graph)))
+        return
+    cost, units = graph.cost(), sum(group.units for group in graph.groups)
+    console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))
+    console.print(_protected(graph))
+    for note in graph.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(
+        f"{len(graph.groups)} groups of {units:,} units. One forward pass: [bold]{in_units(cost.macs)}[/] MACs, "
+        f"[bold]{in_units(cost.params)}[/] parameters, [bold]{in_bytes(cost.memory)}[/] of activations.",
+        highlight=False,
+    )
 
 
-def _explain(graph: sct.Graph, question: Question, console: Console) -> None:
+def _explain(graph: sct.Graph, question: Inspection, console: Console) -> None:
     """Answer what is asked about some layers."""
     answer = sct.explain(graph, dict(map(_channels, question.explain)))
     if question.json:
@@ -95,49 +79,44 @@ def _channels(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _figures(graph: sct.Graph) -> dict[str, Any]:
-    """All that is shown, as plain values."""
-    channels = {obstacle.reason: obstacle.channels for obstacle in graph.obstacles}
+    """Return the contents of the tables, unshortened."""
+    dense = graph.cost()
     return {
-        "cost": asdict(graph.cost()),
+        "macs": dense.macs,
+        "params": dense.params,
+        "memory": dense.memory,
         "groups": [
             {
                 "name": group.name,
                 "units": group.units,
-                "macs_per_unit": saved,
+                "macs_a_unit": saved,
                 "exact": group.exact,
-                "inexact_because": group.inexact_because,
-                "slices": [{"tensor": s.tensor, "dim": s.dim, "role": s.role} for s in group.slices],
+                "inexact_because": list(group.inexact_because),
+                "tensors": sorted({s.tensor for s in group.slices}),
             }
             for group, saved in zip(graph.groups, _saved(graph), strict=True)
         ],
-        "ties": [asdict(tie) for tie in graph.ties],
-        "protected": [
-            {
-                "reason": reason,
-                "channels": channels.get(reason, 0),
-                "entries": [{"tensor": p.tensor, "dim": p.dim, "entries": p.index.size} for p in places],
-            }
-            for reason, places in _by_reason(graph).items()
+        "protected": [{"tensor": p.tensor, "dim": p.dim, "reason": p.reason} for p in graph.protected],
+        "obstacles": [
+            {"reason": o.reason, "channels": o.channels, "tensors": dict(o.tensors)} for o in graph.obstacles
         ],
-        "notes": graph.notes,
+        "ties": [asdict(tie) for tie in graph.ties],
+        "notes": list(graph.notes),
     }
 
 
-def _show(graph: sct.Graph, title: str, console: Console) -> None:
-    """Tables of what can be removed and what cannot, and the costs."""
-    cost, units = graph.cost(), sum(group.units for group in graph.groups)
-    console.print(_groups(graph, escape(title)))
-    console.print(_protected(graph))
-    for note in graph.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(
-        f"{len(graph.groups)} groups of {units:,} units. One forward pass: [bold]{in_units(cost.macs)}[/] MACs, "
-        f"[bold]{in_units(cost.params)}[/] parameters, [bold]{in_bytes(cost.memory)}[/] of activations.",
-        highlight=False,
-    )
+def _saved(graph: sct.Graph) -> list[int]:
+    """Return the multiply-accumulates that one unit of each group costs."""
+    dense, whole = graph.widths, graph.cost().macs
+    found: list[int] = []
+    for place in range(len(graph.groups)):
+        one_less = dense.copy()
+        one_less[place] -= 1
+        found.append(whole - int(graph.costs.at(one_less)[0]))
+    return found
 
 
-def shape_of(question: Question) -> tuple[int, ...]:
+def shape_of(question: Inspection) -> tuple[int, ...]:
     """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
@@ -162,12 +141,6 @@ def _groups(graph: sct.Graph, title: str) -> Table:
         exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
         shown.add_row(escape(group.name), str(group.units), in_units(saved), str(tensors), exact)
     return shown
-
-
-def _saved(graph: sct.Graph) -> list[int]:
-    """Of each group: how many MACs go with one of its units."""
-    dense, whole = graph.widths, graph.cost().macs
-    return [whole - int(graph.costs.at(dense - one)[0]) for one in np.eye(len(dense), dtype=np.int64)]
 
 
 def _protected(graph: sct.Graph) -> Table:

@@ -1,5 +1,6 @@
 """Entry point of the command line: every error becomes one sentence and an exit code."""
 
+import logging
 import re
 import sys
 import traceback
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from secateurs.errors import DamageError, InputError, SecateursError
+from secateurs.version import library_version
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: failure during work, refusal before any work, Ctrl-C."""
@@ -18,6 +20,8 @@ KEPT = "what was finished is kept: --resume"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # PyTorch notes the absence of a compiler of GPU kernels that nothing here needs.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with _printable():
         return _told(arguments, debug="--debug" in arguments)
 
@@ -49,14 +53,17 @@ def _told(arguments: list[str], *, debug: bool) -> int:
 
 
 def _done(arguments: list[str]) -> int:
-    """Run a command; the parser exits by itself after help or version."""
+    """Run a command; the parser leaves by itself after a help text."""
+    if arguments == ["--version"]:  # also where the extra that brings the parser is missing
+        sys.stdout.write(f"secateurs {library_version()}\n")
+        return 0
     from secateurs.app.cli import commands
 
     try:
-        function, settings = commands.read(arguments)
+        command, settings = commands.read(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    commands.execute(function, settings)
+    commands.execute(command, settings)
     return 0
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import device_name
+from secateurs.app.cli.pretrained import reads_files
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import stages
 from secateurs.app.cli.work import LAST, TRAINED, Work
@@ -169,6 +170,7 @@ def _conditions(work: Work, times: tuple[Measurement, ...], record: dict[str, An
     return {
         "seed": str(work.recipe.seed),
         "data": f"{splits.name}: {drawn}",
+        **({"images": str(work.recipe.preprocessing())} if reads_files(work.recipe) else {}),
         "verified": f"removal equals silence: relative error {record['error']:.1e}",
         **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",

@@ -15,7 +15,7 @@ from secateurs.registry import Entry
 def is_file(name: str) -> bool:
     """True if a method name has the form path.py:NAME.
 
-    >>> is_file("mine/chip.py:CHIP"), is_file("l2")
+    >>> is_file("mine/rank.py:HRank"), is_file("l2")
     (True, False)
     """
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")

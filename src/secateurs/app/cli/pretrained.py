@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from secateurs.app import models
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
+from secateurs.store.save import PLAN
 
 PICKLES = (b"PK\x03\x04", b"\x80")
 """First bytes of files written by torch.save and pickle.dump."""
@@ -34,6 +36,33 @@ def names_weights(recipe: Recipe) -> bool:
         return False
     path = Path(recipe.weights).expanduser()
     return not (path.suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"} or len(path.parts) > 1 or path.exists())
+
+
+def reads_files(recipe: Recipe) -> bool:
+    """Return whether the recipe's preprocessing applies: digits have their own, detectors normalise by themselves."""
+    return recipe.data.partition(":")[0] not in ("digits", "coco")
+
+
+def with_preprocessing(recipe: Recipe) -> Recipe:
+    """Return the recipe with its preprocessing filled in: settings not given are those of the published weights.
+
+    Without published weights, or if none is published with them, they are ImageNet's.
+    """
+    if not reads_files(recipe):
+        return recipe
+    named = {"image_size": "size", "image_resize": "resize", "image_mean": "mean", "image_std": "std"}
+    named |= {"interpolation": "interpolation"}
+    open_ = {field: name for field, name in named.items() if getattr(recipe, field) is None}
+    if recipe.image_size is not None:
+        open_.pop("image_resize", None)  # it belongs to another size
+    if not open_:
+        return recipe
+    found = None
+    if recipe.weights is not None and names_weights(recipe):
+        models.check_name(recipe.model)
+        found = models.published_preprocessing(recipe.model, recipe.weights)
+    said = found or recipe.preprocessing()
+    return replace(recipe, **{field: getattr(said, name) for field, name in open_.items()})
 
 
 def classes_of(recipe: Recipe, splits: Splits) -> int:
@@ -132,6 +161,12 @@ def load_weights(model: nn.Module, found: Mapping[str, Tensor], path: str, fresh
         )
     if differing:
         name = differing[0]
+        if (Path(path).parent / PLAN).is_file():
+            raise InputError(
+                f"{path} is of a pruned network ({PLAN} lies beside it), and --weights takes those of the dense one: "
+                f"{name} has shape {tuple(found[name].shape)} there and {expected[name]} here; read it in Python: "
+                "secateurs.load(model, folder)"
+            )
         raise InputError(
             f"{path} is not of this model: {name} has shape {tuple(found[name].shape)} there and {expected[name]} here"
             f"{f', and {len(differing) - 1} more differ' if len(differing) > 1 else ''}; "

@@ -21,7 +21,7 @@ from secateurs.app.cli.cutting import session_of
 from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
-from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights
+from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights, reads_files, with_preprocessing
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
@@ -44,17 +44,7 @@ class WorkError(SecateursError):
 
 
 def prune(invocation: Invocation, console: Console) -> None:
-    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
-
-    Decisions are made on a validation split; the test split is used once, at the end. FOLDER then holds
-    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
-
-    examples:
-      secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 50% --out runs/half
-      secateurs prune --model torchvision:resnet18 --data imagefolder:PHOTOS --params 4M --out runs/small
-      secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
-      secateurs prune --out runs/half --resume
-    """
+    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure."""
     started_by_another = early_rank() > 0
     folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)
@@ -146,7 +136,8 @@ def resolved(recipe: Recipe) -> Recipe:
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
     like = None if recipe.like is None else recipe.like.expanduser().absolute()
-    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
+    placed = replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
+    return with_preprocessing(placed)
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
@@ -156,7 +147,10 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     check_control(recipe)
     replaced = in_rounds(recipe, chosen_method(recipe))
     method, budget = in_place_of(recipe, replaced, budget_of(recipe, replaced))
-    images = data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe))
+    images = data.load(recipe.data, how=recipe.preprocessing()).augmented(augmentation(recipe))
+    if reads_files(recipe):
+        published = f", as {recipe.weights} of {recipe.model} expects" if names_weights(recipe) else ""
+        console.print(f"images: {recipe.preprocessing()}{published}", highlight=False, markup=False, emoji=False)
     loaders = Loaders(
         images.first(recipe.images),
         batch_size=recipe.batch_size,
@@ -211,6 +205,11 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         if (isinstance(method, (Criterion, TrainingMethod)) and not shares) or limited:
             raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
         return None
+    if recipe.latency is not None and recipe.runtime is None:
+        raise InputError(
+            "--latency is a time on a runtime, and none is named; add --runtime onnxruntime, or eager, compile, "
+            "openvino, cuda or cuda-compile"
+        )
     return sct.Budget(
         macs=recipe.macs,
         params=recipe.params,
@@ -240,6 +239,8 @@ def _check_numbers(recipe: Recipe) -> None:
     most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
     for name, bound in least.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
+        if value is None:  # what stands in its place is settled from what there is
+            continue
         if value < bound:
             raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
         if value > most.get(name, 2**31):

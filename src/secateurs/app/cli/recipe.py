@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from secateurs.app.choices import Shape
 from secateurs.app.cli.amounts import Amount, ByPattern, amount, by_pattern, duration
 from secateurs.app.cli.augmenting import Augmenting
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.cli.where import Where
-from secateurs.app.training.rates import Shape
+from secateurs.app.cli.start import Start
 from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
@@ -20,72 +20,8 @@ Control = Literal["none", "random", "l2", "scratch", "dense"]
 
 @final
 @dataclass(frozen=True)
-class Recipe(Where, Augmenting):
+class Recipe(Start, Augmenting):
     """All settings that determine the resulting network: the same recipe gives the same plan."""
-
-    model: str = field(
-        default="resnet20",
-        metadata=_about(
-            "network",
-            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, timm:NAME, "
-            "hf:REPOSITORY (a classifier), or path.py:FUNCTION, called with in_channels and num_classes if it has them",
-            "NAME",
-        ),
-    )
-    weights: str | None = field(
-        default=None,
-        metadata=_about(
-            "network",
-            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
-            "for those that the publisher recommends; without weights the network is trained first",
-            "FILE",
-        ),
-    )
-    keep_head: bool = field(
-        default=False,
-        metadata=_about(
-            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
-        ),
-    )
-    protect: tuple[str, ...] = field(
-        default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
-    )
-
-    data: str = field(
-        default="digits",
-        metadata=_about(
-            "data",
-            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
-            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
-            "NAME",
-        ),
-    )
-    task: Literal["classification", "segmentation", "detection"] | None = field(
-        default=None,
-        metadata=_about(
-            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
-        ),
-    )
-    image_size: int = field(
-        default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")
-    )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
-    prune_batch_size: int | None = field(
-        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
-    )
-    images: int | None = field(
-        default=None,
-        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
-    )
-    calibration_batches: int = field(
-        default=64,
-        metadata=_about(
-            "data", "batches of training images for what the method observes, and for BatchNorm after pruning", "N"
-        ),
-    )
-    workers: int = field(
-        default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
-    )
 
     method: str = field(
         default="magnitude",

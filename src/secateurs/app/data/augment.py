@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from secateurs.app.choices import Crop
 from secateurs.errors import InputError
-
-Crop = Literal["standard", "none"]
 
 
 @final

@@ -70,8 +70,9 @@ class Row:
     """One experiment of a paper.
 
     recipe: keys of a recipe, the data without its folder. dense: exact MACs of one image and parameters of the dense
-    network. weights: the published weights that it starts from; empty if it trains its own. differs: differences
-    from the authors' experiment. lacks: features missing in this version to run it.
+    network. weights: the published weights that it begins with; empty where it trains its own. differs: how this is not
+    what the authors did. lacks: what is missing here to run it at all. quick: settings of the method that a quick run
+    has in place of the row's, because they would take long.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Row:
     weights: str = ""
     differs: tuple[str, ...] = ()
     lacks: str = ""
+    quick: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def data(self) -> str:

@@ -33,7 +33,7 @@ def recipe_of(row: Row, order: Order) -> Recipe:
     """Return the recipe of a run; InputError says what is missing, and how to get it."""
     if reason := unavailable(row):
         raise InputError(f"the row {row.name} cannot be run: {reason}")
-    base = _composed(row)
+    base = _composed(row, row.quick if order.quick else {})
     if order.root is None and not order.quick:
         raise InputError(f"the row {row.name} needs {row.data}; name the folder that holds it: --data FOLDER")
     named = row.data if order.root is None else f"{row.data}:{order.root}"
@@ -65,10 +65,11 @@ def unavailable(row: Row) -> str:
     return ""
 
 
-def _composed(row: Row) -> Recipe:
-    """Return the row's keys as a recipe, without data and weights."""
+def _composed(row: Row, shorter: Mapping[str, Any] | None = None) -> Recipe:
+    """The row's own keys as a recipe, without data and weights; `shorter`: settings of its method that are others."""
     keys: dict[str, Any] = dict(row.recipe)
     method: Any = keys.pop("method")
     options = dict(method) if isinstance(method, Mapping) else {"name": method}
+    options |= dict(shorter or {})
     keys |= {"method": options.pop("name"), "options": options}
     return compose(Recipe(), keys)

@@ -47,7 +47,7 @@ def _method(method: Any) -> list[str]:
 def _words(field: str, value: Any) -> list[str]:
     if field == "protect":
         return [str(one) for one in value]
-    if field == "data" and ":" in str(value):
+    if field == "data" and not str(value).startswith("digits"):
         return [f"{str(value).partition(':')[0]}:FOLDER"]
     return [_name(_written(value)) if field in ("weights", "model", "plan") else _written(value)]
 

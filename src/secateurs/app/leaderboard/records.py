@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -12,9 +12,10 @@ import yaml
 
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
-from secateurs.app.cli.run_folder import RECIPE, RunFolder
+from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.leaderboard.portable import portable
 from secateurs.app.training import Epoch
-from secateurs.errors import DamageError, InputError
+from secateurs.errors import DamageError
 
 MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
 """Keys of a recipe that do not change the experiment."""
@@ -48,13 +49,22 @@ class Told:
     conditions: Mapping[str, str]
     last: float | None = None
     """Test accuracy after the last epoch; None where it was not recorded."""
+    epochs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Stage name -> trained epochs."""
 
     @staticmethod
     def read(found: Mapping[str, Any]) -> Told:
         """Read it from a report; KeyError or TypeError if it is not one."""
         before, after = (Side(**{f.name: found[when][f.name] for f in fields(Side)}) for when in ("before", "after"))
         seconds = sum(float(stage["seconds"]) for stage in found["stages"])
-        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"))
+        epochs = {str(stage["name"]): len(stage.get("history", ())) for stage in found["stages"]}
+        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"), epochs)
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> Told:
+        """Restore one from `dataclasses.asdict`; KeyError or TypeError if the mapping is of something else."""
+        rest = {key: value for key, value in plain.items() if key not in ("before", "after")}
+        return Told(before=Side(**plain["before"]), after=Side(**plain["after"]), **rest)
 
 
 @final
@@ -94,6 +104,8 @@ class Record:
         """Name of the run in a table: its method or control, and unusual settings of its recovery."""
         words = {"scratch": "same network from scratch", "dense": "dense, continued"}
         named = words.get(self.control, self.control or self.method)
+        like = portable(self.keys).get("like")
+        named += f" (as large as {like})" if like else ""
         more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
         more += ["distil"] if self.keys.get("distil") else []
         return " + ".join([named, *more])
@@ -108,6 +120,12 @@ class Record:
         """The network, and the data without their folder, which define a table."""
         model = str(self.keys.get("model", Recipe.model))
         return model.rpartition("/")[2], str(self.keys.get("data", Recipe.data)).partition(":")[0]
+
+    @property
+    def epochs(self) -> str:
+        """Epochs of the first training, of pruning and of fine-tuning, without those stages that had none."""
+        counts = [self.report.epochs.get(name, 0) for name in ("trained", "pruned", "recovered")]
+        return " + ".join(str(count) for count in counts if count) or "0"
 
     @property
     def budget(self) -> str:
@@ -135,30 +153,8 @@ class Record:
     def sort(self) -> tuple[tuple[str, str], ...]:
         """Key that is equal for runs that differ only in seed and machine."""
         skipped = {"seed", *MACHINE}
-        kept = {key: value for key, value in self.keys.items() if key not in skipped}
+        kept = {key: value for key, value in portable(self.keys).items() if key not in skipped}
         return tuple(sorted((key, repr(value)) for key, value in kept.items()))
-
-
-def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
-    """Find every finished run in these folders and below, and the folders of unfinished runs.
-
-    InputError if a folder is missing or has no run; DamageError if a record is damaged.
-    """
-    found: list[Record] = []
-    unfinished: list[Path] = []
-    for top in folders:
-        if not top.is_dir():
-            raise InputError(f"{top} is not there; name folders of runs, or folders that hold them")
-        places = sorted(file.parent for file in top.rglob(RECIPE))
-        if not places:
-            raise InputError(
-                f"{top} holds no run: nothing in it has a {RECIPE}; name the --out of a run, or its parent"
-            )
-        for place in places:
-            record = read_record(place)
-            found += [record] if record else []
-            unfinished += [] if record else [place]
-    return found, unfinished
 
 
 def read_record(place: Path) -> Record | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InputError
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger as LightningLogger
-
-Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
 PACKAGES = {
     "tensorboard": (("tensorboard", "tensorboardX"),),

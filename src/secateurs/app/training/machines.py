@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch.distributed as dist
 from lightning.fabric import Fabric
@@ -15,12 +15,11 @@ from lightning.fabric.strategies.ddp import DDPStrategy as FabricStrategy
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from secateurs.app.choices import Strategy
 from secateurs.errors import InputError, SecateursError
 from secateurs.session.processes import Ranks
 
 T = TypeVar("T")
-Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
-"""Lightning's strategies; those that shard a model are refused, with the remedy."""
 
 PATIENCE = timedelta(days=2)
 """Longest time that the processes wait for the first one, which alone scores, verifies, measures and tests."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
+from secateurs.app.choices import Precision
 from secateurs.app.training.rates import Rate
 from secateurs.errors import InputError
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Lightning's names: float32, or automatic mixed precision in bfloat16 or float16."""
 
 
 @final

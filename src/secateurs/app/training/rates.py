@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, final
+from typing import final
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from secateurs.app.choices import Shape
 from secateurs.errors import InputError
-
-Shape = Literal["one-cycle", "cosine", "step", "multi-step", "constant"]
 
 
 @final

@@ -11,6 +11,7 @@ the gradient of its consumer only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from secateurs.evidence.gates import gate_gradient
 from secateurs.graph.groups import Site
@@ -155,8 +157,23 @@ class Taps:
         self.samples = 0
 
 
-class _Hook:
-    """A forward pre-hook that copies and pickles of the model replace by one without effect."""
+class _Hook(ABC):
+    """A forward pre-hook that a copy or a pickle of the model does not take along: the copy gets a dead one.
+
+    torch.compile leaves it out of its graphs. It is told so when the hook is made, and not by a decorator: that alone
+    imports the compiler, which takes longer than all of PyTorch.
+    """
+
+    def __init__(self) -> None:
+        disable: Any = torch.compiler.disable
+        self._uncompiled = disable(self.seen)
+
+    @abstractmethod
+    def seen(self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module) -> Any:
+        """Look at what a module is called with; what is returned replaces it."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._uncompiled(args, kwargs, module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Dead:
         return _Dead()
@@ -174,23 +191,25 @@ class _Dead:
 
 class _Begin(_Hook):
     def __init__(self, taps: Taps) -> None:
+        super().__init__()
         self._taps = taps
 
-    @torch.compiler.disable
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    @override
+    def seen(self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module) -> None:
         if torch.is_grad_enabled() and module.training:
             self._taps.begin(samples_of((*args, *kwargs.values())))
 
 
 class _Tap(_Hook):
     def __init__(self, taps: Taps, group: str, site: Site, entries: Entries) -> None:
+        super().__init__()
         self._taps, self._group, self._dim, self._entries = taps, group, site.dim, entries
         found = taps.layouts.get(site.module, Layout())
         self._layout = Layout() if isinstance(found, str) else found
 
-    @torch.compiler.disable
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    @override
+    def seen(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         record = self._taps.current()
         place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
