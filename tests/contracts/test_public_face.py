@@ -18,12 +18,12 @@ from secateurs.errors import InputError
 
 POSITIONAL = {
     "graph": 0, "plan": 0, "model": 1, "small": 1, "dense": 2, "folder": 0, "repo": 0, "example_inputs": 3, "data": 3,
-    "optimizer": 3, "path": 4, "directory": 4, "name": 0, "kind": 0, "thing": 0,
+    "optimizer": 3, "path": 4, "directory": 4, "name": 0, "kind": 0, "thing": 0, "what": 1,
 }  # fmt: skip
 """What a public function takes by position, in this order; what is chosen (a method, a budget, a number) has a name."""
 
 MADE_BY_THE_LIBRARY = {
-    "Event", "Exported", "Graph", "Group", "GroupDeviation", "Measurement", "Plan", "Result", "Site", "Slice",
+    "Event", "Explanation", "Exported", "Graph", "Group", "GroupDeviation", "Measurement", "Plan", "Result", "Site", "Slice",
     "Weights",
 }  # fmt: skip
 """Records that functions return and nobody writes."""
