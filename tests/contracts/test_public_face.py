@@ -23,8 +23,8 @@ POSITIONAL = {
 """What a public function takes by position, in this order; what is chosen (a method, a budget, a number) has a name."""
 
 MADE_BY_THE_LIBRARY = {
-    "Event", "Explanation", "Exported", "Graph", "Group", "GroupDeviation", "Measurement", "Plan", "Result", "Site", "Slice",
-    "Weights",
+    "Event", "Explanation", "Exported", "Graph", "Group", "GroupDeviation", "Measurement", "Plan", "Result", "Site",
+    "Slice", "Weights",
 }  # fmt: skip
 """Records that functions return and nobody writes."""
 
