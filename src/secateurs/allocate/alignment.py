@@ -14,7 +14,7 @@ class Alignment:
     steps: pairs (units, multiple), the widest first: a group of at least so many units gets that multiple; below the
     last pair any width is allowed. Kernels that store 8 or 16 channels together (the blocked layouts of oneDNN and ONNX
     Runtime) pad incomplete blocks with zeros, or are replaced by slower kernels. Narrow groups have the smaller
-    multiple, so that several widths remain to choose from. Raises InputError for steps of another form.
+    multiple, so that several widths remain to choose from. Raises BudgetError for steps of another form.
 
     >>> [Alignment().of(units) for units in (1280, 128, 127, 16, 15)]
     [16, 16, 8, 8, 1]

@@ -28,6 +28,8 @@ class GraSP:
     that count, by default the filters that write the unit, and their biases. Two passes over the data, whose batches
     are held in memory meanwhile.
 
+    Raises InputError for a temperature that is not above 0.
+
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))

@@ -103,7 +103,7 @@ class Device:
         }
 
     def compile(self, model: nn.Module, example_inputs: Any) -> Program:
-        """Compile a copy of a model for this device. Raises DeviceError if the runtime cannot run it."""
+        """Compile a copy of a model for this device; DeviceError if it cannot run it on `example_inputs`."""
         return self._program(model, self.inputs(example_inputs))
 
     def measure(
@@ -114,10 +114,11 @@ class Device:
         reference: nn.Module | None = None,
         seconds: float = 2.0,
     ) -> Measurement:
-        """Measure one forward pass in eval mode; with a reference, alternately with it, which gives a reliable `ratio`.
+        """Measure one forward pass on `example_inputs` in eval mode.
 
-        Takes about `seconds` after a warm-up, and up to six times as long if the spread is wide; if it stays wide, the
-        measurement is not `steady`. The model is copied and not changed. Raises DeviceError if it cannot run here.
+        reference: measured alternately, which gives a reliable `ratio`. Takes about `seconds` after a warm-up, and up
+        to six times as long if the spread is wide; if it stays wide, the measurement is not `steady`. The model is
+        copied and not changed. Raises DeviceError if it cannot run here.
         """
         networks = [model] if reference is None else [reference, model]
         return self.compare(networks, example_inputs, seconds=seconds)[-1]
@@ -125,19 +126,19 @@ class Device:
     def compare(
         self, models: Sequence[nn.Module], example_inputs: Any, *, seconds: float = 2.0
     ) -> tuple[Measurement, ...]:
-        """Measure models alternately; the ratios are relative to the first."""
+        """Measure models alternately on `example_inputs`, for about `seconds` in all; ratios are to the first."""
         call = self.inputs(example_inputs)
         with self.running():
             return self.race([self._program(model, call) for model in models], seconds=seconds)
 
     def profile(self, model: nn.Module, example_inputs: Any, *, runs: int = 20) -> Profile:
-        """Measure the time of every layer (see `secateurs.deploy.layer_times.profile`)."""
+        """Measure every layer on `example_inputs` in `runs` passes (see `secateurs.deploy.layer_times.profile`)."""
         from secateurs.deploy.layer_times import profile
 
         return profile(self, model, example_inputs, runs=runs)
 
     def race(self, programs: Sequence[Program], *, seconds: float = 2.0) -> tuple[Measurement, ...]:
-        """Measure compiled programs alternately; the ratios are relative to the first."""
+        """Measure compiled programs alternately, for about `seconds` in all; ratios are to the first."""
         single = self.threads == 1 and not self.runtime.startswith("cuda")
         with self.running():
             return race([p.run for p in programs], seconds=seconds, single=single, conditions=self.name)

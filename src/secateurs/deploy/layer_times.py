@@ -50,7 +50,7 @@ class Profile:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def table(self, rows: int = 20) -> str:
-        """The slowest layers as text.
+        """The slowest `rows` layers as text.
 
         >>> print(Profile((LayerTime("conv", "Conv", 0.003), LayerTime("fc", "Gemm", 0.001)), "onnxruntime").table())
         3.000 ms   75.0 %  Conv  conv
@@ -66,7 +66,7 @@ class Profile:
         return "\n".join([*(line.replace("%", " %") for line in lines), *more])
 
     def picture(self, path: str | Path, rows: int = 20) -> None:
-        """Draw the slowest layers as bars, into a PNG, SVG or PDF file."""
+        """Draw the slowest `rows` layers as bars, into a PNG, SVG or PDF file; DeviceError without matplotlib."""
         try:
             from matplotlib.figure import Figure
         except ImportError as cause:

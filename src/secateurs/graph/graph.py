@@ -76,7 +76,7 @@ class Graph:
         return self._ties
 
     def tied_with(self, name: str) -> tuple[str, ...]:
-        """Names of a group and of all groups tied to it."""
+        """Return the names of a group and of all groups tied to it."""
         return next((tie.groups for tie in self._ties if name in tie.groups), (self.group(name).name,))
 
     @property
@@ -205,18 +205,18 @@ class Graph:
         return self._ordered
 
     def kept_indices(self, keep: Picked) -> dict[str, dict[int, NDArray[np.int64]]]:
-        """First tensor name -> dimension -> kept indices, only for dimensions that lose something."""
+        """Return tensor name -> dimension -> indices that `keep` leaves, for dimensions that lose any."""
         found: dict[str, dict[int, NDArray[np.int64]]] = {}
         for (name, dim), index in surviving(self._units, self._alive, self.mask(keep)).items():
             found.setdefault(name, {})[dim] = index
         return found
 
     def attributes(self, keep: Picked) -> dict[tuple[str, str], Any]:
-        """(module path, attribute) -> new value, for attributes that count units (groups, heads, normalized shapes)."""
+        """Return (module path, attribute) -> value under `keep`, for attributes that count units (groups, heads)."""
         return follow_values(self._units, self._facts.modules, self.mask(keep))
 
     def shrink(self, keep: Picked) -> Graph:
-        """The graph of the pruned network: nothing is traced again, group names stay, units are renumbered."""
+        """Return the graph of the network with the units `keep`: not traced again, same group names, new numbers."""
         return Graph(self._units, self._source, self._facts, self.mask(keep))
 
     def disproof(self, model: nn.Module | Network, keep: Picked) -> str | None:

@@ -102,7 +102,7 @@ class Distil:
                 pair.say(f"distil {epoch + 1}/{self.epochs}: loss {total.item() / len(pair.batches):.4g}")
 
     def compare(self, outputs: Any, wanted: Any) -> Tensor:
-        """Return the distance between the student's and the teacher's outputs, a scalar.
+        """Return the distance between the student's outputs and the `wanted` ones of the teacher, a scalar.
 
         Raises EvidenceError for outputs of different shapes, or without logits.
 

@@ -61,7 +61,7 @@ class History(Sequence[Event]):
         return "\n".join(map(str, self.events))
 
     def of(self, what: str) -> tuple[Event, ...]:
-        """Return the events of one kind."""
+        """Return the events of the kind `what`."""
         return tuple(event for event in self.events if event.what == what)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ class TrainingMethod(Protocol):
         ...
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
-        """Return the same method with its schedule scaled to a run of this length."""
+        """Return the same method with its schedule scaled to a run of steps_per_epoch · epochs optimizer steps."""
         ...
 
 

@@ -42,7 +42,7 @@ class Penalty(Protocol[S]):
         ...
 
     def update(self, units: Units, state: S, at: Position) -> tuple[Tensor | None, S]:
-        """Return the factors [units] of this step (None: nothing is added), and the next state."""
+        """Return the factors [units] of the step `at` (None: nothing is added), and the next state."""
         ...
 
     def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:

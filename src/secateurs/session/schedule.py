@@ -21,6 +21,8 @@ Schedule = Callable[[float, float], float]
 class Clock:
     """`steps_per_epoch` and `epochs` of a run: every position of a schedule is a function of the step number alone.
 
+    Raises InputError for numbers that are not whole and at least 1.
+
     >>> clock = Clock(steps_per_epoch=10, epochs=3)
     >>> clock.total, clock.epoch(10), clock.ends_epoch(10), clock.ends_epoch(11)
     (30, 1.0, True, False)
@@ -94,6 +96,8 @@ class Asymptotic:
     solves the three points (0, 0), (at·T, ¾), (T, 1) instead of the closed form, which only approaches 1. From
     `snap`·T on the share is 1 (0.95 in the CIFAR script, 0.9 in the ImageNet script), so that all filters are
     selected in spite of rounding. at: share of the run at which three quarters of the rate are reached.
+
+    Raises InputError for values out of range.
 
     >>> [round(0.4 * Asymptotic()(t, 200), 3) for t in (0, 5, 10, 25, 50, 100, 150)]
     [0.0, 0.097, 0.17, 0.3, 0.375, 0.398, 0.4]

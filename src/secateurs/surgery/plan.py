@@ -139,7 +139,7 @@ class Plan:
         return {name: self._slice_one(name, tensor) for name, tensor in mapping.items()}
 
     def then(self, after: Plan) -> Plan:
-        """Compose this plan with one made on the pruned network's graph (`graph.shrink(plan.keep)`)."""
+        """Compose this plan with `after`, made on the pruned network's graph; PlanError for another network's."""
         left = {name: len(units) for name, units in self.keep.items()}
         if dict(after.units) != left or dict(after.signature) != self.signature_after():
             message = (

@@ -42,6 +42,8 @@ class AdaptivePruning:
     weight of earlier rounds in the averages. probes: units of a group that a round measures to fit w. probe_samples:
     samples for each of them.
 
+    Raises InputError for values out of range.
+
     >>> AdaptivePruning().fitted(10, 30).round_epochs
     0.9
     """

@@ -62,6 +62,8 @@ class CCP:
     scope: "coupled", or "uncoupled" for groups with one producer only. batches: batches of data that are read; None
     for all.
 
+    Raises InputError for values out of range.
+
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data, net[2].weight.data = torch.eye(2), torch.tensor([[0.1, 1.0], [-0.1, -1.0]])
     >>> from secateurs.graph import trace
@@ -125,7 +127,10 @@ class CCP:
         loss: Loss | None = None,
         seed: int = 0,
     ) -> Keep:
-        """Choose by one pass over `data` (labelled), or two with auxiliary classifiers."""
+        """Choose by one pass over `data` (labelled), or two with auxiliary classifiers.
+
+        Raises BudgetError unless exactly one of a budget and `keep` is given.
+        """
         if (budget is None) == (self.keep is None):
             message = (
                 f"{self!r} has {'no budget and no keep' if budget is None else 'both a budget and keep'}. CCP is told "

@@ -50,7 +50,7 @@ class BackwardElimination:
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
     Frantar and Alistarh 2023, from memory). A kernel's offsets share one covariance here, that of x at one position.
 
-    Raises BudgetError without a budget, EvidenceError without data.
+    Raises InputError for values out of range, BudgetError without a budget, EvidenceError without data.
 
     >>> net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False))
     >>> net[0].weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])  # unit 1 is twice unit 0

@@ -88,6 +88,8 @@ class EPruner:
     fewest filters of a layer. uniform: the same share of every group, with a budget. scope: "coupled", or "uncoupled"
     for groups with one producer only. reset_bn: fresh BatchNorm.
 
+    Raises InputError for values out of range.
+
     >>> from secateurs.graph import trace
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 1, bias=False), nn.Conv2d(6, 1, 1))
     >>> net[0].weight.data[:, 0, 0, 0] = torch.tensor([0.0, 1.0, 2.0, 10.0, 11.0, 12.0])
@@ -130,6 +132,7 @@ class EPruner:
         "published" is the authors' code for any network: their default beta, norms reset, layers that do not converge
         as scikit-learn returns them. For "vgg16_bn" and the others, add these with `dataclasses.replace`.
         The rule for the last blocks is the published code's, which cannot generate every row of the paper's table.
+        Raises RecipeError for an unknown network.
 
         >>> EPruner.preset("resnet18")
         EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),))

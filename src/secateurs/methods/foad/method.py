@@ -50,6 +50,8 @@ class FOAD:
     duplicates: 1 − the similarity from which two channels are equal; None disables this. scope: "coupled", or
     "uncoupled" for units that one operator writes. min_keep: floor for the unbudgeted form; a budget brings its own.
 
+    Raises InputError for values out of range.
+
     >>> import torch
     >>> from secateurs.graph import trace
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 1, 1))

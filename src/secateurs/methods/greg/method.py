@@ -50,6 +50,8 @@ class GReg1:
     with one producer. norms: also penalise the following norm's scale and shift, which the paper does not. remove:
     explicit removed shares instead of the budget's. decoupled: None follows the optimizer (decoupled under Adam).
 
+    Raises InputError for values out of range.
+
     >>> GReg1().steps, GReg1().fitted(10, 30).steps
     (110001, 148)
     """
@@ -112,6 +114,8 @@ class GReg2:
     d ln|w| / dλ = −1/(h + λ), so that magnitudes then sort by curvature. After that the chosen units' factor rises
     from there by `growth.step`, and the kept units' factor is *set* to `recover`, a constant negative penalty (from the
     authors' code; the paper's wording is unknown).
+
+    Raises InputError for values out of range.
 
     >>> GReg2().steps
     119001

@@ -27,6 +27,8 @@ class GroupFisher:
     groups of a grouped convolution are removed together. shrink_every: physically shrink after each removal of this
     share of the MACs (ours; the paper masks).
 
+    Raises InputError for values out of range.
+
     >>> GroupFisher().fitted(10, 30)
     GroupFisher(every=3, per_event=1, until=0.5, normaliser='memory', shrink_every=0.05)
     """

@@ -34,6 +34,8 @@ class IncReg:
     of their mean |W| as score (ours). remove: explicit shares. scope: "coupled", or "uncoupled" for groups with
     one producer only. decoupled: None follows the optimizer (decoupled under Adam).
 
+    Raises InputError for values out of range.
+
     >>> IncReg().fitted(10, 30).limit
     150
     """

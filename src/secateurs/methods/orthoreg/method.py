@@ -33,6 +33,8 @@ class OrthoReg:
     decay in penalised epochs. ortho_epochs: penalised epochs before a cut. retrain_epochs: epochs between the rounds.
     reduction: of the samples' gradients, see above.
 
+    Raises InputError for values out of range.
+
     >>> OrthoReg().epochs, OrthoReg(rounds=2).epochs
     (25, 130)
     """

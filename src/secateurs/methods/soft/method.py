@@ -44,6 +44,8 @@ class SFP:
     norm's scale and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the
     paper's P for every layer) instead of the budget's.
 
+    Raises InputError for values out of range.
+
     >>> SFP().rate(0, 200), SFP().decay(0, 200)
     (1.0, 0.0)
     """
