@@ -31,7 +31,7 @@ HEAVY = {
 
 def brought(code):
     """The packages in `sys.modules` after each word list of `code` was run, one process for all."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

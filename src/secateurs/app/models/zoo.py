@@ -20,7 +20,7 @@ SOURCES = ("torchvision", "timm", "hf")
 DEFAULT = "DEFAULT"
 """The weights that their publisher recommends."""
 
-EXTRAS = {"transformers": "hub"}
+EXTRAS = {"transformers": "huggingface"}
 """Extras that bring a package; those of models are in `zoo`."""
 
 
