@@ -178,7 +178,7 @@ def _merged(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     """
     both = dict(options)
     for key, value in own.items():
-        old = {"name": both[key]} if isinstance(both.get(key), str) else both.get(key)
+        old: Any = {"name": both[key]} if isinstance(both.get(key), str) else both.get(key)
         within = isinstance(old, Mapping) and isinstance(value, Mapping)
         both[key] = _merged(old, value) if within and value.get("name") in (None, old.get("name")) else value
     return both

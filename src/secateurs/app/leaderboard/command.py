@@ -46,10 +46,9 @@ def _options(options: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) 
     words: list[str] = []
     for key, value in options.items():
         known = usual.get(key)
-        if isinstance(value, Mapping) and isinstance(known, Mapping) and "name" in known | value:
-            known = known if known.get("name") == value.get("name") else {}
         if isinstance(value, Mapping) and isinstance(known, Mapping):
-            words += _options(value, known, f"{prefix}.{key}")
+            same = known.get("name") == value.get("name")
+            words += _options({**value}, {**known} if same else {}, f"{prefix}.{key}")
         elif _plain(value) != _plain(known):
             words += [f"{prefix}.{key}", _written(value)]
     return words
