@@ -62,7 +62,7 @@ def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
 
 
 def _has_settings(hint: Any, value: Any) -> bool:
-    """Whether a field holds a dataclass of which at least some settings can be written in a file."""
+    """Return True if a field holds a dataclass with at least one setting that can be written in a file."""
     return hint is type(value) and is_dataclass(value) and bool(method_fields(value) or parts(value))
 
 

@@ -1,4 +1,4 @@
-"""Parts of a method that are values or functions of their own, by name: schedules, allocators, criteria.
+"""Set schedules, allocators and criteria inside a method by name.
 
 `--method.rate asymptotic --method.rate.at 0.2`, or in a recipe `rate: {name: asymptotic, at: 0.2}`, or `rate: linear`.
 """
@@ -34,7 +34,7 @@ ALLOCATORS: Mapping[str, Allocator] = {
 
 
 def kinds_of(hint: Any) -> Kinds:
-    """What a field of this type may be called; nothing where it has no names.
+    """Return the names that a field of this type accepts; empty for types without names.
 
     >>> sorted(kinds_of(Schedule))[:3], sorted(kinds_of(Allocator))[:3], "taylor" in kinds_of(Criterion | None)
     (['asymptotic', 'constant', 'cubic'], ['as-is', 'max', 'mean'], True)
@@ -68,7 +68,7 @@ def _is_schedule(kind: Any) -> bool:
 
 
 def parts(value: Any) -> list[tuple[Field[Any], Kinds]]:
-    """The fields of a value that are parts with names, where what stands in them has one."""
+    """Return the fields of a value that are set by name, and the names that each accepts."""
     if not is_dataclass(value):
         return []
     hints = get_type_hints(type(value))
@@ -77,7 +77,7 @@ def parts(value: Any) -> list[tuple[Field[Any], Kinds]]:
 
 
 def name_of(kinds: Kinds, part: Any) -> str | None:
-    """What a part is called; None where it is somebody's own.
+    """Return the name of a part; None for a value without one, such as a lambda.
 
     >>> name_of(kinds_of(Schedule), schedule.Asymptotic(at=0.2)), name_of(kinds_of(Schedule), lambda t, total: 1.0)
     ('asymptotic', None)
@@ -93,7 +93,7 @@ def name_of(kinds: Kinds, part: Any) -> str | None:
 
 
 def _fixed(made: Any, part: Any) -> bool:
-    """Whether two parts of one type differ in something that no flag can change."""
+    """Return True if two parts of one type differ in a nested value that no flag can change."""
     if not is_dataclass(made):
         return True
     hints = get_type_hints(type(made))
@@ -102,7 +102,7 @@ def _fixed(made: Any, part: Any) -> bool:
 
 
 def with_parts(value: Any, options: Mapping[str, Any]) -> Any:
-    """The value with the parts that its options name, each with its default settings; the same kind stays as it is.
+    """Return the value with the parts named by its options, each with default settings; an equal name changes nothing.
 
     >>> from secateurs.methods import SFP
     >>> with_parts(SFP(), {"rate": "linear", "decay": {"name": "exponential-decay", "cut": 0.8}}).decay.cut
@@ -123,7 +123,7 @@ def with_parts(value: Any, options: Mapping[str, Any]) -> Any:
 
 
 def without_names(value: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without the names of parts, and without parts that have nothing else."""
+    """Return the options without the names of parts, and without parts that have no other setting."""
     named = {f.name for f, _ in parts(value)}
     found: dict[str, Any] = {}
     for key, inner in options.items():
@@ -137,7 +137,7 @@ def without_names(value: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stated_parts(method: Any, words: Sequence[str]) -> dict[str, Any]:
-    """The parts that flags name, as nested options.
+    """Return the parts named by flags, as nested options.
 
     >>> from secateurs.methods import ASFP
     >>> stated_parts(ASFP(), ["--method.rate", "linear", "--method.decay=to-zero", "--method.every", "2"])
