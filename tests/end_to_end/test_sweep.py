@@ -12,12 +12,15 @@ import pytest
 import yaml
 
 from secateurs.app.cli import main
+from secateurs.app.cli.arguments import chosen_method
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.leaderboard import read_records
 from secateurs.app.sweep import Sweep, in_sequence, read_sweep
 from secateurs.app.sweep.jobs import Outcome, finish, jobs, phases
+from secateurs.criteria import RDT, Magnitude, Taylor
 from secateurs.errors import InputError, RecipeError
+from secateurs.methods import Gradual, OrthoReg
 
 NET = """
 from torch import nn
@@ -96,6 +99,18 @@ def test_rows_are_trials_too(tmp_path):
 
     assert (job.name, job.recipe.label, job.recipe.seed) == ("foad-vgg16-seed3", "foad-vgg16 (quick)", 3)
     assert job.recipe.method == "foad"
+
+
+def test_the_sweep_of_orthoreg_and_its_five_baselines_can_be_run(tmp_path):
+    """Each method is made of its options; criteria stand by name in `gradual`."""
+    file = Path(__file__).parents[2] / "benchmarks" / "orthoreg_iterative.yaml"
+    made = {job.name: chosen_method(job.recipe) for job in jobs(read_sweep(file), tmp_path) if job.recipe.seed == 0}
+    methods = [method for name, method in made.items() if not name.startswith("control")]
+    criteria = [method.criterion for method in methods if isinstance(method, Gradual)]
+
+    assert isinstance(methods[0], OrthoReg)
+    assert criteria == [Taylor(), Taylor(roles=("scale",)), Magnitude(p=1), Magnitude(p=2), RDT()]
+    assert len(made) == 6 + 3
 
 
 def test_a_sweep_in_sequence_makes_runs_a_table_and_goes_on(tmp_path, tiny, capsys):
