@@ -8,18 +8,24 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 import yaml
 
 from secateurs import registry
+from secateurs.allocate import Uniform
 from secateurs.app.cli import commands, extras, main
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.flags import parse_flags, setting
 from secateurs.app.cli.method_options import meanings_of, method_fields
+from secateurs.app.cli.parts import parts
 from secateurs.app.cli.recipe import Recipe
+from secateurs.criteria import Magnitude, Taylor
 from secateurs.errors import InputError, RecipeError
+from secateurs.methods import SRFP
+from secateurs.methods.orthoreg.importance import EarlyBird
+from secateurs.session.schedule import Asymptotic, Cubic, ExponentialDecay, Linear, ToZero
 
 OWN = sorted({entry.name for entry in registry.entries().values()})
 
@@ -132,6 +138,62 @@ def test_what_does_not_fit_is_one_sentence(flags, words):
     with pytest.raises(InputError, match=re.escape(words)) as refused:
         told(*flags)
     assert len(str(refused.value)) < 300
+
+
+NO_FLAG = {"seed": "is the run's: --seed", "normalise": "is named with its allocator: --method.allocator max"}
+"""Fields of methods that are no flags, and why."""
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_field_of_a_method_is_a_flag_or_says_why_not(name):
+    """Also those of values inside it, and of every part that could stand there by name."""
+
+    def missing(value):
+        settings, named = method_fields(value), parts(value)
+        flags = {f.name for f, _ in (*settings, *named)}
+        yield from ((type(value).__name__, f.name) for f in fields(value) if f.init and f.name not in flags)
+        inside = [getattr(value, f.name) for f, hint in settings if is_dataclass(hint)]
+        standing = [kind() for f, kinds in named for kind in kinds.values() if f.name != "fallback"]
+        for part in (*inside, *(one for one in standing if is_dataclass(one) and type(one) is not type(value))):
+            yield from missing(part)
+
+    assert [found for found in missing(registry.make(name)) if found[1] not in NO_FLAG] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        (["sfp", "--method.rate", "asymptotic", "--method.rate.at", "0.25"], "rate", Asymptotic(at=0.25)),
+        (["sfp", "--method.rate=linear"], "rate", Linear()),
+        (["asrfp", "--method.decay.name", "to-zero"], "decay", ToZero()),
+        (["asrfp", "--method.decay.cut", "0.8"], "decay", ExponentialDecay(cut=0.8)),
+        (["gradual", "--method.criterion", "taylor", "--method.allocator", "max"], "criterion", Taylor()),
+        (["gradual", "--method.allocator", "uniform"], "allocator", Uniform()),
+        (["bn-scale", "--method.fallback", "l2"], "fallback", Magnitude(p=2)),
+        (["ortho-reg", "--method.ticket", "early-bird", "--method.ticket.window", "3"], "ticket", EarlyBird(window=3)),
+    ],
+)
+def test_parts_of_a_method_are_given_by_name_and_survive_their_recipe_file(flags, key, value, tmp_path):
+    """Schedules, criteria, allocators and what a method may have or not."""
+    recipe = told("--method", *flags).recipe
+    assert getattr(chosen_method(recipe), key) == value
+
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe.as_keys()))
+    again = compose(Recipe(), read_file(tmp_path / "run.yaml"))
+    assert (again, chosen_method(again)) == (recipe, chosen_method(recipe))
+
+
+def test_a_part_that_a_flag_names_begins_with_its_own_settings(tmp_path):
+    """A flag inside a part goes to the part that the recipe file has, or to the one that another flag names."""
+    (tmp_path / "run.yaml").write_text("method: {name: sfp, rate: {name: asymptotic, at: 0.2}, decay: to-zero}")
+    config = ["--config", str(tmp_path / "run.yaml")]
+
+    assert chosen_method(told(*config, "--method.rate.snap", "0.9").recipe).rate == Asymptotic(at=0.2, snap=0.9)
+    assert chosen_method(told(*config, "--method.rate", "cubic").recipe).rate == Cubic()
+    for wrong, words in (("--method.rate", "did you mean 'linear'"), ("--method.rates", "no flag --method.rates")):
+        with pytest.raises(RecipeError, match=words):
+            told(*config, wrong, "linea")
+    assert chosen_method(told("--method", "srfp", "--method.every", "2").recipe) == SRFP(every=2)
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -12,12 +12,15 @@ import pytest
 import yaml
 
 from secateurs.app.cli import main
+from secateurs.app.cli.arguments import chosen_method
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.leaderboard import read_records
 from secateurs.app.sweep import Sweep, in_sequence, read_sweep
 from secateurs.app.sweep.jobs import Outcome, finish, jobs, phases
+from secateurs.criteria import RDT, Magnitude, Taylor
 from secateurs.errors import InputError, RecipeError
+from secateurs.methods import Gradual, OrthoReg
 
 NET = """
 from torch import nn
@@ -98,6 +101,18 @@ def test_rows_are_trials_too(tmp_path):
     assert job.recipe.method == "foad"
 
 
+def test_the_sweep_of_orthoreg_and_its_five_baselines_can_be_run(tmp_path):
+    """Each method is made of its options; criteria stand by name in `gradual`."""
+    file = Path(__file__).parents[2] / "benchmarks" / "orthoreg_iterative.yaml"
+    made = {job.name: chosen_method(job.recipe) for job in jobs(read_sweep(file), tmp_path) if job.recipe.seed == 0}
+    methods = [method for name, method in made.items() if not name.startswith("control")]
+    criteria = [method.criterion for method in methods if isinstance(method, Gradual)]
+
+    assert isinstance(methods[0], OrthoReg)
+    assert criteria == [Taylor(), Taylor(roles=("scale",)), Magnitude(p=1), Magnitude(p=2), RDT()]
+    assert len(made) == 6 + 3
+
+
 def test_a_sweep_in_sequence_makes_runs_a_table_and_goes_on(tmp_path, tiny, capsys):
     file = written(tmp_path / "s.yaml", recipe=tiny, methods=["l2"], budgets=[{"macs": 0.5}], controls=["scratch"])
     out = tmp_path / "out"
@@ -126,6 +141,7 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not inst
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ray_gives_what_a_sequence_gives_also_when_a_worker_is_killed(tmp_path, tiny):
     """Two trials at a time on a local Ray, one worker killed by its number: all finish, bit for bit as in sequence."""
     keys = dict(recipe={**tiny, "epochs": 12}, methods=["l2", "fpgm"], budgets=[{"macs": 0.5}], seeds=[0, 1])
@@ -135,10 +151,9 @@ def test_ray_gives_what_a_sequence_gives_also_when_a_worker_is_killed(tmp_path, 
         assert not finish(job).failure
 
     command = ["sweep", str(file), "--out", str(together), "--slots", "2", "--trust-code"]
-    running = subprocess.Popen([sys.executable, "-m", "secateurs", *command])
-    killed = kill_one(together, running)
-    assert running.wait(500) == 0
-
+    with subprocess.Popen([sys.executable, "-m", "secateurs", *command]) as running:
+        killed = kill_one(together, running)
+        assert running.wait(1200) == 0
     assert killed
     for job in jobs(read_sweep(file), together):
         found, expected = (finished(RunFolder(place / job.name)) for place in (together, alone))
@@ -152,7 +167,7 @@ def test_ray_gives_what_a_sequence_gives_also_when_a_worker_is_killed(tmp_path, 
 
 def kill_one(out, running):
     """Kill the worker that holds the lock of a run which has begun to fine-tune; give its number."""
-    for _ in range(3000):
+    for _ in range(9000):
         for checkpoint in out.glob("*/checkpoints/recovery/last.ckpt"):
             lock = (checkpoint.parents[2] / ".lock").resolve()
             for process in Path("/proc").iterdir():

@@ -14,6 +14,7 @@ from secateurs.app.cli.flags import add_fields, new_parser, parse_keys, setting
 from secateurs.app.cli.method_file import is_file, method_in_file
 from secateurs.app.cli.method_list import list_methods
 from secateurs.app.cli.method_options import add_method, options_of, with_options
+from secateurs.app.cli.parts import stated_parts, with_parts
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.where import GROUPS
 from secateurs.errors import InputError, RecipeError, near
@@ -61,6 +62,7 @@ class Invocation:
         if _tells_of_method(argv):
             name = _method_name(argv) or cls.BASE.method
             method = default_method(name)
+            method = with_parts(method, _merged(_stated_options(argv, name), stated_parts(method, argv)))
             group = parser.add_argument_group(f"options of --method {name}", summary(method))
             add_method(group, method)
         parser.usage = None if cls.ONLY else "secateurs prune --macs X --out FOLDER [FLAGS]"
@@ -137,6 +139,18 @@ def _method_name(argv: Sequence[str]) -> str | None:
     return name
 
 
+def _stated_options(argv: Sequence[str], method: str) -> dict[str, Any]:
+    """Return the options that a recipe file named by flags has for this method."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--config", type=Path)
+    try:
+        found, _ = early.parse_known_args([word for word in argv if not word.startswith("--method")])
+    except argparse.ArgumentError:
+        return {}
+    stated = _keys(found.config).get("method") if found.config else None
+    return dict(stated) if isinstance(stated, dict) and stated.get("name") == method else {}
+
+
 def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Recipe:
     """Merge keys and a method's settings over a recipe; the method's options are filled in completely.
 
@@ -155,11 +169,18 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
 
 
 def _merged(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge options over others, also inside nested settings."""
+    """Merge options over others, also inside nested settings; a part of another name begins with its own settings.
+
+    >>> _merged({"rate": {"name": "asymptotic", "at": 0.2}}, {"rate": {"at": 0.1}})
+    {'rate': {'name': 'asymptotic', 'at': 0.1}}
+    >>> _merged({"rate": {"name": "asymptotic", "at": 0.2}}, {"rate": {"name": "linear"}})
+    {'rate': {'name': 'linear'}}
+    """
     both = dict(options)
     for key, value in own.items():
-        old = both.get(key)
-        both[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        old: Any = {"name": both[key]} if isinstance(both.get(key), str) else both.get(key)
+        within = isinstance(old, Mapping) and isinstance(value, Mapping)
+        both[key] = _merged(old, value) if within and value.get("name") in (None, old.get("name")) else value
     return both
 
 

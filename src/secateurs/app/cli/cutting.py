@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import secateurs as sct
-from secateurs.app.cli.from_recipe import ALLOCATORS, optimisation, stepping
+from secateurs.app.cli.from_recipe import optimisation, stepping
+from secateurs.app.cli.parts import ALLOCATORS
 from secateurs.app.cli.work import Cut, Work
 from secateurs.app.training import fit_session, loss_of
 from secateurs.errors import BudgetError, RecipeError, ScheduleError

@@ -135,6 +135,10 @@ def parse_flags(parser: ArgumentParser, argv: Sequence[str], command: ArgumentPa
     """Parse flags; return only those that were given. command: the parser of the command in `argv`."""
     spoken = command or parser
     argv = [re.sub(r"^--method(?==|$)", "--method.name", word) for word in argv]
+    known = _actions(spoken)
+    named = [option for option in known if re.fullmatch(r"--method\..+\.name", option)]
+    short = {option.removesuffix(".name"): option for option in named if option.removesuffix(".name") not in known}
+    argv = [short.get(option := word.partition("=")[0], option) + word.removeprefix(option) for word in argv]
     for word in argv:
         option = word.partition("=")[0]
         if option.startswith("--method.") and option not in _actions(spoken):

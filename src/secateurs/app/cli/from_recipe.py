@@ -1,9 +1,8 @@
 """Turn the fields of a recipe into the values that its stages take."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from secateurs.allocate import Allocator, AsIs, ByMax, BySum, Ranked, Uniform
+from secateurs.app.cli.parts import ALLOCATORS
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data import Augmentation
 from secateurs.app.training import Optimisation, Stepping
@@ -18,13 +17,6 @@ PARTS: tuple[Part, ...] = ("train", "prune", "recover")
 """The trainings of a run: of the dense network, with a pruning method, and after removal."""
 
 SCHEDULES = {"linear": Linear, "cubic": Cubic, "exponential": Exponential}
-ALLOCATORS: Mapping[str, Allocator] = {
-    "mean": Ranked(),
-    "max": Ranked(ByMax()),
-    "sum": Ranked(BySum()),
-    "as-is": Ranked(AsIs()),
-    "uniform": Uniform(),
-}
 
 
 def optimisation(recipe: Recipe, part: Part) -> Optimisation:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 from jsonargparse import ArgumentParser
 
 from secateurs.app.cli.flags import WORDS, new_parser, parse_keys
+from secateurs.app.cli.parts import name_of, parts, with_parts, without_names
 from secateurs.errors import RecipeError, near
 
 METHOD = "--method."
@@ -21,6 +22,10 @@ METHOD = "--method."
 def add_method(group: Any, method: Any, prefix: str = METHOD) -> None:
     """Add a flag for each setting of a method to a parser or a group; nested settings get dotted names."""
     meanings = meanings_of(type(method))
+    for f, kinds in parts(method):
+        told = f"{meanings.get(f.name) or f.name}; one of: {', '.join(kinds)}"
+        name = name_of(kinds, getattr(method, f.name))
+        group.add_argument(f"{prefix}{f.name}.name", type=str, default=name, help=told, metavar="NAME")
     for f, hint in method_fields(method):
         value, flag = getattr(method, f.name), f"{prefix}{f.name}"
         if is_dataclass(hint):
@@ -53,7 +58,12 @@ def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
         return []
     hints = get_type_hints(type(method))
     typed = [(f, _part(hints[f.name], getattr(method, f.name))) for f in fields(method) if f.init and f.name != "seed"]
-    return [(f, hint) for f, hint in typed if is_plain(hint)]
+    return [(f, hint) for f, hint in typed if is_plain(hint) or _has_settings(hint, getattr(method, f.name))]
+
+
+def _has_settings(hint: Any, value: Any) -> bool:
+    """Return True if a field holds a dataclass with at least one setting that can be written in a file."""
+    return hint is type(value) and is_dataclass(value) and bool(method_fields(value) or parts(value))
 
 
 def _part(hint: Any, value: Any) -> Any:
@@ -73,8 +83,8 @@ def is_plain(hint: Any) -> bool:
             hints = get_type_hints(hint)
             return all(is_plain(hints[f.name]) for f in fields(hint) if f.init)
         return hint in WORDS or issubclass(hint, Enum)
-    parts = [part for part in get_args(hint) if part is not Ellipsis]
-    plain = get_origin(hint) in (tuple, Union, UnionType, Mapping) and all(map(is_plain, parts))
+    inner = [part for part in get_args(hint) if part is not Ellipsis]
+    plain = get_origin(hint) in (tuple, Union, UnionType, Mapping) and all(map(is_plain, inner))
     return plain or get_origin(hint) is Literal
 
 
@@ -83,16 +93,18 @@ def with_options(method: Any, options: Mapping[str, Any], name: str) -> Any:
 
     Raises RecipeError for unknown settings, also with the new name of one that was renamed.
     """
-    known = [f.name for f, _ in method_fields(method)]
+    known = [f.name for f, _ in (*method_fields(method), *parts(method))]
     for option in options:
         if new := getattr(method, "renamed", {}).get(option):
             raise RecipeError(f"the option {option!r} of the method {name} is called {new!r} now; write {new}: VALUE")
         if option not in known:
             raise RecipeError(f"the method {name} has no option {option!r}; {near(option, known)}")
-    if not options:
+    method = with_parts(method, options)
+    plain = without_names(method, options)
+    if not plain:
         return method
     parser = method_parser(method)
-    made = parser.instantiate(parse_keys(parser, {"method": _nested(options)}, name))
+    made = parser.instantiate(parse_keys(parser, {"method": _nested(plain)}, name))
     return _replaced(method, made["method"])
 
 
@@ -110,8 +122,16 @@ def _replaced(value: Any, found: Any) -> Any:
 
 
 def options_of(method: Any) -> dict[str, Any]:
-    """Return the settings of a method for a recipe file: lists for tuples, names for members of an enumeration."""
-    return {f.name: _written(getattr(method, f.name)) for f, _ in method_fields(method)}
+    """Return the settings of a method for a recipe file: lists for tuples, names for members of an enumeration.
+
+    >>> from secateurs.methods import SRFP
+    >>> options_of(SRFP())["rate"], options_of(SRFP())["decay"]["name"]
+    ('constant', 'exponential-decay')
+    """
+    plain = {f.name: _written(getattr(method, f.name)) for f, _ in method_fields(method)}
+    named = {f.name: name_of(kinds, getattr(method, f.name)) for f, kinds in parts(method)}
+    inside = {key: {"name": name, **options_of(getattr(method, key))} for key, name in named.items()}
+    return plain | {key: found if len(found) > 1 else named[key] for key, found in inside.items()}
 
 
 def _written(value: Any) -> Any:

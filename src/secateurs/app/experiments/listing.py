@@ -17,7 +17,6 @@ HEADINGS = (
 )  # fmt: skip
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagefolder": "ImageNet", "coco": "COCO"}
 NOT_RUN = "not run"
-QUICK = " (quick)"
 NEAR = 0.1
 """Runs of another recipe stand beside a row where they left as much of the MACs, up to this share."""
 
@@ -111,7 +110,7 @@ class Listed:
 
 def listed(records: Sequence[Record] = (), *, data: Path | None = None) -> tuple[Listed, ...]:
     """Every row, with what finished runs came to; `data` is a folder in which rows look for theirs."""
-    entries = [entry for table in standings(records) for entry in table.entries if not table.label.endswith(QUICK)]
+    entries = [entry for table in standings(records) for entry in table.entries]
     return tuple(_listed(row, entries, data) for row in rows())
 
 

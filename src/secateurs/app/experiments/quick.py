@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from secateurs.app.cli.arguments import chosen_method
 from secateurs.app.cli.recipe import Recipe
+from secateurs.session import TrainingMethod
 
-IMAGES, BATCH, SIDE, PRUNING = 16, 4, 64, 5
+IMAGES, BATCH, SIDE, PRUNING = 8, 2, 32, 4
 """Training images, images in a batch, pixels a side of what was larger, and epochs of a training that prunes: what is
 left of a row are seconds of one core."""
 
@@ -23,7 +25,7 @@ def quick(recipe: Recipe, *, stand_in: bool) -> Recipe:
     """
     large = recipe.data.partition(":")[0] == "imagefolder"
     train, after = _epochs(recipe.train_epochs, recipe.train_milestones), _epochs(recipe.epochs, recipe.milestones)
-    if recipe.weights is None and not train and not recipe.prune_epochs:
+    if recipe.weights is None and not train and not isinstance(chosen_method(recipe), TrainingMethod):
         train = 1
     return replace(
         recipe,

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import Any
 
+from secateurs.app.cli.method_options import options_of
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.where import Where
 from secateurs.registry import make
@@ -32,15 +33,24 @@ def command(keys: Mapping[str, Any], *, seed: str = "") -> str:
 
 
 def _method(method: Any) -> list[str]:
-    """Return the method's name, and its options that differ from the defaults."""
+    """The method's name, and those of its options that are not its defaults."""
     if not isinstance(method, Mapping):
         return [] if method == Recipe.method else ["--method", str(method)]
-    name = str(method["name"])
-    usual = {} if name.rpartition(":")[0].endswith(".py") else make(name)
-    words = ["--method", _name(name)]
-    for key, value in method.items():
-        if key != "name" and _plain(value) != _plain(getattr(usual, key, None)):
-            words += [f"--method.{key}", _written(value)]
+    name, options = str(method["name"]), {key: value for key, value in method.items() if key != "name"}
+    usual = {} if name.rpartition(":")[0].endswith(".py") else options_of(make(name))
+    return ["--method", _name(name), *_options(options, usual, "--method")]
+
+
+def _options(options: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> list[str]:
+    """Flags for the options that differ, also inside nested settings."""
+    words: list[str] = []
+    for key, value in options.items():
+        known = usual.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            same = known.get("name") == value.get("name")
+            words += _options({**value}, {**known} if same else {}, f"{prefix}.{key}")
+        elif _plain(value) != _plain(known):
+            words += [f"{prefix}.{key}", _written(value)]
     return words
 
 
