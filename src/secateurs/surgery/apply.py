@@ -16,6 +16,7 @@ from secateurs.network import Network, lock_of
 from secateurs.running.caches import stored_tensors
 from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
+from secateurs.surgery.layer_check import check_layers
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan, shared
 from secateurs.surgery.settings import refusal
@@ -53,6 +54,7 @@ def apply(
     Nothing is written before all is checked and prepared, and a failure while writing undoes what was written. If the
     plan has its graph, or `graph` is given (for a plan that was read from a file), the pruned network is first proved,
     on the meta device, to compute what the masked one does (`proof=False` is for callers that have just done so).
+    Without a graph only names, shapes and what is kept within each layer are checked, not what other layers read.
 
     A wrapper (DistributedDataParallel, torch.compile) is taken off: the model inside is cut and returned. Wrap it
     again, because the wrapper's buckets or compiled code are made for the old shapes.
@@ -69,7 +71,9 @@ def apply(
     settings = settings_of(plan, model)
     optimizers = optimizers_of(optimizer)
     known = graph if graph is not None else plan.graph
-    if proof and known is not None:
+    if known is None:
+        check_layers(plan, model, settings)
+    elif proof:
         prove(known, network, {name: tuple(dict.fromkeys(units)) for name, units in plan.keep.items()})
     with lock_of(model), torch.inference_mode(mode=False), torch.no_grad():
         check_signature(plan, network)  # another thread may have cut it meanwhile
