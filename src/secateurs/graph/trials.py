@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,14 @@ _BY_SIZE = ("cut", "split", "factory")
 
 
 def trials(units: Units) -> Iterator[NDArray[np.bool_]]:
-    """Plans to try; more of them where a rule had a choice, since a wrong option can hold by chance."""
+    """Plans to try, each once; more of them where a rule had a choice, since a wrong option can hold by chance."""
     chance = any(key[-1] in _BY_SIZE for key in units.sites) or bool(units.bonds)
-    for seed in range(5 if chance else 1):
-        yield uneven(units, seed)
-    yield from _lopsided(units)
+    seen: set[bytes] = set()
+    for keep in chain((uneven(units, seed) for seed in range(5 if chance else 1)), _lopsided(units)):
+        plan = np.packbits(keep).tobytes()
+        if plan not in seen:  # a recurrent layer cuts the same units at every step
+            seen.add(plan)
+            yield keep
 
 
 def uneven(units: Units, seed: int) -> Any:
