@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 import secateurs as sct
@@ -946,6 +947,23 @@ def test_what_fails_during_the_work_is_one_sentence_and_exit_code_1(prune, tmp_p
         monkeypatch.setattr(Classifier, "training_step", fail)
         assert prune(tmp_path / type(error).__name__) == 1
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_images_that_came_since_are_noticed(prune, tmp_path, monkeypatch, capsys, ctrl_c):
+    """The parts are drawn from all images, so that those to learn from might become those to test on."""
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "photos" / name / f"{number}.png")
+    flags = ["--data", f"imagefolder:{tmp_path / 'photos'}", "--image-size", "8"]
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert prune(tmp_path / "out", *flags) == 130
+    assert prune(tmp_path / "out", *flags, "--resume") == 130
+
+    shutil.copy(tmp_path / "photos" / "cat" / "1.png", tmp_path / "photos" / "cat" / "new.png")
+    capsys.readouterr()
+    assert prune(tmp_path / "out", *flags, "--resume") == 2
+    assert "the images in cat are not those that this run began with: 10 images" in capsys.readouterr().err
 
 
 def killed_worker():
