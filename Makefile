@@ -32,7 +32,7 @@ SIZE_sweep      := 0.3 GB
 SIZE_clients    := 0.6 GB
 
 # What requirements/demo.txt leaves out although PyTorch names it: a compiler of GPU kernels,
-# 0.9 GB (PyTorch notes its absence in its log; the demo does without the note).
+# 0.9 GB (PyTorch notes its absence in its log; the command line leaves the note out).
 UNUSED_demo     := triton
 
 .venv: .venv/test.ready ## Set up the environment for tests and development (done by itself when needed)
@@ -56,7 +56,7 @@ UNUSED_demo     := triton
 	@echo ".venv is ready."
 
 demo: .venv/demo.ready ## Prune a small network and look at the result (runs/demo)
-	@TORCH_LOGS=-torch.utils.flop_counter $(BIN)/secateurs demo --out runs/demo
+	@$(BIN)/secateurs demo --out runs/demo
 
 test: .venv/test.ready ## Run the laws, contracts and doctests
 	@$(PYTEST) -n $(WORKERS)
@@ -90,7 +90,7 @@ claims: .venv ## Reproduce published numbers (hours; needs data sets)
 	@$(PYTEST) -m claims --timeout=0
 
 clients: .venv/test.ready .venv/clients.pins ## Test with transformers, timm and Ultralytics (AGPL-3.0) as their users do (minutes)
-	@YOLO_OFFLINE=true $(PYTEST) -m clients --timeout=1800 tests/clients
+	@YOLO_OFFLINE=true $(PYTEST) -m clients --timeout=1800 tests/clients tests/contracts/test_pages.py
 
 attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (half an hour; fuzzes if atheris is installed)
 	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md

@@ -45,11 +45,11 @@ def half(model: nn.Module, graph: sct.Graph, x: Tensor) -> dict[str, tuple[nn.Mo
     """Versions of half of the MACs: name -> network, and its share of the MACs."""
     l2, whole = sct.criteria.Magnitude(p=2), graph.cost().macs
     plans = {
-        "half, any width": sct.plan(graph, model, l2, sct.Budget(macs=0.5)),
+        "half, any width": sct.plan(graph, model, criterion=l2, budget=sct.Budget(macs=0.5)),
         "half, default": sct.prune(model, x, method=l2, budget=sct.Budget(macs=0.5)).plan,
-        "half, multiples of 16": sct.plan(graph, model, l2, sct.Budget(macs=0.5, multiple_of=16)),
+        "half, multiples of 16": sct.plan(graph, model, criterion=l2, budget=sct.Budget(macs=0.5, multiple_of=16)),
         "half, every layer alike, multiples of 8 (as timm rounds)": sct.plan(
-            graph, model, l2, sct.Budget(macs=0.5, multiple_of=8), allocator=Uniform()
+            graph, model, criterion=l2, budget=sct.Budget(macs=0.5, multiple_of=8), allocator=Uniform()
         ),
     }
     return {

@@ -56,7 +56,7 @@ def point(bench: Bench, device: sct.Device, method: str, x: Tensor) -> dict[str,
     }
     if timing.plain_macs:
         budget = sct.Budget(macs=timing.plain_macs, multiple_of=device.grid)
-        plain = sct.plan(bench.graph, bench.model, criterion, budget)
+        plain = sct.plan(bench.graph, bench.model, criterion=criterion, budget=budget)
         row["by_macs_alone"] = {"macs": timing.plain_macs / whole, **accuracies(bench, plain, data)}
     return row
 

@@ -42,7 +42,7 @@ METHODS = {
     type(method).__name__: replace(method, **SMALL.get(type(method).__name__, {}))
     for method in map(registry.make, registry.names("training"))
 }
-METHODS |= {"SFP, scale_norm": SFP(scale_norm=True), "ASFP, scale_norm": ASFP(scale_norm=True)}
+METHODS |= {"SFP, norms": SFP(norms=True), "ASFP, norms": ASFP(norms=True)}
 BASELINES = ("Random", "L2", "FromScratch")
 CACHE = Path(__file__).parent / "cache"
 
@@ -103,7 +103,7 @@ def pruned(name: str, base: nn.Module, data: Digits, epochs: int, seed: int) -> 
     if name in BASELINES:
         graph = sct.trace(model, x)
         criterion = sct.criteria.Random(seed) if name == "Random" else sct.criteria.Magnitude(p=2)
-        sct.apply(sct.plan(graph, model, criterion, HALF), model)
+        sct.apply(sct.plan(graph, model, criterion=criterion, budget=HALF), model)
         if name == "FromScratch":
             torch.manual_seed(seed + 100)
             for module in model.modules():

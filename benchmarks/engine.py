@@ -13,6 +13,7 @@ import json
 import math
 import platform
 import statistics
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def traces(x: torch.Tensor, runs: int) -> list[dict[str, object]]:
 def prune_once(model: nn.Module, x: torch.Tensor) -> None:
     """Trace, plan by magnitude for half the MACs, prove, apply."""
     graph = sct.trace(model, x)
-    sct.apply(sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5)), model)
+    sct.apply(sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5)), model)
 
 
 def peer_once(model: nn.Module, x: torch.Tensor) -> None:
@@ -128,7 +129,7 @@ def rounds(x: torch.Tensor, count: int = 20) -> list[dict[str, object]]:
         dense = graph.cost().macs
         for k in range(1, count + 1):
             budget = sct.Budget(macs=int(dense * (1 - 0.5 * k / count)))
-            plan = sct.plan(graph, model, sct.criteria.Magnitude(), budget)
+            plan = sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=budget)
             sct.apply(plan, model)
             graph = graph.shrink(plan.keep)
 
@@ -206,6 +207,16 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def commit() -> str:
+    """The commit that is measured; with a + where the files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    found, changed = (
+        subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    return found + ("+" if changed else "")
+
+
 def main() -> None:
     """Run everything and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -224,6 +235,8 @@ def main() -> None:
     if options.out:
         facts = {
             "command": "OMP_NUM_THREADS=1 python benchmarks/engine.py",
+            "commit": commit(),
+            "input": list(x.shape),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "torch_pruning": version("torch-pruning"),

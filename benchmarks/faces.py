@@ -27,7 +27,7 @@ import secateurs as sct
 from secateurs.app.data.faces import Face, FacePair, People, draw_pairs, read_pairs
 from secateurs.app.models.mobilefacenet import MobileFaceNet
 from secateurs.app.training.verification import ArcFace, embeddings, standardised, verify
-from secateurs.recover import Match, Recovery
+from secateurs.recover import Recovery
 from secateurs.registry import make
 
 Folds = tuple[tuple[FacePair, ...], ...]
@@ -77,7 +77,7 @@ def steps(args: argparse.Namespace) -> tuple[Recovery, ...]:
     if args.reconstruct:
         found.append(sct.Reconstruct(seed=args.seed))
     if args.epochs:
-        found.append(sct.Distil(Match.squares, epochs=args.epochs, lr=args.lr, seed=args.seed))
+        found.append(sct.Distil("squares", epochs=args.epochs, lr=args.lr, seed=args.seed))
     return tuple(found)
 
 

@@ -171,7 +171,7 @@ class Bench:
 
     def causes(self) -> dict[str, Any]:
         """Why methods fail: how few images make up CCP's S, and which channels are nearest to most others."""
-        data, need = self.images(0, skip=0, count=CHOOSE), GateGradients(Weight, Writes())
+        data, need = self.images(0, skip=0, count=CHOOSE), GateGradients(Weight, at=Writes())
         found = observe(self.graph, self.model, [need], data=data)[need].values()
         with torch.inference_mode():
             right = sum(int((self.model(x).argmax(1) == y).sum()) for x, y in data)

@@ -84,7 +84,7 @@ def timed(work: Callable[[], object], x: Tensor) -> float:
 
 def methods() -> list[object]:
     return [
-        GReg1(), GReg2(), IncReg(), SFP(), ASRFP(), OrthoReg(), GroupFisher(every=1_000_000, within=1.0),
+        GReg1(), GReg2(), IncReg(), SFP(), ASRFP(), OrthoReg(), GroupFisher(every=1_000_000, until=1.0),
         AdaptivePruning(after=0.0),
     ]  # fmt: skip
 

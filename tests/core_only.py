@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import secateurs as sct
+from secateurs.app.cli import main
 
 
 def net():
@@ -21,6 +22,9 @@ def net():
         nn.Linear(32, 10),
     ).eval()
 
+
+assert main(["--version"]) == 0
+assert main(["prune", "--help"]) == 2  # in a sentence that names the extra
 
 extras = ["torchvision", "lightning", "rich", "jsonargparse", "matplotlib", "timm", "onnx", "huggingface_hub"]
 assert not [name for name in extras if find_spec(name)], "this is not an install of the core alone"

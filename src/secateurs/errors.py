@@ -9,18 +9,18 @@ SecateursError
 │   └── RecipeError     a method, model, data or option name is unknown
 ├── TraceError          the model did not run on the example inputs
 ├── PlanError           a plan does not fit the graph or model it is used with
-│   └── ProofError      the pruned twin does not compute what the masked model computes
+│   └── ProofError      the pruned network would not compute what the masked model computes
 ├── EvidenceError       a criterion needs evidence that was not, or cannot be, gathered
 ├── SessionError        the session is not in the state that a call needs
 └── StoreError          a saved model cannot be written or read back
-    └── DamageError     a file was cut off, changed, or is not what its name says
+    └── DamageError     a saved file was truncated, changed, or is of another kind
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ class ModelError(InputError):
 
 
 class DeviceError(InputError):
-    """The runtime is not installed, or cannot run the model; the message names what is missing or the operator."""
+    """The runtime is not installed, or cannot run the model; the message names the missing package or the operator."""
 
 
 class BudgetError(InputError):
@@ -65,7 +65,7 @@ class PlanError(SecateursError):
 
 
 class ProofError(PlanError):
-    """The pruned twin would not compute what the masked model computes; nothing was changed."""
+    """The pruned network would not compute what the masked model computes; nothing was changed."""
 
 
 class EvidenceError(SecateursError):
@@ -81,7 +81,7 @@ class StoreError(SecateursError):
 
 
 class DamageError(StoreError):
-    """A file that was saved is cut off, was changed, or is not what its name says; nothing of it was used."""
+    """A saved file was truncated, changed, or is of another kind; nothing of it was used."""
 
 
 def expect(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
@@ -108,6 +108,24 @@ def check_seed(seed: Any) -> None:
     if not whole or not 0 <= index(seed) < 2**63:
         message = f"seed={str(seed)[:40]} is no seed. Pass a whole number from 0 to 2**63 - 1, such as seed=0."
         raise InputError(message)
+
+
+def check_choice(value: object, **allowed: Any) -> None:
+    """Refuse settings of a value that are not among the strings of their `Literal` type.
+
+    allowed: field name -> its `Literal`. InputError names the value that was given and the nearest ones that exist.
+
+    >>> from typing import Literal, NamedTuple
+    >>> Input = NamedTuple("Input", [("layout", str)])
+    >>> check_choice(Input("nhcw"), layout=Literal["nchw", "nhwc"])
+    Traceback (most recent call last):
+    secateurs.errors.InputError: Input(layout='nhcw') is not an option: did you mean 'nhwc' or 'nchw'? Known: nchw, nhwc
+    """
+    for name, literal in allowed.items():
+        given, known = getattr(value, name), get_args(literal)
+        if not isinstance(given, str) or given not in known:
+            message = f"{type(value).__name__}({name}={given!r}) is not an option: {near(str(given), known)}"
+            raise InputError(message)
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -25,21 +25,21 @@ _CLIENTS = {
     "ultralytics": " Or let secateurs.integrations.ultralytics.prune take it whole.",
     "transformers": " secateurs.integrations.huggingface saves and loads what is pruned of it.",
 }
-"""Package -> what of the integrations knows its objects."""
+"""Package -> hint to the integration for its objects."""
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A model's modules and tensors by name, read once and known to be prunable.
+    """A model's modules and tensors by name, read and checked once.
 
     modules: path -> module, in the order of `named_modules`; a module with several paths keeps the first.
     paths: id of a module -> that path. tensors: name -> parameter or buffer, a tied one under its first name.
     aliases: further name of a tied tensor -> its first. parameters, buffers: the same under all of their names, in the
     order of `named_parameters(remove_duplicate=False)`. held: id of a module -> its own parameters and its own buffers.
 
-    The tensors are the model's own; the names are those of the moment at which it was read.
+    The tensors are the model's own; names are as of the time of reading.
 
     >>> network = Network.of(nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
     >>> network.shapes
@@ -86,7 +86,7 @@ class Network:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the network lives: the device of its first parameter, or else of its first buffer."""
+        """Device of the network's first parameter, or else of its first buffer."""
         first = next(iter(self.named.values()), None)
         return torch.device("cpu") if first is None else first.device
 
@@ -100,7 +100,7 @@ class Network:
         return self
 
     def _read(self) -> None:
-        """Walk over the modules, once, each as often as it has paths: names of tied tensors follow from that."""
+        """Walk over the modules once, each under all of its paths, which gives all names of tied tensors."""
         first: dict[int, str] = {}
         pending: list[tuple[str, nn.Module]] = [("", self.model)]
         while pending:
@@ -132,7 +132,7 @@ _locks: dict[int, tuple[weakref.ref[nn.Module], threading.RLock]] = {}
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
-    """The lock of a model: held while its tensors are written, and while a copy of it is taken. One per object."""
+    """Return the lock of a model object, held while its tensors are written or copied."""
     key = id(model)
     with _guard:
         if key not in _locks:
@@ -142,12 +142,12 @@ def lock_of(model: nn.Module) -> threading.RLock:
 
 @cache
 def is_torchs(kind: type[nn.Module]) -> bool:
-    """Whether a module class is defined in `torch.nn.modules`, so that its forward is known."""
+    """True if a module class is defined in `torch.nn.modules`, so that its forward is known."""
     return kind.__module__.startswith("torch.nn.modules.")
 
 
 def _unwrapped(model: Any) -> nn.Module:
-    """The module that holds the weights."""
+    """Return the module that holds the weights, without wrappers."""
     while True:
         if isinstance(model, torch.jit.ScriptModule):
             raise ModelError(
@@ -168,14 +168,14 @@ def _kind(model: Any) -> str:
 
 
 def _inside(model: Any) -> str:
-    """Name the modules that an object holds (a pipeline, a predictor, a trainer): one of them is what was meant."""
+    """Name the modules inside an object (a pipeline, a trainer), one of which was probably meant."""
     held = getattr(model, "__dict__", {}) if not isinstance(model, type) else {}
     found = [f"its attribute {name!r} (a {type(v).__name__})" for name, v in held.items() if isinstance(v, nn.Module)]
     return f" Pass the network inside it: {' or '.join(found[:3])}.{client_hint(model)}" if found else ""
 
 
 def client_hint(model: Any) -> str:
-    """Say which integration knows an object of another package that holds a network; empty where there is none."""
+    """Return a hint to the integration for an object of another package; empty if there is none."""
     packages = (kind.__module__.partition(".")[0] for kind in type(model).__mro__)
     return next((_CLIENTS[name] for name in packages if name in _CLIENTS), "")
 
@@ -221,8 +221,8 @@ def _refuse_storage(name: str, tensor: Tensor) -> None:
 def _refuse_values(named: dict[str, Tensor]) -> None:
     """Refuse parameters and running statistics without values, or with NaN or infinite ones.
 
-    Masks of -inf are common among other buffers and harmless. A finite sum has finite terms; only where one is not are
-    the terms looked at (a sum may overflow), and all sums of a kind are looked at together.
+    Masks of -inf are common among other buffers and harmless. A finite sum has finite terms; only for sums that are not
+    finite (which may have overflowed) are the terms checked, and all sums of one dtype are read together.
     """
     sums: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
     for name, tensor in named.items():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_ROWS = 12
-"""So many rows are shown; a count says how many more there are."""
+"""Number of rows that are shown, followed by a count of the others."""
 
 LEFT = "text-align: left"
 
@@ -30,7 +30,7 @@ def html_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def _cells(row: Sequence[object]) -> str:
-    """Numbers to the right, with their thousands parted."""
+    """Align numbers to the right, with thousands separators."""
     return "".join(
         f'<td style="text-align: right">{value:,}</td>'
         if isinstance(value, int)

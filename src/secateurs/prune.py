@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Finishing(Protocol):
-    """A method that also changes the weights which the pruned network starts from."""
+    """Interface of one-shot methods that also change the weights of the pruned network."""
 
     def finish(self, pruned: nn.Module, dense: nn.Module, plan: Plan, *, seed: int) -> None:
         """Change the pruned network in place."""
@@ -45,7 +45,9 @@ class Finishing(Protocol):
 class Result:
     """The result of `prune`: the pruned model, its plan, and the cost of both networks.
 
-    notes: how widths were rounded, in sentences. timing: what was measured, where the budget names a device.
+    model: the pruned copy. plan: the kept units. cost_before, cost_after: of the dense and the pruned network. graph:
+    of the dense network. notes: sentences, for example about rounded widths. timing: measured latencies, if the budget
+    names a device.
     """
 
     model: nn.Module
@@ -57,7 +59,7 @@ class Result:
     timing: Timing | None = None
 
     def __repr__(self) -> str:
-        """One line: what remains."""
+        """One line: the remaining shares."""
         parts = (f"{name} {now / max(was, 1):.1%}" for name, was, now in self._figures())
         return f"Result({', '.join(parts)} remain)"
 
@@ -80,12 +82,12 @@ class Result:
         return "\n".join([*figures, *([] if self.timing is None else [str(self.timing)]), *self.notes])
 
 
-def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
+def plan(  # noqa: PLR0913 (choices go by keyword)
     graph: Graph,
     model: nn.Module | Network,
+    *,
     criterion: Criterion | str,
     budget: Budget,
-    *,
     allocator: Allocator | None = None,
     data: Iterable[Any] | None = None,
     loss: Loss | None = None,
@@ -93,18 +95,19 @@ def plan(  # noqa: PLR0913 (everything behind the budget goes by keyword)
 ) -> Plan:
     """Choose the units to keep: observe what the criterion needs, score every group, allocate the budget.
 
-    criterion: a value or its name, such as "l2"; a named one that draws at random is given `seed`. Without an
-    allocator all units of the network are ranked together, each score over its group's mean (`Ranked()`).
-    `data` yields (inputs, targets) batches and `loss` takes (outputs, targets); criteria of the weights need neither.
-    Nothing is changed in the model. A verb about a graph or a plan takes that first, then the model (`plan`, `grow`,
-    `apply`, `mask`, `verify`); the others take the model, then its example inputs; the rest goes by keyword.
+    graph: what `trace` returned for this model, which is not changed. criterion: a value or its name, such as "l2".
+    budget: what remains. allocator: chooses widths from scores; by default `Ranked()`, which ranks all units of the
+    network together, each score divided by its group's mean. data: (inputs, targets) batches, and loss: a function of
+    (outputs, targets), for criteria that need them; criteria of weights do not. seed: for a named criterion with random
+    scores.
 
-    Raises ModelError for a model that cannot be scored, PlanError if the graph is another model's, EvidenceError if
-    the criterion lacks data, BudgetError if the budget cannot be met, RecipeError for an unknown name.
+    Raises InputError for a wrong argument, ModelError for a model that cannot be scored, PlanError if the graph is of
+    another model, EvidenceError if the criterion lacks data, BudgetError if the budget cannot be met, RecipeError for
+    an unknown name.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, "magnitude", Budget(macs=0.5))
+    >>> chosen = plan(trace(net, torch.zeros(1, 4)), net, criterion="magnitude", budget=Budget(macs=0.5))
     >>> len(chosen.keep["0"])
     3
     """
@@ -139,19 +142,19 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     recover: Recovery | Iterable[Recovery] | None = None,
     allocator: Allocator | None = None,
 ) -> Result:
-    """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The argument is untouched.
+    """Prune a copy of a model to a budget in one shot: trace, choose, prove, remove. The model itself is unchanged.
 
-    method: a method of a paper, a bare criterion, or the name of either (`"magnitude"`, `"bn-scale"`, `"epruner"`).
-    budget: what remains; without one, a method of a paper decides how much goes, as in its paper. Where it names no
-    `multiple_of`, widths are rounded to what runtimes are fast on (`Alignment`), within the budget; `result.notes` says
-    so. Where it names a `device`, the time there is measured (`result.timing`): `latency` is met within 3 %, and a
-    network that is slower than the dense one is refused.
-    data yields (inputs, targets) batches, for what needs them; loss takes (outputs, targets), cross entropy if None.
-    allocator: how a criterion's scores become widths, as in `plan`; methods have their own.
-    protect names modules whose channels stay. seed is for methods that draw at random.
-    recover: what follows removal, such as `Reconstruct()`, on the images of `data`; see `secateurs.recover`.
+    model, example_inputs: as for `trace`. method: a one-shot method of a paper, a criterion, or the name of either
+    (`"magnitude"`, `"bn-scale"`, `"epruner"`). budget: what remains; None if the paper's method decides. Without
+    `multiple_of` in it, widths are rounded to multiples at which runtimes are fast (`Alignment`), within the budget,
+    and `result.notes` says so. With a `device` in it, latency is measured (`result.timing`): `latency` is met within 3
+    %, and a network slower than the dense one is refused. data: (inputs, targets) batches, for methods that need them.
+    loss: a function of (outputs, targets), cross entropy by default. protect: names of modules whose channels stay.
+    seed: of random choices. recover: steps after removal, such as `Reconstruct()`, on the images of `data`; see
+    `secateurs.recover`. allocator: as in `plan`, for criteria only.
 
-    Bad models are refused before any work; RecipeError names methods near an unknown one.
+    Raises InputError or ModelError before any work, RecipeError for an unknown method (with near names), TraceError if
+    the model does not run, BudgetError if the budget cannot be met, EvidenceError if data is missing.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
@@ -172,7 +175,7 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     chosen = _one_shot(method, seed)
     _check_allocator(allocator, chosen, budget)
     steps = () if recover is None else read_steps(recover)
-    data, again = _read_twice(data) if steps else (data, None)
+    data, again = _read_twice(data) if steps else (data, ())
     given = None if budget is None and not isinstance(chosen, Criterion) else _check_budget(budget)
     graph = trace(network, example_inputs, protect=protect)
     given, note = (None, "") if given is None else round_widths(graph, given, chosen)
@@ -183,7 +186,9 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
         keep, timing = keep_on_device(graph, network.model, chosen, given, data=data, loss=loss, seed=seed)
         found = Plan.from_keep(graph, keep)
     elif isinstance(chosen, Criterion):
-        found = plan(graph, network, chosen, _check_budget(given), allocator=allocator, data=data, loss=loss)
+        found = plan(
+            graph, network, criterion=chosen, budget=_check_budget(given), allocator=allocator, data=data, loss=loss
+        )
     else:
         stand_in = Replica(network, around=False).model
         keep = chosen.select(graph, stand_in, given, data=data, loss=loss, seed=seed)
@@ -191,13 +196,12 @@ def prune(  # noqa: PLR0913 (the one verb that does everything)
     pruned = apply(found, duplicate(network.model))
     if isinstance(chosen, Finishing):
         chosen.finish(pruned, network.model, found, seed=seed)
-    if steps:
-        pruned = recovered(pruned, network.model, again or (), plan=found, steps=steps)
+    pruned = recovered(pruned, network.model, again, plan=found, steps=steps) if steps else pruned
     return Result(pruned, found, graph.cost(), graph.cost(found), graph, (note,) if note else (), timing)
 
 
 def round_widths(graph: Graph, budget: Budget, method: object) -> tuple[Budget, str]:
-    """Align the widths of the groups that a method prunes, where the budget says nothing about them; and say so."""
+    """Return the budget with width multiples for the groups that a method prunes, if it names none, and a note."""
     from secateurs.methods.one_shot import part_of
 
     part = part_of(graph, budget, getattr(method, "scope", "coupled"))
@@ -206,7 +210,7 @@ def round_widths(graph: Graph, budget: Budget, method: object) -> tuple[Budget, 
 
 
 def _one_shot(method: object, seed: int) -> Criterion | Method:
-    """Return the criterion or one-shot method that a name or a value means."""
+    """Return the criterion or one-shot method of a name or value."""
     from secateurs.methods.one_shot import Method
 
     value = value_of(method, seed=seed)
@@ -224,7 +228,7 @@ def _one_shot(method: object, seed: int) -> Criterion | Method:
 
 
 def _check_allocator(allocator: Allocator | None, method: object, budget: Budget | None) -> None:
-    """Refuse an allocator where nothing asks it."""
+    """Refuse an allocator that would not be used."""
     if allocator is not None and (not isinstance(method, Criterion) or (budget and budget.device)):
         message = (
             f"allocator={allocator!r} turns a criterion's scores into widths, and {method!r} or the device of the "
@@ -234,7 +238,7 @@ def _check_allocator(allocator: Allocator | None, method: object, budget: Budget
 
 
 def _read_twice(data: Iterable[Any] | None) -> tuple[Iterable[Any], Iterable[Any]]:
-    """The data to choose by, and the same again to recover by: an iterator can be read only once."""
+    """Return the data twice, to choose and to recover, also if it is an iterator that can be read only once."""
     if data is None:
         message = "recover= needs images, and no data was given. Pass data=, an iterable of batches of training images."
         raise InputError(message)
@@ -243,7 +247,7 @@ def _read_twice(data: Iterable[Any] | None) -> tuple[Iterable[Any], Iterable[Any
 
 
 def _check_budget(budget: object) -> Budget:
-    """Refuse anything else: a criterion only ranks, so something has to say how much stays."""
+    """Refuse objects that are not budgets."""
     if not isinstance(budget, Budget):
         message = f"budget={budget!r} does not say what remains of what. Pass a Budget, such as Budget(macs=0.5)."
         raise BudgetError(message)

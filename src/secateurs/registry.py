@@ -4,13 +4,13 @@
     @dataclass(frozen=True)
     class NuclearNorm: ...                    # now "nuclear-norm", in prune, plan, Session and on the command line
 
-A package offers its own without being imported first, by an entry point in its pyproject.toml:
+An installed package registers its own by an entry point in its pyproject.toml, without being imported first:
 
     [project.entry-points."secateurs.criteria"]
     nuclear-norm = "my_package:NuclearNorm"
 
-(`secateurs.methods` for methods). It is loaded when its name is asked for; one that cannot be loaded is named with its
-package, and harms no other.
+(`secateurs.methods` for methods). It is loaded when its name is used; if it cannot be loaded, the error names it and
+its package, and all others work.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from secateurs.errors import InputError, RecipeError, near
 
 T = TypeVar("T")
 Kind = Literal["criterion", "one-shot", "training"]
-"""What a name stands for: a criterion, a method that chooses once, or one that prunes while the network trains."""
+"""Kind of a registered name: a criterion, a one-shot method, or a method that prunes while the network trains."""
 
 ENTRY_POINTS = ("secateurs.criteria", "secateurs.methods")
-"""The groups of entry points that are looked at; the library's own packages have the same names."""
+"""Groups of entry points; the library's own packages have the same names."""
 
 ALIASES: Mapping[str, str] = {
     "l1": "magnitude",
@@ -44,12 +44,12 @@ ALIASES: Mapping[str, str] = {
     "increg": "inc-reg",
     "grasp": "gra-sp",
 }
-"""Other spellings, as papers and other libraries have them -> the name."""
+"""Alternative spelling, as in papers and other libraries -> name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name, where it comes from, and how to load what makes the value."""
+    """A registered name, its source, and a function that loads it."""
 
     name: str
     source: str
@@ -127,7 +127,7 @@ def names(kind: Kind | None = None) -> tuple[str, ...]:
 
 
 def _kind(entry: Entry) -> Kind | None:
-    """The kind of an entry; None where it cannot be loaded, which `make` then explains."""
+    """Return the kind of an entry; None if it cannot be loaded (`make` raises the reason)."""
     try:
         return kind_of(entry.make())
     except RecipeError:
@@ -135,7 +135,7 @@ def _kind(entry: Entry) -> Kind | None:
 
 
 def make(name: str, *, seed: int = 0) -> Any:
-    """Return the criterion or method called `name`, or its preset `name:preset`, with the run's seed where it draws.
+    """Return the criterion or method `name`, or preset `name:preset`, with this `seed`; RecipeError if unknown.
 
     >>> make("l2")
     Magnitude(p=2, roles=None)
@@ -159,13 +159,13 @@ def make(name: str, *, seed: int = 0) -> Any:
 
 
 def _seeded(value: Any, seed: int) -> Any:
-    """Give a value the seed, if it takes one."""
+    """Return the value with this seed, if it has a field `seed`."""
     takes = is_dataclass(value) and any(f.name == "seed" and f.init for f in fields(value))
     return replace(value, seed=seed) if takes else value  # pyright: ignore[reportArgumentType]
 
 
 def value_of(method: object, *, seed: int = 0) -> Any:
-    """Return the value that a name means, and a value itself; a class without settings is refused."""
+    """Return the value that a name stands for, or the value itself; a class instead of an instance is refused."""
     if isinstance(method, type):
         message = f"{method.__name__} is a class, not a method with its settings. Write {method.__name__}()."
         raise RecipeError(message)
@@ -173,7 +173,7 @@ def value_of(method: object, *, seed: int = 0) -> Any:
 
 
 def kind_of(value: object) -> Kind | None:
-    """Say what a value or class is by what it can do; None if it is neither a criterion nor a method.
+    """Return the kind of a value or class by its members; None if it is neither a criterion nor a method.
 
     >>> from secateurs import criteria, methods
     >>> kind_of(criteria.Taylor()), kind_of(methods.FOAD()), kind_of(methods.GReg1()), kind_of(3)
@@ -208,9 +208,9 @@ def kebab(name: str) -> str:
 
 
 def entries() -> dict[str, Entry]:
-    """Return every name with what it stands for; another spelling has the entry of the first. Loads no other package.
+    """Return every name with its entry; aliases share an entry, and no other package is imported.
 
-    A package that uses a name of the library's does not get it, and a warning says so.
+    Warns of an installed package that uses a name of the library, which keeps its meaning.
     """
     own = _shipped()
     known = {**own, **{alias: own[name] for alias, name in ALIASES.items() if name in own}}
@@ -228,7 +228,7 @@ def entries() -> dict[str, Entry]:
 
 @cache
 def _shipped() -> dict[str, Entry]:
-    """Return the library's own: every public class, value or function of its packages that makes one."""
+    """Return the library's own entries: every public class, value or function that yields a criterion or method."""
     found: dict[str, Entry] = {}
     for package in ENTRY_POINTS:
         module = import_module(package)
@@ -245,7 +245,7 @@ def _own(name: str, thing: Any) -> Entry:
 
 
 def _is_complete(thing: Any) -> bool:
-    """Whether a thing is a value, or makes one without being told more."""
+    """True if a thing is a value, or can be called without arguments to make one."""
     if isinstance(thing, type) and kind_of(thing) is None:
         return False
     if not (isinstance(thing, type) or isfunction(thing)):
@@ -256,7 +256,7 @@ def _is_complete(thing: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def _installed(paths: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
-    """Return the entry points of installed packages by name; `paths` is where they are looked for."""
+    """Return the entry points of installed packages by name; `paths` (of sys.path) is the key of the cache."""
     found: dict[str, dict[str, EntryPoint]] = {}
     for group in ENTRY_POINTS:
         for point in entry_points(group=group):
@@ -279,7 +279,7 @@ def _packages(points: Sequence[EntryPoint]) -> str:
 
 
 def _check_free(name: str, thing: Any) -> None:
-    """Refuse a name that stands for something else already."""
+    """Refuse a name that is already taken."""
     holder, _ = _registered.get(name, (thing, None))
     same = holder is thing or ((isfunction(thing) or isinstance(thing, type)) and _place(holder) == _place(thing))
     by = None if same else f"{holder!r}"

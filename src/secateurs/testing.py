@@ -1,11 +1,11 @@
-"""Checks for criteria, methods and rules that are written elsewhere: what a plug-in's own tests call.
+"""Checks for criteria, methods and rules of plug-ins, to be called in their own tests.
 
     from secateurs.testing import check_criterion, check_method
 
     def test_it_is_a_criterion():
         check_criterion(NuclearNorm())
 
-They ask for what the library relies on and for nothing else. Each raises AssertionError with what does not hold, or the
+They check only properties that the library relies on. Each raises AssertionError with the failed property, or the
 library's own error. They run on small networks on the CPU, in a few seconds.
 """
 
@@ -40,7 +40,7 @@ STEPS, EPOCHS = 8, 20
 
 
 def _require(holds: bool, message: str) -> None:  # noqa: FBT001 (the condition reads first, as in an assert)
-    """Raise AssertionError unless something holds; an `assert` would be gone under `python -O`."""
+    """Raise AssertionError unless a condition holds; `assert` is removed by `python -O`."""
     if not holds:
         raise AssertionError(message)
 
@@ -117,12 +117,12 @@ def check_method(method: Method | TrainingMethod) -> None:
 
 
 def check_rule(operator: Any, rule: Rule | Composition, args: tuple[Any, ...], *, dim: int = 1) -> None:
-    """Check a rule for an operator by comparing removal with silence on a small network around it.
+    """Check a rule for an operator by comparing removed with zeroed units on a small network around it.
 
     args: example arguments of the operator. Each `torch.nn.Parameter` becomes a parameter of the network; every other
-    tensor is made by a layer whose channels lie along `dim` (1, or the last dimension), and so is what reads the
-    result. Raises AssertionError if no unit that passes through the operator can be removed, or if its removal is not
-    its silence to 1e-9.
+    tensor is computed by a layer whose channels are dimension `dim` (1, or the last one), and a layer of the same kind
+    reads the result. Raises AssertionError if no unit that passes through the operator can be removed, or if removing
+    a unit differs from zeroing it by more than 1e-9.
 
     >>> from secateurs.graph.rules.pointwise import pointwise
     >>> check_rule(torch.ops.aten.relu.default, pointwise, (torch.randn(2, 6, 5, 5),))
@@ -242,7 +242,7 @@ def _relabelled(model: nn.Module, graph: Graph, order: Mapping[str, Tensor]) -> 
 class _Carrier(nn.Module):
     """A network around one operator: a layer makes each of its tensors, and one reads its result.
 
-    squared: products of the result with itself are an output too, where entries of silent units count unless 0.
+    squared: products of the result with itself are an output too, where entries of zeroed units count unless 0.
     """
 
     def __init__(self, operator: Any, args: tuple[Any, ...], dim: int, *, squared: bool) -> None:

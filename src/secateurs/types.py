@@ -27,7 +27,7 @@ Loss = Callable[[Any, Any], Any]
 """(outputs, targets) -> the loss, a scalar (the mean over samples) or one value a sample."""
 
 Scope = Literal["coupled", "uncoupled"]
-"""Which groups may lose units: all, or those that one operator alone produces.
+"""Groups that may lose units: all ("coupled"), or only those with a single producing operator ("uncoupled").
 
-The default of every method is what its authors pruned: "uncoupled" where the paper leaves residual streams whole (CCP,
+The default of each method follows its authors: "uncoupled" where the paper leaves residual streams whole (CCP,
 EPruner, FOAD), "coupled" where it prunes them too."""

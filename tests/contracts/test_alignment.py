@@ -54,9 +54,12 @@ def test_plan_and_allocators_stay_exact():
     """Where a budget says nothing, only `prune` rounds."""
     model = network(128, 40)
     graph = sct.trace(model, X)
-    plan = sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+    plan = sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5))
 
-    assert plan.keep == sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5, multiple_of=1)).keep
+    assert (
+        plan.keep
+        == sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5, multiple_of=1)).keep
+    )
     assert any(len(kept) % 8 for kept in plan.keep.values())
 
 

@@ -150,7 +150,7 @@ def test_a_budget_that_is_none_is_refused(budget):
         sct.prune(made(Tied), images(), method="l1", budget=budget)
     graph = sct.trace(made(Tied), images())
     with pytest.raises(BudgetError, match=r"Budget\(macs=0.5\)"):
-        sct.plan(graph, made(Tied), sct.criteria.Magnitude(), budget)
+        sct.plan(graph, made(Tied), criterion=sct.criteria.Magnitude(), budget=budget)
 
 
 def test_an_impossible_budget_is_refused():
@@ -195,11 +195,11 @@ def test_plan_refuses_methods_and_other_models():
     """`plan` takes a criterion, and a graph of this very model."""
     graph = sct.trace(made(Tied), images())
     with pytest.raises(InputError, match=r"is no criterion.*secateurs\.prune"):
-        sct.plan(graph, made(Tied), "epruner", HALF)
+        sct.plan(graph, made(Tied), criterion="epruner", budget=HALF)
     with pytest.raises(RecipeError, match="did you mean 'l2' or 'l1'"):
-        sct.plan(graph, made(Tied), "l3", HALF)
+        sct.plan(graph, made(Tied), criterion="l3", budget=HALF)
     with pytest.raises(PlanError, match="made for another network"):
-        sct.plan(graph, nn.Sequential(nn.Conv2d(3, 4, 3)), sct.criteria.Magnitude(), HALF)
+        sct.plan(graph, nn.Sequential(nn.Conv2d(3, 4, 3)), criterion=sct.criteria.Magnitude(), budget=HALF)
 
 
 def test_protected_modules_stay_whole():

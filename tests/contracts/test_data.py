@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from secateurs.app.data import Images, Standard, check_name, load, stratified
+from secateurs.app.data import Images, Preprocessing, Standard, check_name, load, stratified
 from secateurs.app.data.images import Shift
 from secateurs.app.training import Loaders
 from secateurs.errors import InputError, RecipeError
@@ -154,7 +154,7 @@ def _draw(root, folders, count):
 def test_imagefolder_layouts(tmp_path, folders, expected):
     """A flat folder, ImageNet's two folders, and three folders: each in three disjoint splits."""
     _draw(tmp_path, folders, 10)
-    splits = load(f"imagefolder:{tmp_path}", image_size=14)
+    splits = load(f"imagefolder:{tmp_path}", how=Preprocessing(14))
     parts = (splits.train, splits.validation, splits.test)
     files = [{part.dataset.folder.samples[k][0] for k in part.indices} for part in parts]
 
@@ -260,14 +260,14 @@ def test_hidden_folders_and_files_are_no_classes(tmp_path):
     _stray(tmp_path, "cat/.hidden.png")
     _stray(tmp_path, "cat/notes.txt")
 
-    assert load(f"imagefolder:{tmp_path}", image_size=8).classes == ("cat", "dog")
+    assert load(f"imagefolder:{tmp_path}", how=Preprocessing(8)).classes == ("cat", "dog")
 
 
 def test_gifs_are_read_and_other_images_are_named(tmp_path):
     """Nothing is skipped in silence that somebody may take for a picture."""
     _draw(tmp_path, ["cat", "dog"], 10)
     Image.new("RGB", (20, 16)).save(tmp_path / "cat" / "moving.gif")
-    splits = load(f"imagefolder:{tmp_path}", image_size=8)
+    splits = load(f"imagefolder:{tmp_path}", how=Preprocessing(8))
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 21
 
     for name in ("picture.psd", "phone.HEIC", "drawing.svg"):
@@ -296,7 +296,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, damage, workers):
     _draw(tmp_path, ["cat", "dog"], 10)
     for path in (tmp_path / "cat").iterdir():
         damage(path)
-    loaders = Loaders(load(f"imagefolder:{tmp_path}", image_size=8), batch_size=4, workers=workers)
+    loaders = Loaders(load(f"imagefolder:{tmp_path}", how=Preprocessing(8)), batch_size=4, workers=workers)
 
     with pytest.raises(InputError, match=r"the image .*cat.\d\.png cannot be read"):
         list(loaders.test_dataloader())

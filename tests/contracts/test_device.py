@@ -160,7 +160,7 @@ def test_exact_allocators_refuse_a_time():
     model = network()
     budget = sct.Budget(latency=0.5, device=sct.Device())
     with pytest.raises(BudgetError, match=r"only secateurs\.prune measures"):
-        sct.plan(sct.trace(model, X), model, sct.criteria.Magnitude(), budget)
+        sct.plan(sct.trace(model, X), model, criterion=sct.criteria.Magnitude(), budget=budget)
 
 
 def test_tables_merge_only_on_one_device(tmp_path):
@@ -262,15 +262,15 @@ def test_peak_memory_is_what_is_alive_together():
     x = torch.zeros(100)
     chain = nn.Sequential(nn.Linear(100, 100), nn.ReLU(inplace=True), nn.Linear(100, 1))
 
-    assert sct.deploy.activations(chain, x) == sct.deploy.Activations(written=404, peak=404)
-    assert sct.deploy.activations(Shortcut(), x) == sct.deploy.Activations(written=1600, peak=1200)
+    assert sct.deploy.activation_memory(chain, x) == sct.deploy.ActivationMemory(written=404, peak=404)
+    assert sct.deploy.activation_memory(Shortcut(), x) == sct.deploy.ActivationMemory(written=1600, peak=1200)
 
 
 def test_written_bytes_are_the_memory_of_a_budget():
     """The two ways of counting agree, before and after pruning."""
     model = network()
     result = sct.prune(model, X, method="l2", budget=sct.Budget(macs=0.5))
-    before, after = (sct.deploy.activations(m, X) for m in (model, result.model))
+    before, after = (sct.deploy.activation_memory(m, X) for m in (model, result.model))
 
     assert before.written == result.cost_before.memory
     assert after.written == result.cost_after.memory

@@ -1,16 +1,22 @@
 """Rows of the papers' tables: what they say, that each can be run or says why not, and what a quick run keeps."""
 
 import dataclasses
+import io
+import json
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from secateurs.app import models
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.reproduce import Reproduction, reproduce
 from secateurs.app.experiments import Reported, find, rows
 from secateurs.app.experiments.listing import HEADINGS, listed, markdown
 from secateurs.app.experiments.quick import quick
 from secateurs.app.experiments.settling import Order, recipe_of, unavailable
+from secateurs.app.leaderboard.records import Record, Side, Told
 from secateurs.errors import InputError, RecipeError
 
 PAPERS = ("foad", "ortho-eb", "epruner", "ccp", "increg", "sfp", "asfp", "srfp", "asrfp", "greg", "gfisher", "adaptive")
@@ -20,8 +26,6 @@ CANNOT = {
     "foad-mobilefacenet": "CASIA-WebFace",
     "gfisher-retinanet": "a training loop for detectors",
     "gfisher-r50-dist": "DIST's loss",
-    **dict.fromkeys(["chip-r56", "chip-r110-44", "chip-r110-52", "chip-r110-72", "chip-vgg16"], "the method chip"),
-    **dict.fromkeys(["coring-r56", "coring-vgg16"], "the method coring"),
 }
 """Rows that this version cannot run, and what the reason names."""
 
@@ -100,7 +104,8 @@ def test_quick_has_the_same_stages_in_the_same_order(row):
         pytest.skip("cannot be run")
     short, full = recipe_of(row, Order(quick=True)), recipe_of(row, Order(root="x", weights="y"))
 
-    assert (short.method, short.options, short.macs, short.gamma) == (full.method, full.options, full.macs, full.gamma)
+    options = {**full.options, **row.quick}
+    assert (short.method, short.options, short.macs, short.gamma) == (full.method, options, full.macs, full.gamma)
     assert short.label == f"{row.name} (quick)"
     for epochs in ("prune_epochs", "epochs"):
         assert bool(getattr(short, epochs)) == bool(getattr(full, epochs))
@@ -114,9 +119,9 @@ def test_quick_has_the_same_stages_in_the_same_order(row):
 def test_quick_keeps_everything_that_is_not_length():
     """A new recipe field is the same in a quick run, unless somebody decides otherwise here."""
     shortened = {
-        "label", "data", "images", "image_size", "batch_size", "prune_batch_size", "calibration_batches",
-        "train_epochs", "train_milestones", "prune_epochs", "prune_milestones", "epochs", "milestones", "step_every",
-        "warmup",
+        "label", "data", "images", "image_size", "image_resize", "batch_size", "prune_batch_size",
+        "calibration_batches", "train_epochs", "train_milestones", "prune_epochs", "prune_milestones", "epochs",
+        "milestones", "step_every", "warmup",
     }  # fmt: skip
     full = Recipe(epochs=160, schedule="multi-step", milestones=(80, 120), prune_batch_size=3, warmup=5.0)
     short = quick(full, stand_in=True)
@@ -128,8 +133,61 @@ def test_quick_keeps_everything_that_is_not_length():
 def test_the_list_says_not_run_where_nothing_was_run():
     every = listed()
 
-    assert {one.here for one in every} == {"not run"}
+    assert {one.measured for one in every} == {None}
+    assert {one.cells()[HEADINGS.index("measured")] for one in every} == {"not run"}
     assert markdown(every).count("\n") == len(rows()) + 2
     assert all(len(one.cells()) == len(HEADINGS) for one in every)
     sfp = next(one for one in every if one.row.name == "sfp-r56")
-    assert sfp.cells()[5:8] == ("92.26 ± 0.31 (quoted)", "200", "3.39 P")
+    assert sfp.cells()[6:9] == ("92.26 ± 0.31 (quoted)", "200", "3.39 P")
+
+
+def record(*, seed=0, label="", macs=475, **keys):
+    """A run that left so many thousandths of the MACs."""
+    side = Side(accuracy=0.91 + seed / 100, macs=1000, params=100, memory=10, file_bytes=400, latency=0.01)
+    told = Told(side, dataclasses.replace(side, macs=macs), 1.0, {}, side.accuracy - 0.01, {"pruned": 200})
+    return Record(Path("run"), {"model": "resnet56", "data": "cifar10", "seed": seed, "label": label, **keys}, told, ())
+
+
+def test_the_list_says_what_runs_of_a_row_came_to_and_what_else_its_method_did():
+    own = [record(seed=seed, label="sfp-r56", method={"name": "sfp"}) for seed in (0, 1)]
+    elsewhere = [record(method="asfp", macs=480), record(method="greg1", macs=900)]
+    nothing = [record(label="srfp-r56 (quick)", method="srfp"), record(method="foad", control="random")]
+    found = {one.row.name: one.measured for one in listed([*own, *elsewhere, *nothing])}
+
+    assert str(found["sfp-r56"]) == "90.50 ± 0.71 (last epoch of 200, 47.5 % of the MACs, 2 seeds)"
+    assert str(found["asfp-r56"]) == "90.00 (last epoch of 200, 48.0 % of the MACs, 1 seed, not this recipe)"
+    assert {name for name, measured in found.items() if measured} == {"sfp-r56", "asfp-r56"}
+
+
+def test_the_list_says_what_can_be_run_here(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    here = {one.row.name: one.runnable for one in listed(data=tmp_path)}
+    anywhere = {one.row.name: one.runnable for one in listed()}
+
+    assert (here["sfp-r56"], anywhere["sfp-r56"]) == ("yes", "with CIFAR-10")
+    assert here["gfisher-r50"] == "no: ImageNet is not there"
+    assert anywhere["gfisher-r50"] == "with ImageNet, downloads IMAGENET1K_V1"
+    assert here["gfisher-retinanet"].startswith("no: it lacks a training loop")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_list_is_whole_where_no_terminal_limits_it(tmp_path, terminal):
+    """A row is one line of a file, however long; a narrow terminal has some columns, and is told so."""
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=terminal, color_system=None)
+    reproduce(Reproduction(list=True, out=tmp_path / "runs", results=tmp_path), console)
+
+    lines = [line for line in text.getvalue().splitlines() if line.startswith((" row", " sfp-r56 "))]
+    assert len(lines) == 2
+    assert ("3.39 P" in lines[1], "network" in lines[0]) == (True, not terminal)
+    assert ("All 11 columns" in text.getvalue()) == terminal
+
+
+def test_the_list_as_json_has_every_row_and_figure(tmp_path):
+    text = io.StringIO()
+    reproduce(Reproduction(list=True, json=True, out=tmp_path / "runs", results=tmp_path), Console(file=text, width=80))
+
+    found = {row["row"]: row for row in json.loads(text.getvalue())}
+    assert found.keys() == {row.name for row in rows()}
+    assert found["sfp-r56"]["reported"]["accuracy"] == 92.26
+    assert found["sfp-r56"]["measured"] is None

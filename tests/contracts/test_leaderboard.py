@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from secateurs.app.cli import main
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.run_folder import RunFolder
-from secateurs.app.leaderboard import read_records, standings
+from secateurs.app.leaderboard import read_committed, read_records, standings
+from secateurs.app.leaderboard.archive import written
 from secateurs.app.leaderboard.board import page
 from secateurs.app.leaderboard.command import command
 from secateurs.app.leaderboard.text import comma_separated, markdown
@@ -31,7 +33,7 @@ def run(place, recipe, *, accuracy, last=None, macs=500, epochs=(0.8, 0.9), cond
     ]
     folder.finish("recovered", {"accuracy": max(epochs, default=0.0), "seconds": 5.0, "history": history})
     after = {**DENSE, "accuracy": accuracy, "macs": macs, "params": 60, "latency": 0.005}
-    stages = [{"name": "trained", "seconds": 1.0}, {"name": "recovered", "seconds": 5.0}]
+    stages = [{"name": "trained", "seconds": 1.0}, {"name": "recovered", "seconds": 5.0, "history": history}]
     told = {"before": DENSE, "after": after, "stages": stages, "conditions": conditions, "last": last}
     content = json.dumps(told).encode()
     folder.put({REPORT: content})
@@ -84,7 +86,57 @@ def test_controls_stand_in_every_table_also_those_that_were_not_run(tmp_path):
     for text in (markdown([table]), page([table])):
         assert "scratch (control)" in text
         assert "dense, continued" in text
-        assert text.count("not run") == 8
+        assert text.count("not run") == 9
+
+
+def test_runs_in_a_file_make_the_tables_that_their_folders_make(tmp_path):
+    """Also together with further folders; a run that stands in both counts once, and no folder is told."""
+    for seed in (0, 1):
+        recipe = Recipe(method="taylor", macs=0.5, seed=seed, data=f"cifar10:{tmp_path}", epochs=2)
+        run(tmp_path / "runs" / str(seed), recipe, accuracy=0.9 + seed / 100, last=0.8)
+    file = tmp_path / "committed.json"
+    file.write_text(written(read_records([tmp_path / "runs" / "0"])[0]))
+
+    alone, both = tables(file), tables(file, tmp_path / "runs")
+    assert markdown(alone) == markdown(tables(tmp_path / "runs" / "0"))
+    assert markdown(both) == markdown(tables(tmp_path / "runs"))
+    assert both[0].entries[0].first.epochs == "2"
+    assert str(tmp_path) not in file.read_text()
+    assert [record.report for record in read_committed(tmp_path)] == [
+        record.report for record in read_records([file])[0]
+    ]
+
+
+def test_a_file_of_runs_that_was_cut_off_is_refused(tmp_path):
+    run(tmp_path / "runs", Recipe(method="taylor", macs=0.5), accuracy=0.9)
+    whole = written(read_records([tmp_path / "runs"])[0])
+    file = tmp_path / "committed.json"
+    for broken in (whole[:-20], whole.replace("runs 1", "runs 2"), whole.replace('"latency"', '"late"')):
+        file.write_text(broken)
+        with pytest.raises(DamageError, match="is no file of runs"):
+            read_records([file])
+
+
+def test_seeds_of_a_control_are_one_line_though_each_is_as_large_as_its_own_run(tmp_path):
+    for seed in (0, 1):
+        like = tmp_path / f"taylor-macs0.5-seed{seed}"
+        recipe = Recipe(method="taylor", macs=0.5, seed=seed, control="scratch", like=like)
+        run(tmp_path / "runs" / str(seed), recipe, accuracy=0.9)
+
+    (entry,) = tables(tmp_path / "runs")[0].entries
+    assert entry.seeds == (0, 1)
+    assert entry.first.name == "same network from scratch (as large as taylor-macs0.5)"
+
+
+def test_the_command_writes_what_is_asked_for_under_its_name(tmp_path, capsys):
+    run(tmp_path / "runs", Recipe(method="taylor", macs=0.5), accuracy=0.9)
+    command = ["leaderboard", str(tmp_path / "runs"), "--out", str(tmp_path), "--name", "half", "--title", "At half"]
+
+    assert main([*command, "--formats", "md", "json"]) == 0
+    assert {file.name for file in tmp_path.glob("half.*")} == {"half.md", "half.json"}
+    assert (tmp_path / "half.md").read_text().startswith("# At half\n")
+    assert main([*command, "--formats", "pdf"]) == 2
+    assert "md" in capsys.readouterr().err
 
 
 def test_a_dense_network_that_was_never_trained_has_no_accuracy(tmp_path):

@@ -1,5 +1,6 @@
 """What README, docs and examples show runs as written."""
 
+import json
 import os
 import re
 import runpy
@@ -110,7 +111,7 @@ def commands(page):
         for offset, text in enumerate(code.replace("\\\n", "  ").splitlines(), start=line + 1):
             words = shlex.split(text, comments=True)
             if words[:1] == ["secateurs"]:
-                yield offset, words[1:]
+                yield offset, words[1 : words.index(">") if ">" in words else None]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if list(commands(p))], ids=lambda p: str(p.relative_to(ROOT)))
@@ -124,7 +125,19 @@ def test_shell_lines_are_understood(page, monkeypatch, capsys):
     for line, words in lines:
         assert main(words) == 0, f"{page.name}:{line}: {capsys.readouterr().err}"
 
-    assert len(done) == len([words for _, words in lines if "--help" not in words])
+    assert len(done) == len([words for _, words in lines if not {"--help", "--print_completion"} & set(words)])
+
+
+PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml))`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_a_page_names_exist(page):
+    """A path in backticks is one of the repository or of the package."""
+    named = {m[1] for m in PLACE.finditer(BLOCK.sub("", page.read_text("utf-8")))}
+    roots = (ROOT, ROOT / "src", ROOT / "src" / "secateurs", page.parent)
+
+    assert [name for name in sorted(named) if not any((root / name).is_file() for root in roots)] == []
 
 
 @pytest.mark.slow
@@ -139,10 +152,22 @@ def test_examples_run(script, monkeypatch, tmp_path, capsys):
     assert "MACs" in capsys.readouterr().out
 
 
+def required(notebook):
+    """The packages outside the library's own extras that a tutorial says it needs."""
+    return json.loads(notebook.read_text("utf-8"))["metadata"].get("secateurs", {}).get("requires", [])
+
+
+CLIENT = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "notebook", [pytest.param(p, marks=CLIENT) if required(p) else p for p in NOTEBOOKS], ids=lambda p: p.name
+)
 def test_notebooks_run(notebook):
     """Each tutorial runs from top to bottom, and prints something in at least two of its cells."""
+    for package in required(notebook):
+        pytest.importorskip(package, reason=f"needs the package {package}: make clients")
     run = runpy.run_path(str(ROOT / "docs" / "tutorials" / "run.py"))["run"]
     done = run(notebook)
 

@@ -125,7 +125,9 @@ def test_a_long_table_names_those_that_changed_and_says_how_many_are_left_out(re
     assert "and 36 more layers in report.json" in text
 
 
-@pytest.mark.parametrize("layers", [0, 1, 30, 200])
+@pytest.mark.parametrize(
+    "layers", [0, 30, pytest.param(1, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_the_picture_is_drawn_for_any_number_of_layers(report, layers):
     """As PNG, and drawn from this report: another one gives another picture."""
     widths = tuple(LayerWidth(f"layer{k}", 64, 40) for k in range(layers))

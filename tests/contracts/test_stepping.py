@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from secateurs.allocate import AsIs, Ranked
 from secateurs.app.cli.from_recipe import in_rounds, optimisation
 from secateurs.app.cli.recipe import Recipe
-from secateurs.app.data import Augmentation, load
+from secateurs.app.data import Augmentation, Preprocessing, load
 from secateurs.app.training import Classifier, Loaders, Optimisation, Place, Stepping, evaluate, fit, score
 from secateurs.app.training.mixing import as_probabilities, mixed
 from secateurs.app.training.rates import Rate
@@ -171,7 +171,7 @@ def test_folders_are_augmented_alike(tmp_path):
         (tmp_path / name).mkdir()
         for number in range(10):
             Image.effect_noise((20, 20), 90).convert("RGB").save(tmp_path / name / f"{number}.png")
-    splits = load(f"imagefolder:{tmp_path}", image_size=16)
+    splits = load(f"imagefolder:{tmp_path}", how=Preprocessing(16))
     still = splits.augmented(Augmentation(crop="none")).train
     wild = splits.augmented(Augmentation(randaugment=2)).train
 
@@ -230,7 +230,7 @@ def test_criteria_go_in_rounds_and_methods_do_not():
     """A method of a paper has rounds of its own, or none."""
     found = in_rounds(Recipe(rounds=3, round_schedule="cubic", ranking="as-is"), Taylor())
 
-    assert found == Gradual(Taylor(), Ranked(AsIs()), Cubic(), 3, end=1.0, first="cut")
+    assert found == Gradual(Taylor(), allocator=Ranked(AsIs()), schedule=Cubic(), rounds=3, end=1.0, first="cut")
     assert in_rounds(Recipe(), Taylor()) == Taylor()
     with pytest.raises(InputError, match="no criterion"):
         in_rounds(Recipe(rounds=3), SFP())

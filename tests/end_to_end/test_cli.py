@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import secateurs as sct
+from secateurs.app import models
 from secateurs.app.cli import main, measure
 from secateurs.app.cli.arguments import compose
 from secateurs.app.cli.demo import RECIPE
@@ -708,6 +709,25 @@ def test_inspect_shows_groups_protection_and_cost(capsys):
         assert len(re.findall(rf"^ {re.escape(name)} ", printed, re.MULTILINE)) == 1
     assert "It is an output of the model" in printed
     assert "269.7 k parameters" in printed
+
+
+def test_inspect_says_the_same_as_json(capsys):
+    """All of it, where the tables shorten."""
+    assert main(["inspect", "resnet20", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    graph = sct.trace(models.build("resnet20", in_channels=3, num_classes=10).eval(), torch.zeros(1, 3, 32, 32))
+    assert [(g["name"], g["units"], g["exact"]) for g in found["groups"]] == [
+        (g.name, g.units, g.exact) for g in graph.groups
+    ]
+    assert (found["macs"], found["params"], found["memory"]) == (
+        graph.cost().macs,
+        graph.cost().params,
+        graph.cost().memory,
+    )
+    assert len(found["protected"]) == len(graph.protected) > 0
+    one_less = graph.widths - (torch.arange(len(graph.groups)) == 0).numpy()
+    assert found["groups"][0]["macs_a_unit"] == graph.cost().macs - int(graph.costs.at(one_less)[0])
 
 
 def test_inspect_follows_its_flags(own, capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.end_to_end.test_cli import brief  # noqa: F401 (an autouse fixture)
 
 from secateurs.app.cli import main
-from secateurs.app.data import load
+from secateurs.app.data import Preprocessing, load
 from secateurs.app.data.coco import read_coco, together
 from secateurs.errors import InputError
 
@@ -68,7 +68,7 @@ def test_boxes_and_categories_are_those_of_the_file(squares):
 
 def test_boxes_follow_their_image_when_it_is_resized(squares):
     """Half the side, half the corners; a mirrored box still frames its square."""
-    splits = load(f"coco:{squares}", image_size=SIDE // 2)
+    splits = load(f"coco:{squares}", how=Preprocessing(SIDE // 2))
     whole = {one.path: one for one in read_coco(squares / "annotations.json", squares / "images").images}
     for index, one in enumerate(splits.calibration.images):
         image, target = splits.calibration[index]
@@ -103,7 +103,7 @@ def test_layouts_of_tools_are_read(layout, tmp_path):
             (tmp_path / "data").mkdir(exist_ok=True)
             (made / "images").rename(tmp_path / "data" / name)
             (made / "annotations.json").rename(tmp_path / "data" / name / "_annotations.coco.json")
-    splits = load(f"coco:{tmp_path / 'data'}", image_size=32)
+    splits = load(f"coco:{tmp_path / 'data'}", how=Preprocessing(32))
 
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [12, 5, 4]
 
@@ -145,7 +145,7 @@ def test_bad_annotations_are_named(harm, tmp_path):
     content = annotated(tmp_path, 12)
     (tmp_path / "annotations.json").write_text(make(content))
     with pytest.raises(InputError, match=words):
-        load(f"coco:{tmp_path}", image_size=32)
+        load(f"coco:{tmp_path}", how=Preprocessing(32))
 
 
 def test_no_annotations_and_no_package_are_told(tmp_path, monkeypatch, squares, capsys):

@@ -83,7 +83,7 @@ def pruned(kind, steps, budget):
     session = sct.Session(
         model,
         example,
-        method=GroupFisher(every=max(1, steps // 40), within=0.5),
+        method=GroupFisher(every=max(1, steps // 40), until=0.5),
         budget=budget,
         steps_per_epoch=steps,
         epochs=1,

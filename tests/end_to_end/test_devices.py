@@ -58,7 +58,10 @@ def test_a_device_loads_its_part_only(monkeypatch):
     [
         (["--strategy", "fsdp"], "a shard cannot lose channels. Prune before wrapping"),
         (["--devices", "3"], "a batch of 128 images cannot be shared out among 3 devices evenly; take a multiple"),
-        (["--devices", "0"], "must be 1 or more"),
+        (["--devices", "0"], "whole number from 1 to"),
+        (["--devices", "99999999"], "whole number from 1 to"),
+        (["--num-nodes", "99999999999999999999"], "whole number from 1 to"),
+        (["--num-nodes", "2"], "set MASTER_ADDR"),  # or it would wait for two days
     ],
 )
 def test_what_cannot_train_together_is_refused_before_any_work(tmp_path, capsys, monkeypatch, flags, words):

@@ -1,7 +1,13 @@
 """What a command line means: flags, recipe files, amounts, methods' options, help; nothing is trained here."""
 
 import argparse
+import contextlib
+import io
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, is_dataclass
 
 import pytest
@@ -87,12 +93,25 @@ def test_options_of_a_method_survive_their_recipe_file(flags, options, tmp_path)
 
 def test_a_flag_wins_over_a_file_also_inside_a_method(tmp_path):
     """What the flag does not name stays as the file has it; another method begins with its own settings."""
-    (tmp_path / "run.yaml").write_text("method: {name: greg1, ratio: 5, growth: {step: 0.5, every: 7}}\nmacs: 0.5")
+    (tmp_path / "run.yaml").write_text(
+        "method: {name: greg1, kept_over_removed: 5, growth: {step: 0.5, every: 7}}\nmacs: 0.5"
+    )
     config = ["--config", str(tmp_path / "run.yaml")]
     method = chosen_method(told(*config, "--method.growth.step", "0.25").recipe)
 
-    assert (method.ratio, method.growth.step, method.growth.every) == (5, 0.25, 7)
+    assert (method.kept_over_removed, method.growth.step, method.growth.every) == (5, 0.25, 7)
     assert told(*config, "--method", "l2").recipe.options == {"p": 2, "roles": None}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_old_recipe_is_told_the_new_name_of_a_setting(name, tmp_path):
+    """A setting that was renamed is refused with the name it has now, not by the nearest spelling."""
+    method = registry.make(name)
+    for old, new in getattr(method, "renamed", {}).items():
+        assert hasattr(method, new)
+        (tmp_path / "run.yaml").write_text(f"method: {{name: {name}, {old}: 5}}\nmacs: 0.5")
+        with pytest.raises(RecipeError, match=f"'{old}' of the method {name} is called '{new}' now"):
+            told("--config", str(tmp_path / "run.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -176,31 +195,67 @@ def test_extras_that_a_command_lacks_are_named_together(monkeypatch):
     assert "'secateurs[cli,train]'" in said
 
 
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory):
+    """The file that a user of bash writes once."""
+    pytest.importorskip("shtab")
+    file, printed = tmp_path_factory.mktemp("completion") / "secateurs", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["--print_completion", "shtab-bash"]) == 0
+    file.write_text(printed.getvalue())
+    return file
+
+
 def test_completion_knows_commands_and_flags(capsys):
     """Where shtab is installed; elsewhere the message names it."""
     pytest.importorskip("shtab")
     assert main(["--print_completion", "shtab-bash"]) == 0
     printed = capsys.readouterr().out
 
-    assert all(word in printed for word in ("--calibration-batches", "compare", "one-cycle"))
+    assert all(word in printed for word in ("--calibration-batches", "compare", "one-cycle", "--json"))
+    assert "--method.name" not in printed
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (["pru"], {"prune"}),
+        (["prune", "--meth"], {"--method"}),
+        (["prune", "--method", "gre"], {"greg1", "greg2"}),
+        (["prune", "--schedule", "c"], {"cosine", "constant"}),
+        (["inspect", "--js"], {"--json"}),
+    ],
+)
+def test_bash_completes(typed, completed, completion):
+    """As bash itself asks the script."""
+    words = " ".join(map(shlex.quote, ["secateurs", *typed]))
+    script = (
+        f"source {completion}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; "
+        '_shtab_secateurs secateurs "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert set(found.stdout.split()) == completed
 
 
 @dataclass(frozen=True)
 class Greeting:
+    """Say hello to somebody."""
+
     who: str = setting("who is greeted", "WHO")
     times: int = setting("how often", "N", default=1)
 
 
 def greet(greeting: Greeting, console):
-    """Say hello to somebody."""
     for _ in range(greeting.times):
         console.print(f"hello {greeting.who}")
 
 
 def test_a_command_is_a_dataclass_and_a_function(monkeypatch, capsys):
     """Its fields are the arguments, its documentation is the help."""
-    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command(f"{__name__}:greet", "say hello"))
-    monkeypatch.setattr(commands.Command, "function", lambda self: greet)
+    monkeypatch.setitem(commands.COMMANDS, "greet", commands.Command("there:greet", "there:Greeting", "say hello"))
+    monkeypatch.setitem(sys.modules, "there", sys.modules[__name__])
 
     assert main(["greet", "world", "--times", "2"]) == 0
     assert capsys.readouterr().out == "hello world\nhello world\n"

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from transformers import ResNetConfig, ResNetForImageClassification
 
+import secateurs as sct
 from secateurs.app import models
 from secateurs.app.cli import main
 from secateurs.app.cli.arguments import compose
@@ -214,6 +215,22 @@ def test_what_is_no_state_dict_is_refused_and_never_run(own, kind, tmp_path, cap
     told = capsys.readouterr().err
     assert "state dict" in told
     assert told.count("\n") == 1
+
+
+def test_weights_of_a_pruned_network_are_refused_as_such(own, tmp_path):
+    """The plan beside them tells what they are."""
+    name, net = own
+    result = sct.prune(net, torch.zeros(1, 1, 8, 8), method="l2", budget=sct.Budget(macs=0.5))
+    sct.save(result.model, result.plan, tmp_path / "small")
+    recipe = Recipe(model=name, weights=str(tmp_path / "small" / "model.safetensors"))
+    with pytest.raises(InputError, match=r"of a pruned network.*secateurs\.load"):
+        initialise(built(recipe, data(10, channels=1)), recipe, data(10, channels=1))
+
+
+def test_a_time_without_a_runtime_is_refused_in_words_of_flags(capsys, tmp_path):
+    """Not in those of Python."""
+    assert main(["prune", "--latency", "10ms", "--out", str(tmp_path / "out")]) == 2
+    assert "add --runtime onnxruntime" in capsys.readouterr().err
 
 
 def test_trained_weights_are_trained_on_gently():

@@ -11,7 +11,7 @@ from tests.end_to_end.test_cli import brief  # noqa: F401 (an autouse fixture)
 from torch import nn
 
 from secateurs.app.cli import main
-from secateurs.app.data import load
+from secateurs.app.data import Preprocessing, load
 from secateurs.app.training import Optimisation, evaluate
 from secateurs.app.training.segmenter import Segmenter, at_pixels
 from secateurs.errors import InputError
@@ -86,7 +86,7 @@ def test_a_segmentation_network_is_pruned_and_measured_by_miou(own, photos, tmp_
 def test_miou_is_that_of_the_definition(photos):
     """Intersections and unions over all images, then the mean of the classes; pixels without a class do not count."""
     torch.manual_seed(0)
-    splits = load(f"masks:{photos}", image_size=16)
+    splits = load(f"masks:{photos}", how=Preprocessing(16))
     net = nn.Conv2d(3, 2, 1)
     loader = torch.utils.data.DataLoader(splits.test, batch_size=2)
     found = evaluate(net, loader, device="cpu", splits=splits)
@@ -169,7 +169,7 @@ def test_bad_masks_are_named(photos, tmp_path, harm, words):
     harm(tmp_path)
 
     def every():
-        splits = load(f"masks:{tmp_path}", image_size=16)
+        splits = load(f"masks:{tmp_path}", how=Preprocessing(16))
         return [list(part) for part in (splits.train, splits.validation, splits.test)]
 
     with pytest.raises(InputError, match=words):

@@ -151,7 +151,7 @@ def pruned(network: str, method: str) -> dict[str, Any]:
     budget = BUDGETS.get(network, HALF)
     if method == UNIFORM:
         graph = sct.trace(model, example)
-        plan = sct.plan(graph, model, by.Magnitude(), budget, allocator=sct.allocate.Uniform())
+        plan = sct.plan(graph, model, criterion=by.Magnitude(), budget=budget, allocator=sct.allocate.Uniform())
         return _told(plan, sct.apply(plan, filled(BUILDERS[network]())), graph.cost(plan))
     chosen, budget = SETTINGS.get(method, ({**CRITERIA, **ONE_SHOT}.get(method), budget))
     result = sct.prune(model, example, method=chosen, budget=budget, data=data, seed=0)

@@ -80,7 +80,7 @@ def test_growth_is_a_plan_with_copies(kind):
     """`grow` and the plan give the same weights, bit for bit; what only loses units is the plan that it always was."""
     model, graph = traced(kind)
     group = graph.groups[0]
-    grown = sct.grow(graph, copy.deepcopy(model), {group.name: [1, 1, 2]})
+    grown = sct.grow(graph, copy.deepcopy(model), units={group.name: [1, 1, 2]})
     plan = plan_with_copies(graph, {group.name: sorted((*range(group.units), 1, 1, 2))})
     applied = sct.apply(plan, copy.deepcopy(model))
 

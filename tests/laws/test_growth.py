@@ -36,7 +36,7 @@ def test_growth_changes_no_output(kind, data):
         if data.draw(st.booleans(), label=f"grow {g.name}")
     }
     before = outputs(model), outputs(model, training=True)
-    grown = sct.grow(graph, model, wanted)
+    grown = sct.grow(graph, model, units=wanted)
     again = sct.trace(grown, images().double())
 
     assert grown is model
@@ -51,7 +51,7 @@ def test_objects_stay_and_attributes_follow(kind):
     model = made(kind).double().to(memory_format=torch.channels_last)
     graph = sct.trace(model, images().double())
     before = {name: id(t) for name, t in Network.of(model).named.items()}
-    sct.grow(graph, model, {g.name: 2 for g in graph.groups})
+    sct.grow(graph, model, units={g.name: 2 for g in graph.groups})
 
     assert before == {name: id(t) for name, t in Network.of(model).named.items()}
     for module in model.modules():
@@ -69,7 +69,7 @@ def test_shares_of_a_copy():
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[3.0], [5.0]]))
         model[2].weight.copy_(torch.tensor([[10.0, 100.0]]))
-    sct.grow(graph, model, {"0": [0]})
+    sct.grow(graph, model, units={"0": [0]})
 
     assert model[0].weight.flatten().tolist() == [3, 3, 5]
     assert model[2].weight.flatten().tolist() == [4, 6, 100]
@@ -84,7 +84,7 @@ def test_the_optimizer_grows_too(copied):
     model(images().double()).square().sum().backward()
     optimizer.step()
     dense = optimizer.state[model.stem.weight]["exp_avg"].clone()
-    sct.grow(graph, model, {"stem": [2, 2]}, optimizer, copy_moments=copied)
+    sct.grow(graph, model, units={"stem": [2, 2]}, optimizer=optimizer, copy_moments=copied)
     moment = optimizer.state[model.stem.weight]["exp_avg"]
 
     assert torch.equal(dense, moment[[0, 1, 2, 5, 6, 7]])
@@ -96,7 +96,7 @@ def test_the_optimizer_grows_too(copied):
 def test_copies_part_in_training():
     """Unequal shares get unequal gradients: after a step the copy is another filter than its parent."""
     model = made(Tied).double()
-    sct.grow(sct.trace(model, images().double()), model, {"stem": [0]})
+    sct.grow(sct.trace(model, images().double()), model, units={"stem": [0]})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(images().double()).square().sum().backward()
     optimizer.step()
@@ -124,7 +124,7 @@ def test_a_product_of_activations_is_refused():
     graph = sct.trace(model, torch.randn(2, 3, 4))
     before = {name: t.clone() for name, t in Network.of(model).named.items()}
     with pytest.raises(ProofError, match=f"growing {graph.groups[0].name} would move the outputs"):
-        sct.grow(graph, model, {graph.groups[0].name: 2})
+        sct.grow(graph, model, units={graph.groups[0].name: 2})
 
     assert all(torch.equal(t, before[name]) for name, t in Network.of(model).named.items())
 
@@ -134,14 +134,14 @@ def test_what_cannot_grow_says_why():
     model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
     graph = sct.trace(model, torch.randn(3, 4))
     with pytest.raises(InputError, match="group '0' cannot grow: it is inexact"):
-        sct.grow(graph, model, {"0": 1})
+        sct.grow(graph, model, units={"0": 1})
     for bad in (0, -1, [], [6], [-1]):
         with pytest.raises(InputError, match="says not what to add to group '2'"):
-            sct.grow(graph, model, {"2": bad})
+            sct.grow(graph, model, units={"2": bad})
     with pytest.raises(InputError, match=r"No group is named '2.weight'"):
-        sct.grow(graph, model, {"2.weight": 1})
+        sct.grow(graph, model, units={"2.weight": 1})
     with pytest.raises(PlanError, match="made for another network"):
-        sct.grow(graph, nn.Sequential(nn.Linear(4, 8)), {"2": 1})
-    sct.grow(graph, model, {"2": 1})
+        sct.grow(graph, nn.Sequential(nn.Linear(4, 8)), units={"2": 1})
+    sct.grow(graph, model, units={"2": 1})
 
     assert model[2].out_features == model[4].in_features == 7

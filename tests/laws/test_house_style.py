@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
 FILE_LINES = 300
 FUNCTION_LINES = 40
 BANNED_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers"}
+CLAUSES = {"What", "Where", "Which", "Who", "Whose", "Whether", "How", "When", "Why"}
 NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
@@ -54,7 +55,16 @@ def swallowed_errors(text):
                 yield node.lineno, "catches every error without a word"
 
 
-@pytest.mark.parametrize("rule", [long_files, long_functions, swallowed_errors])
+def riddles(text):
+    """Documentation that begins with a clause instead of a noun or a command."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            first = node.value.value.split(maxsplit=1)
+            if first and first[0] in CLAUSES:
+                yield node.lineno, f"begins with {first[0]!r}: say what it is, or what it does"
+
+
+@pytest.mark.parametrize("rule", [long_files, long_functions, swallowed_errors, riddles])
 def test_every_file_keeps(rule):
     """Files are short, functions are short, no error is swallowed."""
     files = sorted(SOURCE.rglob("*.py"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
 LAYERS = (
-    "errors < types < notebook < registry < network < running < graph < evidence < criteria < allocate < surgery"
-    " < recover < session < methods < store < deploy < integrations < app"
+    "errors < types < version < notebook < registry < network < running < graph < evidence < criteria < allocate"
+    " < surgery < recover < session < methods < store < deploy < integrations < app"
 )
 ORDER = LAYERS.split(" < ")
 
@@ -73,8 +73,11 @@ def brought_along(name):
 
 
 def test_import_is_light():
-    """`import secateurs` loads what it always needs; SciPy and every extra wait until they are used."""
+    """`import secateurs` loads nothing but itself, a verb what it always needs; SciPy and every extra wait for use."""
     packages, modules = brought_along("secateurs")
 
-    assert ("secateurs", "graph", "labels") in modules
-    assert packages == {"secateurs", "torch", "numpy", "safetensors"}
+    assert (packages, modules) == ({"secateurs"}, {("secateurs",), ("secateurs", "version")})
+    for verb in ("prune", "store", "session"):
+        packages, modules = brought_along(f"secateurs.{verb}")
+        assert ("secateurs", "graph", "labels") in modules
+        assert packages <= {"secateurs", "torch", "numpy", "safetensors", "typing_extensions"}

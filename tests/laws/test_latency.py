@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ from tests.contracts.test_device import X, network
 from torch import nn
 
 import secateurs as sct
+from secateurs.allocate import Ranked
+from secateurs.allocate.choice import Pairwise, choose
+from secateurs.allocate.exact import Losses
 from secateurs.deploy import closed_loop
 from secateurs.deploy.calibrate import drawn
-from secateurs.deploy.latency import Pairwise, choose, elasticities, log_shares
+from secateurs.deploy.latency import elasticities, log_shares
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.rig import Rig
 from secateurs.deploy.segment_table import Table, needed
 from secateurs.deploy.segments import Segment, find_segments
 from secateurs.deploy.stopwatch import Measurement, Ratio
+from secateurs.deploy.worth import of_losses, of_scores
 from secateurs.errors import BudgetError, DeviceError
 
 
@@ -226,9 +231,7 @@ def test_aligned_widths_replace_slower_ones(graph):
     """Of as many MACs, the faster is handed over."""
     rig = FakeRig(graph, lambda widths: 3.0 if (widths % 8).any() else 1.0)
     keep = {g.name: np.arange(g.units - 1) for g in graph.groups}
-    handed, timing = closed_loop.guarded(
-        rig, keep, sct.Budget(macs=0.9), closed_loop.ranked_within(graph, scores(graph))
-    )
+    handed, timing = closed_loop.guarded(rig, keep, sct.Budget(macs=0.9), partial(Ranked(), scores(graph), graph))
 
     assert all(len(kept) % 8 == 0 for kept in handed.values())
     assert timing.pruned.median < timing.dense.median
@@ -238,7 +241,7 @@ def test_a_method_of_macs_meets_a_time(graph):
     """The MACs are corrected by what was measured."""
     rig = FakeRig(graph, lambda widths: 1.3)
     dense = sum(one.median for one in rig.measure([]))
-    select = closed_loop.ranked_within(graph, scores(graph))
+    select = partial(Ranked(), scores(graph), graph)
     budget = sct.Budget(latency=0.5, device=sct.Device())
     _, timing = closed_loop.by_macs(rig, select, budget)
 
@@ -274,9 +277,9 @@ def test_a_time_is_met_with_more_macs_than_by_macs(graph, monkeypatch, bias):
     )
     monkeypatch.setattr(closed_loop, "calibrated", lambda *_: (FakePredictor(truth), dense))
     budget = sct.Budget(latency=0.5, device=sct.Device(), multiple_of=1)
-    keep, timing = closed_loop.by_time(rig, scores(graph), budget)
+    keep, timing = closed_loop.by_time(rig, of_scores(graph, scores(graph), budget), budget)
     macs = lambda kept: graph.cost(sct.Plan.from_keep(graph, kept)).macs  # noqa: E731 (a cost in one line)
-    select = closed_loop.ranked_within(graph, scores(graph))
+    select = partial(Ranked(), scores(graph), graph)
     shares = (select(sct.Budget(macs=share)) for share in np.linspace(0.9, 0.1, 200))
     plain = next(kept for kept in shares if rig.seconds(kept) <= 0.5 * dense)
 
@@ -290,7 +293,26 @@ def test_a_time_out_of_reach_names_what_binds(graph, monkeypatch):
     monkeypatch.setattr(closed_loop, "calibrated", lambda *_: (FakePredictor(rig), rig.seconds({})))
     budget = sct.Budget(latency=0.01, device=sct.Device(), min_keep_fraction=0.5)
     with pytest.raises(BudgetError, match=r"smallest widths .* most of it in 3, 4"):
-        closed_loop.by_time(rig, scores(graph), budget)
+        closed_loop.by_time(rig, of_scores(graph, scores(graph), budget), budget)
+
+
+def test_measured_losses_decide_within_a_time(graph, monkeypatch):
+    """Of the widths offered that take the time, those that lose least, whatever MACs they keep."""
+    truth = FakeRig(graph, lambda widths: 1.0 + 4.0 * (widths[..., 0] / graph.widths[0]) ** 2)
+    monkeypatch.setattr(closed_loop, "calibrated", lambda *_: (FakePredictor(truth), truth.seconds({})))
+    random = np.random.default_rng(0)
+    lost = {g.name: np.append(0.0, np.sort(random.random(g.units)).cumsum()) for g in graph.groups}
+    losses = Losses({g.name: random.permutation(g.units) for g in graph.groups}, lost)
+    budget = sct.Budget(latency=0.5, device=sct.Device(), multiple_of=8)
+    worth = of_losses(graph, losses, budget)
+    keep, timing = closed_loop.by_time(truth, worth, budget)
+    every = np.array(list(itertools.product(*worth.allowed)))
+    fits = every[FakePredictor(truth).at(every) <= 0.5 * (1 + closed_loop.CLOSE)]
+    least = min(losses.total(graph, row) for row in fits)
+
+    assert timing.ratio <= 0.5 * 1.03
+    assert losses.total(graph, np.array([len(keep[g.name]) for g in graph.groups])) <= least * 1.001
+    assert all(set(keep[name]) == set(order[len(order) - len(keep[name]) :]) for name, order in losses.orders.items())
 
 
 def test_a_busy_machine_decides_nothing(graph):

@@ -87,7 +87,7 @@ def test_every_verb_refuses_at_the_door(verb):
         "apply": lambda: sct.apply(plan, model),
         "verify": lambda: sct.verify(plan, model),
         "prune": lambda: sct.prune(model, x, method="magnitude", budget=sct.Budget(macs=0.5)),
-        "observe": lambda: sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5)),
+        "observe": lambda: sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5)),
     }[verb]
 
     with pytest.raises(ModelError, match="scale is the result of a differentiable operation"):

@@ -114,7 +114,7 @@ def test_a_model_that_fills_containers_is_left_as_it_was():
     before, info = state_of(model), Hoarder.scale.cache_info()
 
     first, second = sct.trace(model, X), sct.trace(model, X)
-    plan = sct.plan(first, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+    plan = sct.plan(first, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5))
     prove(first, model, plan.keep)
     result = sct.prune(
         model, X, method="taylor", budget=sct.Budget(macs=0.5), data=[(X, torch.tensor([0, 1]))], loss=flat
@@ -135,7 +135,7 @@ def test_what_a_forward_has_stored_hides_nothing():
     cold = sct.trace(model, X)
     model(X)
     warm = sct.trace(model, X)
-    plan = sct.plan(warm, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+    plan = sct.plan(warm, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5))
 
     assert described(cold) == described(warm)
     assert sct.verify(plan, model).passed
@@ -217,12 +217,12 @@ def rounds(few, many):
     return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-@rounds(50, 1000)
+@rounds(25, 1000)
 def test_inference_goes_on_while_the_model_is_looked_at(count):
     """Another thread runs the model all the while, and always gets the same."""
     model, x = little()
     graph = sct.trace(model, x)
-    plan = sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+    plan = sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5))
     with torch.no_grad():
         expected = model(x)
     wrong, stop = [], threading.Event()
@@ -242,7 +242,7 @@ def test_inference_goes_on_while_the_model_is_looked_at(count):
         sct.trace(model, x)
         prove(graph, model, plan.keep)
         if at % 10 == 0:
-            sct.plan(graph, model, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+            sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5))
             sct.verify(plan, model, per_group=False)
     stop.set()
     thread.join()
@@ -277,7 +277,9 @@ def test_threads_on_one_model_find_the_same_or_hear_our_errors(count):
         model, x = little(attention=False)
         before = process()
         plans = in_threads(
-            lambda m=model, x=x: sct.plan(sct.trace(m, x), m, sct.criteria.Magnitude(), sct.Budget(macs=0.5))
+            lambda m=model, x=x: sct.plan(
+                sct.trace(m, x), m, criterion=sct.criteria.Magnitude(), budget=sct.Budget(macs=0.5)
+            )
         )
         assert all(plan == plans[0] for plan in plans), plans
         cut = in_threads(lambda m=model, p=plans[0]: sct.apply(p, m))
@@ -292,7 +294,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
-@rounds(40, 2000)
+@rounds(12, 2000)
 def test_interrupts_leave_model_and_process_as_they_were(count):
     """A timer interrupts `prune` at random moments; nothing is changed, and the next call works."""
     draw = random.Random(0)

@@ -1,6 +1,7 @@
 """Recovery brings a pruned network nearer to the dense one, changes nothing else, and repeats itself."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -341,7 +342,7 @@ def test_a_replay_stops_anywhere_and_gives_the_forward():
             assert torch.equal(found[recording.outputs[0]], expected)
 
 
-@pytest.mark.parametrize("match", list(Match))
+@pytest.mark.parametrize("match", get_args(Match))
 def test_distillation_without_labels_brings_outputs_nearer(match):
     """Every way of comparing is nothing for equal outputs, and its training makes it less on the images."""
     model, x = made(Coupled).eval(), photos()
@@ -378,6 +379,8 @@ def test_outputs_that_cannot_be_compared_are_refused():
         sct.Distil().compare("text", torch.ones(2, 4))
     with pytest.raises(InputError, match="cannot teach"):
         sct.Distil(temperature=0.0)
+    with pytest.raises(InputError, match=r"Distil\(match='kld'\) is not an option: did you mean 'kl'"):
+        sct.Distil(match="kld")
     with pytest.raises(InputError, match="cannot work"):
         sct.Reconstruct(sweeps=0)
     with pytest.raises(InputError, match="no part"):

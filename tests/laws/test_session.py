@@ -36,10 +36,15 @@ from secateurs.methods.orthoreg import OrthoReg
 from secateurs.methods.soft import ASRFP, SFP
 from secateurs.session import Best, History
 
-names = pytest.mark.parametrize("name", METHODS)
+ONE_OF_EACH = {"GReg1", "GroupFisher", "SFP", "OrthoReg", "Gradual"}
+"""One of each way to prune: by a penalty, by gradients, softly, by direction, in rounds; the others are slow."""
+
+names = pytest.mark.parametrize(
+    "name", [name if name in ONE_OF_EACH else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 shrinking = pytest.mark.parametrize("shrink", [True, False], ids=["shrinks", "masks"])
-FEW = {("GReg1", True), ("GroupFisher", True), ("SFP", False), ("OrthoReg", False)}
-"""One of each way to prune: by a penalty, by gradients, softly, in rounds. The others are killed in the slow tier."""
+FEW = {("GReg1", True), ("SFP", False)}
+"""One that shrinks and one that masks; the others are killed in the slow tier."""
 
 
 def tensors(model):
@@ -303,7 +308,9 @@ def test_a_fused_optimizer_under_a_scaler_takes_the_same_step(name):
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=moved * 1e-2)
 
 
-@pytest.mark.parametrize("name", ["GroupFisher", "GReg1", "SFP", "AdaptivePruning"])
+@pytest.mark.parametrize(
+    "name", ["GroupFisher", "GReg1", "SFP", pytest.param("AdaptivePruning", marks=pytest.mark.slow)]
+)
 def test_averaged_copies_follow(name):
     """An EMA copy given to attach has the pruned shapes at the end, and is updated all along."""
     model = pupil()
@@ -549,7 +556,7 @@ def test_a_dropped_step_that_was_due_to_rise_still_rises(dropped):
 def test_a_run_killed_between_picking_and_the_next_rise_resumes():
     """GReg-2 keeps the picked factors until the next rise; so does the run that resumes there."""
     growth, pick = Growth(step=0.2, ceiling=0.8, every=5), Growth(step=0.05, ceiling=0.1, every=5)
-    method, ends = GReg2(growth, pick, recover=-0.05, stabilise=2), []
+    method, ends = GReg2(growth, pick=pick, recover=-0.05, stabilise=2), []
     for kill in (40, 7, 9):
         model = pupil()
         first = session(model, method)
@@ -581,7 +588,7 @@ def test_a_long_run_removes_one_unit_at_a_time():
     short = session(pupil(), GroupFisher(every=8))
 
     assert long.method == method
-    assert (short.method.within, long.method.within) == (0.5, None)
+    assert (short.method.until, long.method.until) == (0.5, None)
 
 
 def test_a_state_of_another_run():

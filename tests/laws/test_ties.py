@@ -53,7 +53,10 @@ def check(plan, graph):
     return steps.pop()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("GReg1", "GroupFisher") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+)
 def test_in_training(graph, name):
     """Methods that remove unit by unit too."""
     model = attentive()

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import secateurs as sct
+from secateurs.allocate.exact import convex
 from secateurs.errors import BudgetError, EvidenceError, InputError
 from secateurs.evidence import Reads, observe
 from secateurs.methods import BackwardElimination
 from secateurs.methods.elimination.measured import Curves
-from secateurs.methods.elimination.order import convex, eliminate
+from secateurs.methods.elimination.order import eliminate
 from secateurs.network import Network
 from secateurs.running.batches import read_batch
 

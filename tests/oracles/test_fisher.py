@@ -328,7 +328,7 @@ def test_floors_and_multiples_hold():
     for budget in (sct.Budget(macs=0.4, min_keep=5), sct.Budget(macs=0.4, multiple_of=2)):
         model = pupil()
         session = sct.Session(
-            model, X, method=GroupFisher(every=1, within=0.5), budget=budget, steps_per_epoch=40, epochs=1
+            model, X, method=GroupFisher(every=1, until=0.5), budget=budget, steps_per_epoch=40, epochs=1
         )
         optimizer = sgd(model)
         session.attach(optimizer)
@@ -346,7 +346,7 @@ def test_frozen_layers_are_not_mistaken_for_unimportant_ones():
     model.stem.requires_grad_(False)
     model.norm.requires_grad_(False)
     session = sct.Session(
-        model, X, method=GroupFisher(every=1, within=0.5), budget=sct.Budget(macs=0.7), steps_per_epoch=40, epochs=1
+        model, X, method=GroupFisher(every=1, until=0.5), budget=sct.Budget(macs=0.7), steps_per_epoch=40, epochs=1
     )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     session.attach(optimizer)
@@ -373,7 +373,7 @@ def test_grouped_convolutions_go_by_whole_groups():
     torch.manual_seed(0)
     model = Grouped()
     session = sct.Session(
-        model, X, method=GroupFisher(every=1, within=0.5), budget=sct.Budget(macs=0.6), steps_per_epoch=40, epochs=1
+        model, X, method=GroupFisher(every=1, until=0.5), budget=sct.Budget(macs=0.6), steps_per_epoch=40, epochs=1
     )
     optimizer = sgd(model, lr=0.01)
     session.attach(optimizer)

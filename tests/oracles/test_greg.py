@@ -27,11 +27,11 @@ def test_growing_l2_on_a_quadratic_sorts_by_curvature():
 
 def test_the_ceiling_is_crossed_at_the_published_count():
     """δλ = 1e-4, τ = 1: 10 000 rises reach τ, one more exceeds it: after 50 001 (K_u = 5) and 100 001 steps."""
-    assert Growth(1e-4, 1.0, 5).rises == 10_001
-    assert Growth(1e-4, 1.0, 5).steps == 50_001
-    assert Growth(1e-4, 1.0, 10).steps == 100_001
-    assert Growth(1e-4, 1.0, 10).factor(10_000) == 1.0
-    assert Growth(1e-5, 0.01, 10).rises == 1001
+    assert Growth(step=1e-4, ceiling=1.0, every=5).rises == 10_001
+    assert Growth(step=1e-4, ceiling=1.0, every=5).steps == 50_001
+    assert Growth(step=1e-4, ceiling=1.0, every=10).steps == 100_001
+    assert Growth(step=1e-4, ceiling=1.0, every=10).factor(10_000) == 1.0
+    assert Growth(step=1e-5, ceiling=0.01, every=10).rises == 1001
 
 
 def test_a_factor_that_is_a_product_does_not_drift():
@@ -41,7 +41,7 @@ def test_a_factor_that_is_a_product_does_not_drift():
         total += 1e-4
 
     assert abs(float(total) - 1.0) > 1e-5
-    assert Growth(1e-4, 1.0).factor(10_000) == pytest.approx(1.0, abs=1e-15)
+    assert Growth(step=1e-4, ceiling=1.0).factor(10_000) == pytest.approx(1.0, abs=1e-15)
 
 
 def test_bad_growth_is_refused():
@@ -94,7 +94,7 @@ def test_greg1_grows_only_what_it_chose():
 def test_greg2_picks_after_a_common_penalty_and_then_spares_the_kept():
     """All filters grow by δ_pick up to τ', then the chosen by δ from there; the kept get the constant recovery."""
     method = GReg2(
-        Growth(step=0.1, ceiling=0.35, every=1), Growth(step=0.05, ceiling=0.1, every=1),
+        Growth(step=0.1, ceiling=0.35, every=1), pick=Growth(step=0.05, ceiling=0.1, every=1),
         recover=-0.02, stabilise=2, remove={"first": 0.3},
     )  # fmt: skip
     found, session = penalties(method, method.steps)
@@ -145,7 +145,7 @@ def test_greg2_leaves_layers_that_lose_nothing_alone_while_it_picks():
     """The authors return before a layer whose rate is 0: no penalty, in any phase."""
     model = pupil()
     growth, pick = Growth(step=0.1, ceiling=0.35), Growth(step=0.05, ceiling=0.1)
-    method = GReg2(growth, pick, recover=-0.02, stabilise=2, remove={"first": 0.3})
+    method = GReg2(growth, pick=pick, recover=-0.02, stabilise=2, remove={"first": 0.3})
     session = sct.Session(model, X, method=method, steps_per_epoch=method.steps, epochs=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     before = {}
@@ -161,8 +161,8 @@ def test_greg2_leaves_layers_that_lose_nothing_alone_while_it_picks():
 
 def test_picking_ends_when_its_ceiling_is_reached():
     """⌈ceiling/step⌉ rises, as in the code: 0.1 in steps of 0.03 takes 4."""
-    assert Growth(0.03, 0.1).climbs == 4
-    assert Growth(1e-5, 0.01).climbs == 1000
+    assert Growth(step=0.03, ceiling=0.1).climbs == 4
+    assert Growth(step=1e-5, ceiling=0.01).climbs == 1000
 
 
 @pytest.mark.parametrize("name", ["published", "published-imagenet"])

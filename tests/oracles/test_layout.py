@@ -67,7 +67,7 @@ def sums(model, path, n):
     session = sct.Session(
         model,
         lessons(1)[0],
-        method=GroupFisher(every=100, within=1.0),
+        method=GroupFisher(every=100, until=1.0),
         budget=sct.Budget(macs=0.9),
         steps_per_epoch=200,
         epochs=1,

@@ -103,7 +103,7 @@ def test_events_follow_the_interval():
 
 def test_scaling_the_norms_makes_removal_exact():
     """With the norm's scale and shift at zero too, a removed filter gave nothing: removal changes no output."""
-    for method, exact in ((SFP(remove=0.4, scale_norm=True, scope="uncoupled"), True), (SFP(remove=0.4), False)):
+    for method, exact in ((SFP(remove=0.4, norms=True, scope="uncoupled"), True), (SFP(remove=0.4), False)):
         _, session = trained(method)
         x = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
         if exact:

@@ -143,7 +143,7 @@ def test_one_round_at_the_end_is_one_shot_pruning():
     started.finish()
     twin = pupil()
     train(twin, sgd(twin))
-    expected = sct.plan(sct.trace(twin, X), twin, Magnitude(), HALF)
+    expected = sct.plan(sct.trace(twin, X), twin, criterion=Magnitude(), budget=HALF)
 
     assert started.plan == expected
 

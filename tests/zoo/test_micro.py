@@ -16,6 +16,12 @@ import secateurs as sct
 
 BATCH_NORM = next(micro for micro in MICRO if micro.name == "batch_norm")
 EVERY = pytest.mark.parametrize("micro", MICRO, ids=lambda micro: micro.name)
+EVERY_FOURTH = pytest.mark.parametrize(
+    "micro",
+    [micro if k % 4 == 0 else pytest.param(micro, marks=pytest.mark.slow) for k, micro in enumerate(MICRO)],
+    ids=lambda micro: micro.name,
+)
+"""The others in the slow tier: removal is silence, facts and partition are checked for all in the default tier."""
 
 
 @functools.cache
@@ -59,7 +65,7 @@ def test_expected_facts(micro: Micro):
             assert any(re.search(fact.words, reason) for reason in reasons), f"{micro.name}: {fact}: {reasons[:3]}"
 
 
-@EVERY
+@EVERY_FOURTH
 def test_laws_hold(micro: Micro):
     """Laws 1, 2, 4, 6 and 7 (an optimizer made before), on a trace of the network in train mode."""
     laws.check_all(micro.subject())
@@ -74,7 +80,7 @@ def test_removal_equals_silence(micro: Micro, seed: int):
     assert seen.removed == 0 or seen.moved > 1e-6
 
 
-@EVERY
+@EVERY_FOURTH
 def test_the_mode_does_not_matter(micro: Micro):
     """A model in train mode has the groups that it has in eval mode."""
     assert laws.footprints(subject_of(micro).graph) == laws.footprints(laws.traced_purely(micro.subject()))

@@ -66,7 +66,7 @@ def test_grown_unseen(name):
     model, x = model.double(), x.double()
     graph = sct.trace(model, x)
     wanted = {g.name: 2 for g in graph.groups if g.exact and g.units > 1}
-    grown = sct.grow(graph, copy.deepcopy(model), wanted)
+    grown = sct.grow(graph, copy.deepcopy(model), units=wanted)
 
     with torch.no_grad():
         assert relative_error(grown(x), model(x)) < 1e-9

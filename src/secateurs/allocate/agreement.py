@@ -12,9 +12,9 @@ from secateurs.types import Keep, Picked
 
 
 def agreed(graph: Costed, keep: Picked) -> Keep:
-    """Let tied groups lose only as many units as all of them would: of what else would go, the first units stay.
+    """Reduce the removals of tied groups to a number that all of them can lose; the first of the other units are kept.
 
-    A method that decides for each layer on its own knows nothing of ties; an allocator does, and needs no such help.
+    Methods that decide for each layer separately ignore ties; allocators respect them, and need no adjustment.
     """
     found = {name: np.asarray(units, dtype=np.int64) for name, units in keep.items()}
     units = {group.name: group.units for group in graph.groups}
@@ -29,9 +29,9 @@ def agreed(graph: Costed, keep: Picked) -> Keep:
 
 
 def parties(ties: Iterable[Tie], names: Collection[str]) -> list[dict[str, int]]:
-    """Those of some groups that lose units together, and how many each loses in one step.
+    """Return sets of groups that lose units together: group -> units that it loses in one step.
 
-    A group that is tied to one that is not among them is in no party: it cannot lose a unit.
+    A group that is tied to a group outside `names` is in no set, since it cannot lose a unit.
 
     >>> parties([Tie(("a", "b"), (1, 4), ""), Tie(("c", "x"), (1, 1), "")], ["a", "b", "c", "d"])
     [{'a': 1, 'b': 4}, {'d': 1}]
@@ -46,7 +46,7 @@ def parties(ties: Iterable[Tie], names: Collection[str]) -> list[dict[str, int]]
 
 
 def in_step(ties: Iterable[Tie], picked: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
-    """Of units that are to go, in order, the first: as many as tied groups can lose in step.
+    """Cut an order of removal to the number of units that tied groups can lose together.
 
     >>> in_step([Tie(("a", "b"), (1, 2), "")], {"a": [5, 3], "b": [0, 7, 2], "c": [1]})
     {'a': [5], 'b': [0, 7], 'c': [1]}

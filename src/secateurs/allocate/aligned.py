@@ -1,4 +1,4 @@
-"""Round widths to what the runtime is fast on if the budget names no multiple and can still be met."""
+"""Round widths to multiples at which runtimes are fast, if the budget names none and can still be met."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from secateurs.allocate.steps import reachable
 
 
 def aligned(graph: Costed, budget: Budget) -> tuple[Budget, str]:
-    """Give a budget the grid of its device, or `Alignment()`, and a sentence that says so.
+    """Return the budget with the width multiples of its device, or of `Alignment()`, and a sentence about it.
 
-    A budget that names its own `multiple_of` stays as it is. So does one that the grid cannot meet, or where every
-    group is narrower than the grid.
+    A budget with its own `multiple_of` is returned unchanged, with an empty sentence; so is one that cannot be met on
+    these multiples, and one for groups that are all narrower than the smallest multiple.
     """
     grid = Alignment() if budget.device is None else budget.device.grid
     excluded = budget.excluded(graph.groups)

@@ -9,11 +9,12 @@ from secateurs.errors import BudgetError
 
 @dataclass(frozen=True)
 class Alignment:
-    """Widths become multiples: `steps` are pairs (units, multiple), the widest first; below the last, any width.
+    """Round widths to multiples that depend on the width of the group.
 
-    Kernels that keep 8 or 16 channels of an image together (the blocked layouts of oneDNN and ONNX Runtime) fill a
-    block up with zeros, or give way to slower ones, where a width is no multiple. Narrow groups have the smaller step,
-    so that there is something to choose.
+    steps: pairs (units, multiple), the widest first: a group of at least so many units gets that multiple; below the
+    last pair any width is allowed. Kernels that store 8 or 16 channels together (the blocked layouts of oneDNN and ONNX
+    Runtime) pad incomplete blocks with zeros, or are replaced by slower kernels. Narrow groups have the smaller
+    multiple, so that several widths remain to choose from. Raises BudgetError for steps of another form.
 
     >>> [Alignment().of(units) for units in (1280, 128, 127, 16, 15)]
     [16, 16, 8, 8, 1]
@@ -22,7 +23,7 @@ class Alignment:
     steps: tuple[tuple[int, int], ...] = ((128, 16), (16, 8))
 
     def __post_init__(self) -> None:
-        """Refuse steps that are not such pairs."""
+        """Refuse steps that are not pairs (units, multiple)."""
         least = [units for units, _ in self.steps]
         if not self.steps or least != sorted(set(least), reverse=True) or any(m < 1 for _, m in self.steps):
             msg = (
@@ -40,7 +41,7 @@ class Alignment:
         return min(multiple for _, multiple in self.steps)
 
     def __str__(self) -> str:
-        """Words for the multiples.
+        """Describe the multiples in words.
 
         >>> str(Alignment()), str(Alignment(((16, 8),)))
         ('multiples of 16 (8 in groups below 128, any in groups below 16)', 'multiples of 8 (any in groups below 16)')

@@ -14,10 +14,10 @@ from secateurs.types import Keep
 
 @runtime_checkable
 class Allocator(Protocol):
-    """Scores, a graph and a budget in; the units to keep of every group out, ascending.
+    """Interface of allocators: choose the units to keep of every group, ascending, from scores, a graph and a budget.
 
-    The law of the result, for every allocator here: it meets all constraints; putting back the last step removed
-    breaks one; a smaller budget keeps a subset; equal scores are decided by rule (see `Uniform`), never by chance.
+    Every allocator of the library meets all constraints, and would break one with one step less removed; a smaller
+    budget keeps a subset of the units; ties between equal scores are broken by a fixed rule (see `Uniform`).
     """
 
     def __call__(self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, /) -> Keep:

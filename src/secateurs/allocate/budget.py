@@ -1,10 +1,10 @@
-"""Budget: how much of the network remains, in MACs, parameters, activation memory, latency or filters."""
+"""Budget: how much of the network remains, in MACs, parameters, memory of activations, latency or filters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,45 +18,55 @@ from secateurs.graph.groups import Cost, Group
 RESOURCES = ("macs", "params", "memory")
 """The constraints, in the order of a `Cost`."""
 
+LIMITED = (*RESOURCES, "filters", "peak_memory")
+"""All that is counted exactly, in the order of `Limits`."""
+
 UNBOUNDED = np.iinfo(np.int64).max
 
 
 @runtime_checkable
 class Timed(Protocol):
-    """The interface of a device that a latency budget uses: it measures, and names the multiples it is fast on."""
+    """Interface of a device for latency budgets: it measures, and names the width multiples at which it is fast."""
 
     @property
     def grid(self) -> Alignment:
-        """The multiples of channels that its kernels are fast on."""
+        """Width multiples at which its kernels are fast."""
         ...
 
     def measure(self, model: Any, example_inputs: Any, /) -> Any:
-        """Return how long one forward pass takes."""
+        """Return the time of one forward pass."""
         ...
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What remains after pruning: all constraints given hold at once, and at least one is given.
+    """The size that remains after pruning: all constraints given hold at once, and at least one is given.
 
     macs, params, memory: a fraction of the dense network (a float in (0, 1]) or an absolute number (an int above 1;
-    bytes for memory). filters: likewise of the units of all groups that may be pruned, coupled filters counted once.
-    shares: pairs (name of a group, or of a module for the groups that it writes; what remains of each group's units, a
-    fraction or a number): per layer or per stage, rounded up; of several names the longest counts. latency: the time of
-    one forward pass as measured on `device` (a `secateurs.Device`): a fraction of the dense network's, or milliseconds
-    (a number above 1). A device without a latency only guards: `prune` refuses to hand over a network that is slower
-    there than the dense one, unless `allow_slower`. min_keep, min_keep_fraction: at least so many units, and such a
-    fraction of units, stay in every group. multiple_of: the width of every tensor dimension that a pruned group writes
-    becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the group. None is
-    exact in `plan` and in allocators; `prune` then takes the device's grid, or `Alignment()`. exclude: names of groups,
-    or of modules, whose own outputs all stay. What feeds such a module may still shrink, and its input channels with
-    it; `trace(..., protect=...)` is for modules that nothing may change.
+    bytes for memory). memory: of all activations written, added up. peak_memory: the same for the most that is alive
+    at once (`Graph.peak_memory`). filters: the same for the units of all groups that may be pruned, coupled filters
+    counted once.
+    shares: what remains of each layer or stage: pairs (name, fraction or number of units), the name being a group, or a
+    module for all groups that it writes; fractions are rounded up, and of several matching names the longest counts.
+    latency: time of one forward pass measured on `device` (a `secateurs.Device`): a fraction of the dense network's, or
+    milliseconds (a number above 1). With a device and no latency, `prune` only checks: it raises BudgetError for a
+    network that is slower there than the dense one, unless `allow_slower`. min_keep, min_keep_fraction: least number,
+    and least fraction, of units that stay in every group. multiple_of: the width of every tensor dimension that a
+    pruned group writes becomes a multiple of it (see `levels`); an `Alignment` chooses the multiple by the width of the
+    group. With None, `plan` and allocators use any width, and `prune` uses the multiples of the device, or
+    `Alignment()`. exclude: names of groups or modules whose own outputs all stay. The layers that feed such a module
+    may still shrink, and its input channels with them; `trace(..., protect=...)` is for modules that nothing may
+    change.
+
+    Raises BudgetError, by name and value, for a budget that is empty or out of range. Names that match nothing in a
+    network raise RecipeError when the budget is used.
 
     >>> Budget(macs=0.5, params=100_000).targets(Cost(macs=2_001, params=150_000, memory=7))[:2].tolist()
     [1000, 100000]
     """
 
-    # An int is not a float here: the command line reads 5000000 as the one that it matches first.
+    # int comes first: the command line reads 5000000 as the first type that fits.
+    _: KW_ONLY
     macs: int | float | None = None
     params: int | float | None = None
     memory: int | float | None = None
@@ -69,12 +79,13 @@ class Budget:
     allow_slower: bool = False
     filters: int | float | None = None
     shares: tuple[tuple[str, float], ...] = ()
+    peak_memory: int | float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant, by name and value."""
-        given = {name: value for name in (*RESOURCES, "filters") if (value := getattr(self, name)) is not None}
+        """Refuse values out of range, by name and value."""
+        given = {name: value for name in LIMITED if (value := getattr(self, name)) is not None}
         if not given and self.latency is None and not self.shares:
-            remedy = "Give at least one of macs=, params=, memory=, filters=, shares=, latency=."
+            remedy = "Give at least one of macs=, params=, memory=, peak_memory=, filters=, shares=, latency=."
             msg = f"Budget() asks for nothing. It says what remains. {remedy}"
             raise BudgetError(msg)
         for name, value in given.items():
@@ -98,7 +109,7 @@ class Budget:
 
     @property
     def exact(self) -> Budget:
-        """The budget without its latency: what allocators can meet; all of the MACs where it names no share of them.
+        """The budget without its latency, for allocators; if no exact cost is limited, all MACs may remain.
 
         >>> Budget(params=0.5).exact.macs
         1.0
@@ -108,7 +119,7 @@ class Budget:
     def targets(self, dense: Cost) -> NDArray[np.int64]:
         """Return the most that may remain of (macs, params, memory); a fraction is rounded down to a whole number.
 
-        Raises BudgetError where a latency is asked for: no exact cost says what time a width takes.
+        Raises BudgetError if the budget has a latency, which is not a function of exact costs.
         """
         if self.latency is not None:
             msg = (
@@ -118,6 +129,14 @@ class Budget:
             raise BudgetError(msg)
         whole = (dense.macs, dense.params, dense.memory)
         return np.array([_target(getattr(self, n), full) for n, full in zip(RESOURCES, whole, strict=True)], np.int64)
+
+    def most_peak(self, dense: int) -> int:
+        """Return the most bytes that may be alive at once.
+
+        >>> Budget(peak_memory=0.5).most_peak(9)
+        4
+        """
+        return _target(self.peak_memory, dense)
 
     def multiple(self, units: int) -> int:
         """Return the number that the width of a group of this many units is a multiple of.
@@ -135,7 +154,7 @@ class Budget:
         >>> Budget(macs=0.5, min_keep=2, min_keep_fraction=0.1).floor(64)
         7
         """
-        # 0.07 * 100 is 7.000000000000001 in binary: nine digits are what was meant.
+        # 0.07 * 100 is 7.000000000000001 in binary: rounded to nine digits first.
         return min(units, max(self.min_keep, math.ceil(round(self.min_keep_fraction * units, 9))))
 
     def excluded(self, groups: Iterable[Group]) -> frozenset[str]:
@@ -170,7 +189,7 @@ class Budget:
 
 
 def matched(what: str, names: Iterable[str], groups: tuple[Group, ...]) -> dict[str, frozenset[str]]:
-    """Return the groups that each name means: a group's own, or a module's, for what it and the modules in it write."""
+    """Return name -> groups: the group of this name, or all groups that a module, or modules inside it, write."""
     found: dict[str, frozenset[str]] = {}
     known = {group.name for group in groups} | _modules(groups)
     for name in names:
@@ -182,7 +201,7 @@ def matched(what: str, names: Iterable[str], groups: tuple[Group, ...]) -> dict[
 
 
 def read_shares(shares: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Return pairs of a name and what remains there, checked."""
+    """Check pairs of a name and a remaining share, and return them."""
     pairs = tuple(shares)
     if any(not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) for pair in pairs):
         msg = f"shares={shares!r} are not pairs (name, what remains). Write shares=(('layer1', 0.5),)."
@@ -196,7 +215,7 @@ def read_shares(shares: Iterable[tuple[str, float]]) -> tuple[tuple[str, float],
 
 
 def _writes(group: Group, module: str) -> bool:
-    """Whether a group removes outputs of this module, or of a module inside it: all that it owns but input channels."""
+    """True if a group has output channels of this module or of a module inside it."""
     return any(s.role != "in" and s.tensor.startswith(f"{module}.") for s in group.slices)
 
 
@@ -235,7 +254,7 @@ def _check_remaining(name: str, value: object) -> None:
 
 
 def _check_latency(latency: object, device: object) -> None:
-    """Refuse a time without a device to measure it on, and a time that is none."""
+    """Refuse a latency without a device, and a latency that is not a positive number."""
     if device is not None and not isinstance(device, Timed):
         msg = f"device={device!r} does not measure. Pass a secateurs.Device, such as Device('onnxruntime', threads=1)."
         raise BudgetError(msg)

@@ -22,6 +22,10 @@ class Costs(Protocol):
         """Return (macs, params, memory) [..., 3] for units kept per group [..., G]."""
         ...
 
+    def moments(self, widths: Ints, /) -> Ints:
+        """Return the bytes of activations alive [..., moments], at each moment before some are freed."""
+        ...
+
 
 class Costed(Protocol):
     """The attributes of a graph that allocators read."""
@@ -33,7 +37,7 @@ class Costed(Protocol):
 
     @property
     def ties(self) -> tuple[Tie, ...]:
-        """Groups that lose units in step."""
+        """Groups that must lose units in a fixed proportion."""
         ...
 
     @property
@@ -49,7 +53,7 @@ class Costed(Protocol):
 
 @dataclass(frozen=True)
 class Tied:
-    """A tie by the numbers of its groups; `partial` where some of them are not there to lose units."""
+    """A tie by the numbers of its groups; `partial` if some of them cannot lose units."""
 
     groups: tuple[int, ...]
     step: tuple[int, ...]
@@ -63,7 +67,7 @@ class Tied:
         return Tied(tuple(g for g, _ in pairs), tuple(n for _, n in pairs), len(pairs) < len(tie.groups))
 
     def agree(self, allowed: list[Ints], units: list[int]) -> None:
-        """Leave only those numbers that all groups allow after equally many steps."""
+        """Keep only the levels that all groups allow after equal numbers of steps."""
         turns: Ints | None = None
         for g, n in zip(self.groups, self.step, strict=True):
             lost = units[g] - allowed[g]
@@ -83,20 +87,29 @@ class _Dim:
     positions: dict[int, int]
 
 
-def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = None) -> list[Ints]:
+def levels(graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None) -> list[Ints]:
     """Return, for every group, the numbers of units that it may keep, ascending; the last is the most it may keep.
 
     Without `multiple_of` these are floor, ..., all; for an excluded group, all. With `multiple_of=k` (an `Alignment`
     has a k of its own for each group), a kept number c is allowed if every dimension with role `out` that the group
-    writes gets a width divisible by k: with m positions a unit and P entries that stay whatever happens (protected,
-    excluded), P + m * c is. A group alone in its dimensions may also stay whole. Where several groups share one
-    dimension (a split after a fused projection), each rounds its own part, and the first takes up P. A group that has
-    no allowed number stays whole and is part of P for the others.
-    Dimensions that only read (a consumer's input, perhaps a concatenation of several groups) are sums of such widths.
-    Tied groups have equally many levels: those that all of them allow after as many steps. Where one is excluded, all
-    stay whole. A group of which the budget names a share has one level: the largest allowed number within that share.
+    writes gets a width divisible by k: with m positions a unit and P entries that always stay (protected, excluded), P
+    + m * c is divisible. A group alone in its dimensions may also stay whole. If several groups share one dimension (a
+    split after a fused projection), each rounds its own part, and P counts for the first. A group without an allowed
+    number stays whole and is part of P for the others. Dimensions that only read (the input of a later layer, perhaps
+    of several groups) are sums of such widths. Tied groups have equally many levels: those that all of them allow after
+    equal numbers of steps; if one is excluded, all stay whole. A group with a share in the budget has one level: the
+    largest allowed number within that share.
 
-    floors: groups of which at least so many units stay, by name, if that is more than the budget's own floor.
+    floors: group name -> least number of units that stay, where that is more than the budget's own floor. Raises
+    RecipeError if a name in `exclude` or `shares` matches no group, BudgetError if a share allows no number.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> graph = trace(net, torch.zeros(1, 4))
+    >>> [allowed.tolist() for allowed in levels(graph, Budget(macs=0.5, multiple_of=2))]
+    [[2, 4], [2, 4]]
     """
     least = [max(budget.floor(g.units), min(g.units, (floors or {}).get(g.name, 0))) for g in graph.groups]
     units = [group.units for group in graph.groups]
@@ -128,7 +141,7 @@ def levels(graph: Costed, budget: Budget, floors: Mapping[str, int] | None = Non
                 "what is excluded, tied to it, its floor or the multiples allow no such number. Leave out one of them."
             )
             raise BudgetError(msg)
-        # Freezing one group changes what the others must add up to, so one at a time.
+        # Keeping one group whole changes the sums of the others, so this is done one at a time.
         fixed.add(min(stuck))
 
 

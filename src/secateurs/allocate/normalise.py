@@ -1,7 +1,7 @@
-"""Normalisers: what makes scores of different groups comparable. Any function from scores to scores will do.
+"""Normalisers: functions from scores to scores that make different groups comparable.
 
-The scores of a norm or a Taylor expansion scale with the size of a layer's weights. Dividing by a positive number of
-the group's own keeps the order inside it. The absolute value is taken so that scores of either sign keep theirs.
+The scores of a norm or a Taylor expansion scale with the size of a layer's weights. Dividing by a positive
+number per group keeps the order inside the group; it is computed from absolute values, so that signs are kept.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ByMax:
 
 @dataclass(frozen=True)
 class BySum:
-    """Divide by the sum of absolute scores: every group has one unit of importance to share, so wide ones go first.
+    """Divide by the sum of absolute scores: every group's scores sum to 1, so that wide groups lose units first.
 
     >>> BySum()(torch.tensor([1.0, 3.0])).tolist()
     [0.25, 0.75]
@@ -56,7 +56,7 @@ class BySum:
 
 @dataclass(frozen=True)
 class AsIs:
-    """Compare raw scores: right where they share a scale already, such as a change of the loss.
+    """Compare raw scores, for scores on a common scale, such as a change of the loss.
 
     >>> AsIs()(torch.tensor([1.0, 3.0])).tolist()
     [1.0, 3.0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import torch
@@ -20,24 +20,34 @@ from secateurs.types import Floats, Ints, Keep
 class Ranked:
     """Rank all units of the network by normalised score and remove them in that order until the budget is met.
 
-    normalise: what makes groups comparable (`ByMean()` by default; `ByMax()`, `BySum()`, `AsIs()`, or any function of
-    a group's scores). per_cost: divide each score by what removing a unit of its group saves in the dense network, as
-    a fraction of the network's cost, summed over the constraints that the budget gives (MACs for a budget of MACs): of
-    two units the one with less importance per cost goes first, and a unit that saves nothing goes last. With
-    `multiple_of`, units go in blocks with the mean score of their units.
+    normalise: function that makes scores of different groups comparable: `ByMean()` (default), `ByMax()`, `BySum()`,
+    `AsIs()`, or your own. per_cost: divide each score by the cost that removing a unit of its group saves in the dense
+    network, as a fraction of the network's cost, summed over the budget's constraints: units with less importance per
+    cost are removed first, and units that save nothing last. With `multiple_of`, units are removed in blocks with the
+    mean score of their units.
 
-    Of equal scores the one in the group with the larger share still kept goes first, then the lower group; inside a
-    group, the higher unit index. With all scores equal, this is `Uniform`.
+    Of equal scores, the one of the group with the larger remaining share is removed first, then the lower group; inside
+    a group, the higher unit index. With all scores equal, this is `Uniform`.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    >>> graph = trace(net, torch.zeros(1, 4))
+    >>> scores = {"0": torch.tensor([1.0, 2, 3, 4]).double(), "2": torch.ones(4).double()}
+    >>> {name: kept.tolist() for name, kept in Ranked()(scores, graph, Budget(filters=4)).items()}
+    {'0': [2, 3], '2': [0, 1]}
     """
 
     normalise: Normaliser = field(default_factory=ByMean)
+    _: KW_ONLY
     per_cost: bool = False
 
     def __call__(
         self, scores: Mapping[str, Tensor], graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = None
     ) -> Keep:
         """Return the units that stay in every group; at least floors[name] of those named, the best ones."""
-        allowed = levels(graph, budget, floors)
+        allowed = levels(graph, budget, floors=floors)
         raw = checked(scores, graph, allowed)
         ranked = checked({name: self.normalise(torch.from_numpy(s)) for name, s in raw.items()}, graph, allowed)
         orders = {name: removal_order(values) for name, values in ranked.items()}
@@ -66,7 +76,7 @@ def _step_scores(ascending: Floats, counts: Ints) -> Floats:
 
 
 def _per_cost(means: Floats, saved: float) -> Floats:
-    """Scores per unit of cost; made never to fall where rounding would.
+    """Return scores per unit of cost, made non-decreasing against rounding errors.
 
     >>> _per_cost(np.array([2.0, 4.0]), 2.0).tolist()
     [1.0, 2.0]
@@ -93,4 +103,7 @@ def _savings(graph: Costed, budget: Budget, allowed: list[Ints]) -> Floats:
     saved = (whole - graph.costs.at(stepped)) / np.maximum(whole, 1)
     given = [getattr(budget, name) is not None for name in RESOURCES]
     counted = 0.0 if budget.filters is None else (top - next_) / max(1, int(top.sum()))
+    if budget.peak_memory is not None:
+        peak = graph.costs.moments(top).max(initial=1)
+        counted = counted + (peak - graph.costs.moments(stepped).max(-1, initial=1)) / peak
     return (saved[:, given].sum(1) + counted) / np.maximum(top - next_, 1)

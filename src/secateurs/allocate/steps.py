@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateurs.allocate.budget import RESOURCES, Budget
-from secateurs.allocate.levels import Costed, Tied, levels
+from secateurs.allocate.budget import Budget
+from secateurs.allocate.levels import Costed, Costs, Tied, levels
+from secateurs.allocate.limits import Limits, refuse_free, unreachable
 from secateurs.errors import BudgetError, InputError, near
 from secateurs.graph.groups import Cost, Group
 from secateurs.types import Floats, Ints, Keep
@@ -21,10 +21,10 @@ from secateurs.types import Floats, Ints, Keep
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Every step down that the levels of the groups allow: group `group[i]` from `above[i]` units to `below[i]`.
+    """All reductions between levels: step i takes group `group[i]` from `above[i]` units to `below[i]`.
 
-    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups take theirs
-    together: only the first of them (its leader) is listed, and (group, leader, how much more it loses) for the others.
+    Steps are listed group by group, each from its highest level, `top[group]`, to its lowest. Tied groups step
+    together: only the first of them (the leader) is listed; `followers` has (group, leader, units lost per unit of it).
     """
 
     top: Ints
@@ -68,28 +68,51 @@ class Steps:
         return lowest
 
     def order(self, keys: Floats, units: Ints) -> Ints:
-        """Sort the steps by key; among equal keys, the one from the widest remaining share of its group goes first.
+        """Sort the steps by key; among equal keys, the one of the group with the largest remaining share comes first.
 
-        So equal scores shrink all groups evenly. What is still equal goes in group order. Keys must not fall from one
-        step of a group to its next.
+        With equal scores, all groups then shrink evenly. Remaining ties are in group order. Keys must be
+        non-decreasing within a group.
         """
         share = (self.above + self.below) / (2 * units[self.group])
         return np.lexsort((self.group, -share, keys))
+
+    def under_peak(self, costs: Costs, order: Ints, most: int) -> NDArray[np.bool_]:
+        """Return a mask of the steps, in the given order, that keep the peak of activation memory below `most` bytes.
+
+        While the peak exceeds the limit, the moment of the peak is brought below it by the fewest steps, in the given
+        order, among the groups with activations alive at that moment; removing other units would not lower it. Takes
+        O(log steps) evaluations for each moment above the limit. The smallest widths must meet the limit.
+        """
+        taken = np.zeros(len(order), dtype=bool)
+        whole = costs.moments(self.top)
+        least = {int(g): costs.moments(self.widths(order[self.group[order] == g])) for g in np.unique(self.group)}
+        while (alive := costs.moments(self.widths(order[taken]))).max(initial=0) > most:
+            worst = int(alive.argmax())
+            matter = [g for g, lowest in least.items() if lowest[worst] < whole[worst]]
+            places = np.flatnonzero(np.isin(self.group[order], matter) & ~taken)
+            low, high = 0, len(places)
+            while high - low > 1:
+                middle = (low + high) // 2
+                tried = self.widths(np.concatenate([order[taken], order[places[:middle]]]))
+                low, high = (middle, high) if costs.moments(tried)[worst] > most else (low, middle)
+            taken[places[:high]] = True
+        return taken
 
 
 def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allowed: list[Ints]) -> Ints:
     """Return the units to keep per group: as few steps in key order as meet the budget.
 
-    keys: for each group, one number a step, from whole to floor, never falling; None makes them all equal (of tied
-    groups, the first's are read). The result
-    meets every constraint; without its last step it breaks one; the units kept under a smaller budget are a subset of
-    those kept under a larger one. Costs: O(log steps) evaluations.
+    keys: for each group, one number a step, from whole to floor, non-decreasing (of tied groups, those of the first);
+    None makes all equal. The result meets every constraint, and without its last step breaks one; the units kept under
+    a smaller budget are a subset of those kept under a larger one. Takes O(log steps) evaluations of the cost. Steps
+    that a limit on peak memory needs come first (`Steps.under_peak`).
     """
     whole = np.array([group.units for group in graph.groups], np.int64)
     dense = Cost(*graph.costs.at(whole).tolist())
-    _refuse_free(budget, dense)
-    over = Limits.of(graph, budget).exceeded
-    # Where widths are rounded, the highest level may lie below the whole, and nothing must go for its sake.
+    refuse_free(budget, dense)
+    limits = Limits.of(graph, budget)
+    over = limits.exceeded
+    # With rounded widths, the highest level may lie below the whole; that alone must not remove units.
     top = np.array([counts[-1] for counts in allowed], np.int64) if budget.shares else whole
     if not over(top).any():
         return top
@@ -104,7 +127,10 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
     low, high = -1, len(order)  # the smallest network is `high`; after `low` steps the budget is broken
     smallest = steps.widths(order)
     if over(smallest).any():
-        raise BudgetError(_unreachable(graph, budget, smallest) + _obstacle(graph))
+        raise BudgetError(unreachable(graph, budget, smallest))
+    if budget.peak_memory is not None:
+        first = steps.under_peak(graph.costs, order, int(limits.most[-1]))
+        order, low = np.concatenate([order[first], order[~first]]), int(first.sum()) - 1
     while high - low > 1:
         middle = (low + high) // 2
         if over(steps.widths(order[:middle])).any():
@@ -115,42 +141,15 @@ def meet(graph: Costed, budget: Budget, keys: Mapping[str, Floats] | None, allow
 
 
 def reachable(graph: Costed, budget: Budget) -> bool:
-    """Whether the smallest widths that the levels of a budget allow meet its constraints."""
+    """True if the smallest widths that the levels of a budget allow meet its constraints."""
     whole = np.array([group.units for group in graph.groups], np.int64)
     lowest = np.array([counts[0] for counts in levels(graph, budget)], np.int64)
     over = Limits.of(graph, budget).exceeded
     return not over(whole).any() or not over(lowest).any()
 
 
-@dataclass(frozen=True, eq=False)
-class Limits:
-    """The most that may remain of (macs, params, memory, filters) in a network, and what remains of them."""
-
-    graph: Costed
-    most: Ints
-    counted: Ints
-    """1 for groups whose units count as filters, 0 for those that are excluded."""
-
-    @staticmethod
-    def of(graph: Costed, budget: Budget) -> Limits:
-        """Read a budget for a network."""
-        whole = np.array([group.units for group in graph.groups], np.int64)
-        targets = budget.targets(Cost(*graph.costs.at(whole).tolist()))
-        excluded = budget.excluded(graph.groups)
-        counted = np.array([group.name not in excluded for group in graph.groups], np.int64)
-        return Limits(graph, np.append(targets, budget.most_filters(graph.groups)), counted)
-
-    def remains(self, widths: Ints) -> Ints:
-        """Return (macs, params, memory, filters) [..., 4] for units kept per group [..., G]."""
-        return np.concatenate([self.graph.costs.at(widths), (widths @ self.counted)[..., None]], axis=-1)
-
-    def exceeded(self, widths: Ints) -> NDArray[np.bool_]:
-        """Return which of the four are exceeded."""
-        return self.remains(widths) > self.most
-
-
 def removal_order(scores: Floats) -> Ints:
-    """Return the units from the first to go to the last: lowest score first; of equals, the higher index first.
+    """Return the units in order of removal: lowest score first; of equal scores, the higher index first.
 
     >>> removal_order(np.array([0.5, 0.1, 0.5, 0.9])).tolist()
     [1, 2, 0, 3]
@@ -196,59 +195,3 @@ def _finite(name: str, values: Tensor, units: int) -> Floats:
         )
         raise InputError(msg)
     return array
-
-
-_UNITS = {"macs": "MACs", "params": "parameters", "memory": "bytes", "filters": "filters"}
-
-
-def _unreachable(graph: Costed, budget: Budget, smallest: Ints) -> str:
-    """Say which constraint cannot be met, and what can."""
-    limits = Limits.of(graph, budget)
-    whole = limits.remains(np.array([group.units for group in graph.groups], np.int64))
-    floors = [f"min_keep={budget.min_keep}"]
-    floors += [f"min_keep_fraction={budget.min_keep_fraction}"] if budget.min_keep_fraction else []
-    floors += [f"multiple_of={budget.multiple_of}"] if budget.multiple_of not in (None, 1) else []
-    floors += [f"exclude={budget.exclude}"] if budget.exclude else []
-    floors += [f"shares={budget.shares}"] if budget.shares else []
-    facts = [
-        f"{name}={getattr(budget, name)} asks for {_amount(target)} {_UNITS[name]}; the smallest network with "
-        f"{', '.join(floors)} has {_amount(least)} ({100 * least / full:.1f} %)"
-        for name, target, least, full in zip(
-            _UNITS, limits.most.tolist(), limits.remains(smallest).tolist(), whole.tolist(), strict=True
-        )
-        if least > target
-    ]
-    return (
-        f"{'; '.join(facts)}. What is protected or excluded, and the floors, cost that much. "
-        "Ask for more to remain, or loosen the floors."
-    )
-
-
-def _obstacle(graph: Any) -> str:
-    """Name what keeps the most channels of the network, if the graph knows."""
-    found: str = getattr(getattr(graph, "whole", graph), "obstacle", "")
-    return f" The largest reason: {found}." if found else ""
-
-
-def _refuse_free(budget: Budget, dense: Cost) -> None:
-    """Refuse a part of nothing: it would be met by whatever is there."""
-    for name in RESOURCES:
-        if getattr(budget, name) is not None and getattr(dense, name) == 0:
-            msg = (
-                f"{name}={getattr(budget, name)} asks for a part of nothing: on its example inputs the network costs 0 "
-                f"{_UNITS[name]}. No operator that costs any was seen in its forward. "
-                "Check that the example inputs reach its layers, or give another constraint."
-            )
-            raise BudgetError(msg)
-
-
-def _amount(count: int) -> str:
-    """Write a count briefly.
-
-    >>> _amount(950), _amount(3_444_000), _amount(15_300_000_000)
-    ('950', '3.44M', '15.3G')
-    """
-    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return str(count)

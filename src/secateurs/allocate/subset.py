@@ -15,7 +15,7 @@ from secateurs.types import Ints
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The groups of a network that a method may prune, as allocators see a network: the other groups stay whole."""
+    """The groups that a method may prune, with the interface of a graph; the other groups stay whole."""
 
     whole: Graph
     groups: tuple[Group, ...]
@@ -32,7 +32,7 @@ class Part:
 
     @property
     def ties(self) -> tuple[Tie, ...]:
-        """Groups that lose units in step; those tied to a group outside the part stay whole."""
+        """Ties among the groups; groups tied to one outside this subset stay whole."""
         return self.whole.ties
 
     @property
@@ -51,7 +51,15 @@ class _PartCosts:
 
     def at(self, widths: Ints) -> Ints:
         """Return (macs, params, memory) [..., 3] for units kept per group of the part [..., G]."""
+        return self.costs.at(self._full(widths))
+
+    def moments(self, widths: Ints) -> Ints:
+        """Return the bytes of activations alive [..., moments] for units kept per group of the part [..., G]."""
+        return self.costs.moments(self._full(widths))
+
+    def _full(self, widths: Ints) -> Ints:
+        """The widths of all groups; those outside the part are whole."""
         widths = np.asarray(widths, np.int64)
         full = np.broadcast_to(self.widths, (*widths.shape[:-1], len(self.widths))).copy()
         full[..., self.inside] = widths
-        return self.costs.at(full)
+        return full

@@ -1,4 +1,4 @@
-"""Import what lies beside a user's file, as `python path.py` would."""
+"""Make modules next to a user's file importable, as `python path.py` would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def neighbours_importable(path: Path) -> Generator[None]:
     """Let code import modules from the folder of `path`.
 
-    They are forgotten afterwards, so that two files with a `utils.py` beside each do not get the same one.
+    They are removed from sys.modules afterwards, so that two files can each have their own `utils.py`.
     """
     folder, before = path.resolve().parent, set(sys.modules)
     sys.path.insert(0, str(folder))

@@ -35,7 +35,7 @@ class BatchNormScale:
 
     @property
     def needs(self) -> Needs:
-        """Weights, and what the fallback needs."""
+        """Weights, and the needs of the fallback."""
         inner = {} if self.fallback is None else inner_needs("fallback", self.fallback.needs)
         return {"weights": Weights, **inner}
 

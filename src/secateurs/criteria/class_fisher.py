@@ -1,4 +1,4 @@
-"""RDT: how much the predicted probabilities depend on a filter."""
+"""`RDT`: Fisher information of the predicted classes about a filter."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RDT:
         F(w) = sum over classes k:  p_k (d log p_k / dw)²,  p_k and log p_k as means over a batch
 
     The baseline of that name in the code of OrthoReg (Lubana, Trivedi, Hougen, Dick and Hero 2020, arXiv 2009.10839);
-    there it is called the KL version of a rate-distortion criterion. It needs no labels, and one backward a class and
-    batch. roles: the slices that count, by default the filters that write the unit, and their biases.
+    there it is called the KL version of a rate-distortion criterion. It needs no labels, and one backward pass per
+    class and batch. roles: the slices that count, by default the filters that produce the unit, and their biases.
 
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice

@@ -17,10 +17,9 @@ from secateurs.graph.groups import Group
 class Criterion(Protocol):
     """Score the units of a group from its evidence: float64 of shape [units], larger is more important.
 
-    It is a frozen dataclass whose fields are its settings. It sees slices and tensors by name, never a module, so it
-    is written once for every kind of layer. `needs` maps names of its own choice to evidence, which it reads back as
-    `evidence[name]`; a criterion whose `needs` are empty looks at nothing but its own settings. A field called `seed`
-    is given the run's seed where the criterion is asked for by name.
+    A criterion is a frozen dataclass whose fields are its settings. It receives slices and tensors by name, never a
+    module, so that one implementation serves every kind of layer. `needs` maps names of its own choice to evidence,
+    which it reads as `evidence[name]`. If it is requested by name, a field called `seed` is set to the run's seed.
     """
 
     @property
@@ -34,7 +33,11 @@ class Criterion(Protocol):
 
 
 def score(criterion: Criterion, groups: Iterable[Group], evidence: Evidence) -> dict[str, Tensor]:
-    """Score every group; if the criterion refuses some, one error names them all."""
+    """Score every group: group name -> importance [units], float64.
+
+    groups: those of a graph. evidence: what `observe` returned. Raises EvidenceError that names all groups which the
+    criterion cannot score, and InputError for scores that are not one float64 a unit.
+    """
     scores: dict[str, Tensor] = {}
     refused: dict[str, EvidenceError] = {}
     for group in groups:
@@ -52,7 +55,7 @@ def score(criterion: Criterion, groups: Iterable[Group], evidence: Evidence) -> 
 
 
 def _checked(scores: Tensor, criterion: Criterion, group: Group) -> Tensor:
-    """Refuse what is not one float64 a unit."""
+    """Refuse scores that are not one float64 a unit."""
     if scores.shape != (group.units,) or scores.dtype != torch.float64:
         msg = (
             f"{criterion!r} gave {scores.dtype} of shape {tuple(scores.shape)} for group {group.name!r} of "

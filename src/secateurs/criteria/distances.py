@@ -1,7 +1,7 @@
 """Squared distances between rows, exact where the Gram matrix would cancel.
 
-|x_i - x_j|^2 = q_i + q_j - 2 <x_i, x_j> with q_i = |x_i|^2 needs no loop over pairs, and loses all digits where two
-rows nearly agree: those pairs are computed anew from the difference itself.
+|x_i - x_j|^2 = q_i + q_j - 2 <x_i, x_j> with q_i = |x_i|^2 needs no loop over pairs, but cancels where two rows
+nearly agree: those pairs are recomputed from the difference itself.
 
 Shapes: C rows, F features of each.
 """
@@ -18,13 +18,13 @@ NEAR = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Pairs whose squared distance is below this part of q_i + q_j are recomputed from the difference."""
 
 CHUNK = {"cpu": 2 << 20, "cuda": 1 << 28}
-"""Bytes of distances held at a time: what caches hold, or what keeps an accelerator busy."""
+"""Bytes of distances computed at a time: the size of caches, or enough to keep an accelerator busy."""
 
 
 def squared_distances(x_CF: Tensor) -> Tensor:
     """Squared Euclidean distances between the rows, in float64: [C, F] -> [C, C], symmetric, zero diagonal.
 
-    One Gram matrix; pairs so near that even float64 would cancel are computed from the difference.
+    Computed from one Gram matrix; pairs so close that float64 would cancel are computed from the difference.
 
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 4.0]]))
     tensor([[ 0., 25., 25.],

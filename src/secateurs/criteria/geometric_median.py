@@ -21,7 +21,7 @@ class GeometricMedian:
 
     x_u is the concatenation of the entries of u in all slices with role "out" (one filter, or those of all layers that
     write a residual stream). The units with the least sum are nearest to the geometric median, and the others can
-    stand in for them. He, Liu, Wang, Hu and Yang, "Filter Pruning via Geometric Median for Deep Convolutional Neural
+    replace them. He, Liu, Wang, Hu and Yang, "Filter Pruning via Geometric Median for Deep Convolutional Neural
     Networks Acceleration", CVPR 2019, arXiv 1811.00250, eq. 6. The paper treats the layers of a stream one by one.
 
     >>> import numpy as np

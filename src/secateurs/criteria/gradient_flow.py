@@ -1,9 +1,9 @@
-"""GraSP: how much of the gradient's norm would go with a filter."""
+"""`GraSP`: first-order effect of a filter on the squared norm of the gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -17,16 +17,18 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class GraSP:
-    """To first order, half of what the squared norm of the gradient loses with a unit: the lowest go first.
+    """Half of the first-order decrease of the squared gradient norm if the unit is removed.
 
         I(u) = sum over slices s of u, sum over entries w of s:  w (H g)(w)
 
     g and H are the gradient and the Hessian of the mean loss at logits / temperature. Wang, Zhang and Grosse, "Picking
     Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, arXiv 2002.07376, for single weights at
     initialisation; summed over filters as in the code of OrthoReg, which draws equally many samples of each class, and
-    we take the data as it is given. Scores have a sign. temperature: what the logits are divided by. roles: the slices
-    that count, by default the filters that write the unit, and their biases. Two passes over the data, which must not
-    be spent by the first.
+    ours uses the data as given. Scores have a sign. temperature: divisor of the logits. roles: the slices
+    that count, by default the filters that write the unit, and their biases. Two passes over the data, whose batches
+    are held in memory meanwhile.
+
+    Raises InputError for a temperature that is not above 0.
 
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
@@ -37,6 +39,7 @@ class GraSP:
     """
 
     temperature: float = 200.0
+    _: KW_ONLY
     roles: tuple[Role, ...] | None = ("out", "bias")
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class Magnitude:
     ConvNets", 2017, arXiv 1608.08710, section 3.1 (with p = 1). Buffers (running statistics) never count. An entry
     in two slices of one unit, as on the diagonal of a weight from a residual stream to itself, counts in both.
 
+    Raises InputError for another p.
+
     >>> import numpy as np
     >>> from secateurs.graph.groups import Slice
     >>> group = Group("conv", 2, (Slice("w", 0, np.array([[0], [1]]), "out"),))
@@ -34,6 +36,7 @@ class Magnitude:
     """
 
     p: int = 1
+    _: KW_ONLY
     roles: tuple[Role, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class Random:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what is no seed."""
+        """Refuse an invalid seed."""
         check_seed(self.seed)
 
     @property

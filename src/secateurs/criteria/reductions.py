@@ -1,7 +1,7 @@
 """Reductions over slices: from tensors by name to one number, or one row, a unit.
 
-Every criterion is written with these, so that none knows what a layer is. A slice says which entries along one
-dimension belong to a unit; a reduction sums over all other dimensions, then over the entries of the unit.
+Every criterion is built from these and so is independent of layer types. A slice lists the entries along one dimension
+that belong to each unit; a reduction sums over all other dimensions, then over the entries of the unit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from secateurs.evidence.kinds import Weights
 from secateurs.graph.groups import Group, Role, Slice
 
 _BLOCK = 1 << 17
-"""Entries worked on at a time: |w| of a block stays in cache, and nothing of the size of a weight is allocated."""
+"""Entries per block: |w| of a block stays in cache, and no temporary of the size of a weight is allocated."""
 
 
 def of_roles(group: Group, roles: tuple[Role, ...] | None, *, among: frozenset[str], why: str) -> tuple[Slice, ...]:
@@ -95,7 +95,7 @@ def rows(tensor: Tensor, slice_: Slice) -> Tensor:
 
 
 def _cube(tensor: Tensor, dim: int) -> Tensor:
-    """View a tensor as [before, D, after] in memory order, whatever its layout (sums do not mind the order)."""
+    """View a tensor as [before, D, after] in memory order, whatever its layout (the order does not matter for sums)."""
     order = sorted(range(tensor.dim()), key=lambda d: -tensor.stride(d))
     place = order.index(dim % tensor.dim())
     ordered = tensor.permute(order)

@@ -1,14 +1,14 @@
-"""Networks on the runtime that they are made for: measured there, pruned to a time there, exported."""
+"""Deployment: measure latency on a runtime, prune to a latency there, and export (ONNX, OpenVINO, torch.export)."""
 
 from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export
 from secateurs.deploy.layer_times import LayerTime, Profile
 from secateurs.deploy.loaded import Loaded
-from secateurs.deploy.memory import Activations, activations
+from secateurs.deploy.memory import ActivationMemory, activation_memory
 from secateurs.deploy.stopwatch import Measurement, Ratio
 
 __all__ = [
-    "Activations",
+    "ActivationMemory",
     "Device",
     "Exported",
     "LayerTime",
@@ -16,6 +16,6 @@ __all__ = [
     "Measurement",
     "Profile",
     "Ratio",
-    "activations",
+    "activation_memory",
     "export",
 ]

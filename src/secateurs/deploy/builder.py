@@ -1,4 +1,4 @@
-"""Pruned versions of one network made into programs: exported once, and from then on only its tensors are exchanged."""
+"""Build runnable programs of pruned versions of one network: export it once, then exchange only its tensors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from secateurs.deploy.runtimes import Program, onnx_program, openvino_program, p
 from secateurs.running.compare import output_of, relative_error
 
 CLOSE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
-"""How near the outputs of the exchanged and of the eager network must be, relative to the largest."""
+"""Largest difference allowed between outputs of the exported and the eager network, relative to the largest."""
 
 
 @final
 class Builder:
-    """Makes programs of a dense network and of pruned versions of it, on one device.
+    """Builds programs of a dense network and of pruned versions of it, for one device.
 
-    A runtime that takes ONNX needs an export, which takes seconds. The nodes of a pruned network are those of the dense
-    one with smaller tensors, so its tensors are put into the dense export; where the outputs then are not those of the
-    pruned network (a width written into a constant), it is exported itself.
+    Runtimes that read ONNX need an export, which takes seconds. A pruned network has the nodes of the dense one with
+    smaller tensors, so its tensors are put into the dense export. If the outputs then differ from those of the pruned
+    network (a width was exported as a constant), it is exported by itself.
     """
 
     def __init__(self, device: Device, model: nn.Module, example_inputs: Any) -> None:
@@ -37,7 +37,7 @@ class Builder:
             self._dense = self._export(model)
 
     def program(self, model: nn.Module) -> Program:
-        """Make the dense network, or a pruned version of it, ready to run."""
+        """Return a program of the dense network or of a pruned version of it."""
         if self._load is None:
             return self.device.compile(model, self._example)
         copy, call = prepared(model, self._call, self.device.setting, "cpu")
@@ -54,7 +54,7 @@ class Builder:
         return to_onnx(copy, call, optimize=False)
 
     def _tried(self, swapped: Any, call: Any, expected: Any) -> Program | None:
-        """The program of an exchanged model, if it runs and puts out what the eager network does."""
+        """Return the program of an exchanged model, or None if its outputs are not those of the eager network."""
         assert self._load is not None  # noqa: S101 (for the type checker: only called where there is one)
         import onnxscript
 
@@ -68,7 +68,7 @@ class Builder:
 
 
 def exchanged(dense: Any, model: nn.Module) -> Any:
-    """Copy an ONNX model with the tensors and group counts of a module put under their names."""
+    """Return a copy of an ONNX model with the tensors and group counts of a module."""
     import onnx
 
     tensors: Mapping[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -91,7 +91,7 @@ def exchanged(dense: Any, model: nn.Module) -> Any:
 
 
 def _free_channels(graph: Any) -> None:
-    """Let dimension 1 of a constant target of a Reshape follow from the rest: after a flatten it counts channels."""
+    """Set dimension 1 of constant Reshape targets to -1 (inferred): after a flatten it counts channels."""
     import onnx
 
     makers = {output: node for node in graph.node for output in node.output}
@@ -106,7 +106,7 @@ def _free_channels(graph: Any) -> None:
 
 
 def _constant(name: str, makers: Mapping[str, Any], initialisers: Mapping[str, Any]) -> list[int] | None:
-    """The integers of a value that is constant: an initialiser, a Constant, or these joined."""
+    """Return the integers of a constant value: an initialiser, a Constant, or a Concat of these; else None."""
     import onnx
 
     if name in initialisers:

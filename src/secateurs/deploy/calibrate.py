@@ -1,4 +1,4 @@
-"""Calibration: the sum of segments is fitted to random networks that are built and measured."""
+"""Calibration of latency predictions: fit the sum of segment times to random networks that are built and measured."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from secateurs.deploy.segments import find_segments
 from secateurs.types import Ints, Keep
 
 NETWORKS = 10
-"""Random networks that the prediction is fitted to."""
+"""Number of random networks that the prediction is fitted to."""
 
 
 def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
-    """A prediction fitted to random networks, and the dense network's seconds.
+    """Return a predictor fitted to random networks, and the dense network's latency in seconds.
 
-    Segments that the device's table lacks are measured first; the table is written where the device says.
+    Segments that are missing in the device's table are measured first; the table is written to `Device.table`.
     """
     graph, device = rig.graph, rig.device
     step = device.grid.finest
@@ -35,7 +35,7 @@ def calibrated(rig: Rig, allowed: Sequence[Ints]) -> tuple[Predictor, float]:
 
 
 def drawn(allowed: Sequence[Ints], whole: Ints, ties: Sequence[Sequence[int]], seed: int = 0) -> list[Ints]:
-    """Random widths, every group apart, around a quarter to nearly the whole; tied groups have the same level."""
+    """Return random widths of every group, from about a quarter to nearly all units; tied groups get the same level."""
     random = np.random.default_rng(seed)
     rows: list[Ints] = []
     for share in np.linspace(0.25, 0.95, NETWORKS):
@@ -49,6 +49,6 @@ def drawn(allowed: Sequence[Ints], whole: Ints, ties: Sequence[Sequence[int]], s
 
 
 def _first(rig: Rig, widths: Ints) -> Keep:
-    """Keep the first so many units: which ones does not change the time."""
+    """Keep the first units of every group: the time depends on their number only."""
     groups = zip(rig.graph.groups, widths.tolist(), strict=True)
     return {group.name: np.arange(count, dtype=np.int64) for group, count in groups}

@@ -1,4 +1,4 @@
-"""A network within a time: chosen by prediction, built, measured, corrected; and never one that is slower."""
+"""Meet a latency budget: choose widths by prediction, build, measure, correct; refuse a network slower than dense."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from functools import partial
 from typing import final
 
 import numpy as np
-from torch import Tensor
 
-from secateurs.allocate import Budget, Ranked, levels
-from secateurs.allocate.budget import RESOURCES
-from secateurs.allocate.levels import Costs, Tied
-from secateurs.allocate.steps import Limits, checked, kept, removal_order
+from secateurs.allocate import Budget
+from secateurs.allocate.choice import choose
+from secateurs.allocate.exact import within
+from secateurs.allocate.levels import Tied
+from secateurs.allocate.steps import kept
 from secateurs.deploy.calibrate import calibrated
-from secateurs.deploy.latency import Function, choose, elasticities, log_shares, most_levels, thinned
 from secateurs.deploy.predict import Predictor
 from secateurs.deploy.rig import Rig, Timing
+from secateurs.deploy.worth import Worth, macs_of
 from secateurs.errors import BudgetError
 from secateurs.graph import Graph
-from secateurs.types import Floats, Ints, Keep
+from secateurs.types import Ints, Keep
 
 ROUNDS = 3
-"""Networks of one kind that are built and measured before the best is taken."""
+"""Most networks that are built and measured before the best is taken."""
 
 NEAR = 0.03
 """Relative distance from the target at which it is met."""
@@ -37,9 +37,10 @@ Select = Callable[[Budget], Mapping[str, Ints]]
 @final
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A network that is thought to take the time.
+    """A network that is predicted to take the target's time.
 
-    value: of its widths, by the criterion. predicted: its time over the dense network's.
+    value: sum of the criterion over its widths. predicted: its predicted time over the dense network's. gap: relative
+    optimality gap of the choice.
     """
 
     keep: Keep
@@ -51,7 +52,7 @@ class Proposal:
 @final
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A proposal that was built and measured; over: its time over the target."""
+    """A proposal that was built and measured; over: its time divided by the target."""
 
     proposal: Proposal
     timing: Timing
@@ -60,64 +61,56 @@ class Tried:
 
 
 def target_of(latency: float, dense: float) -> float:
-    """Seconds that a budget's latency allows: a fraction of the dense network's, or milliseconds above 1."""
+    """Return the target in seconds: up to 1, `latency` is a share of the dense network's; above 1, milliseconds."""
     return latency * dense if latency <= 1 else latency / 1e3
 
 
-def by_time(rig: Rig, scores: Mapping[str, Tensor], budget: Budget) -> tuple[Keep, Timing]:
-    """Choose the units to keep within `budget.latency`, and its other constraints, by scores.
+def by_time(rig: Rig, worth: Worth, budget: Budget) -> tuple[Keep, Timing]:
+    """Choose the units to keep within `budget.latency`, and its other constraints, by the value of widths.
 
-    Segments are measured (once: the table is kept where the device says) and their sum is calibrated on random
-    networks. First the network that rounds widths and looks at MACs alone is taken to the time. Then widths of the most
-    value are chosen exactly, within the time and at no fewer MACs than that network has. Each is built and measured at
-    most three times; what was measured corrects the prediction and the aim. Raises BudgetError if the grid does not
-    reach the time, naming what binds.
+    Segments are measured (once, if `Device.table` names a file) and the sum of their times is calibrated on random
+    networks. First, aligned widths are chosen by MACs alone so that they meet the target. Then the widths with the
+    highest value are chosen exactly, within the target and, if values come from scores, with no fewer MACs than that
+    network. Each is built and measured at most three times; every measurement corrects the prediction and the aim.
+    Raises BudgetError with the binding constraint if no allowed widths meet the target.
     """
     graph = rig.graph
-    steps = levels(graph, budget.exact)
-    allowed = [thinned(counts, most_levels(len(steps))) for counts in steps]
-    ranked = checked(scores, graph, steps)
-    weights = elasticities(partial(_cost, graph.costs, 0), graph.widths)
-    values = [
-        weight * log_shares(ranked[group.name], counts) if group.name in ranked else np.zeros(len(counts))
-        for group, counts, weight in zip(graph.groups, allowed, weights.tolist(), strict=True)
-    ]
-    predictor, dense = calibrated(rig, allowed)
+    predictor, dense = calibrated(rig, worth.allowed)
     belief = Belief(graph, predictor)
-    plain = partial(_by_macs_alone, rig, scores, budget, belief)
+    plain = partial(_by_macs_alone, rig, worth, budget, belief)
     rivals, aim = corrected(rig, budget, plain, target_of(budget.latency or 1.0, dense) / dense, belief.learn)
     rival = _within(rivals)
-    limits = _resources(graph, budget)
-    if rival is not None:
-        limits.append((lambda widths: -_cost(graph.costs, 0, widths), -float(rival.macs)))
-    orders = {name: removal_order(values) for name, values in ranked.items()}
+    limits = within(graph, budget.exact)
+    least = 0 if rival is None or worth.by_value else rival.macs
+    if least:
+        limits.append((lambda widths: -macs_of(graph.costs, widths), -float(least)))
     ties = [Tied.of(tie, graph).groups for tie in graph.ties]
 
     def exact(share: float) -> Proposal | None:
-        choice = choose(values, allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
+        choice = choose(worth.values, worth.allowed, graph.widths, [(belief.predictor.at, share), *limits], ties)
         if choice is None:
             return None
         predicted = float(belief.predictor.at(choice.widths))
-        return Proposal(kept(graph, orders, choice.widths), choice.value, predicted, choice.gap)
+        return Proposal(kept(graph, worth.orders, choice.widths), choice.value, predicted, choice.gap)
 
     found, _ = corrected(rig, budget, exact, aim, belief.learn)
-    best = _within(found, 0 if rival is None else rival.macs) or rival
+    best = _within([*found, *([rival] if rival and worth.by_value else [])], least) or rival
     if best is None:
-        raise BudgetError(_out_of_reach(budget, predictor, allowed, [*rivals, *found], dense))
+        raise BudgetError(_out_of_reach(budget, predictor, worth.allowed, [*rivals, *found], dense))
     plain_macs = None if rival is None else rival.macs
     return best.proposal.keep, replace(best.timing, calibration_error=predictor.error, plain_macs=plain_macs)
 
 
 @final
 class Belief:
-    """The prediction, as it stands after what was measured."""
+    """The latency predictor, refitted after every measurement."""
 
     def __init__(self, graph: Graph, predictor: Predictor) -> None:
-        """Begin with a calibrated prediction."""
+        """Start from a calibrated predictor."""
         self.graph, self.predictor = graph, predictor
 
     def learn(self, tried: Tried, aim: float) -> float:
-        """Fit to one more network; the aim at which a network that errs as this one does meets the target."""
+        """Refit to one more network; return the aim that would meet the target if the relative error stays the same."""
         widths, ratio = _counts(self.graph, tried.proposal.keep), tried.timing.ratio
         self.predictor = self.predictor.also(widths, ratio)
         return float(self.predictor.at(widths)) / tried.over
@@ -130,9 +123,9 @@ def corrected(
     aim: float,
     learn: Callable[[Tried, float], float],
 ) -> tuple[list[Tried], float]:
-    """Build and measure what is proposed for an aim, at most three times, each time with the aim that was learnt.
+    """Build and measure proposals, at most three times, correcting the aim after each measurement.
 
-    Returns what was tried, and the aim that the last measurement came to.
+    Returns the networks tried, and the last aim.
     """
     tried: list[Tried] = []
     for _ in range(ROUNDS):
@@ -143,7 +136,7 @@ def corrected(
         predicted = None if proposal.predicted is None else proposal.predicted * before.median
         timing = Timing(before, after, predicted, gap=proposal.gap)
         over = timing.ratio * before.median / target_of(budget.latency or 1.0, before.median)
-        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, proposal.keep)))
+        macs = int(macs_of(rig.graph.costs, _counts(rig.graph, proposal.keep)))
         tried.append(Tried(proposal, timing, over, macs))
         aim = learn(tried[-1], aim)
         if abs(over - 1) <= CLOSE:
@@ -152,7 +145,7 @@ def corrected(
 
 
 def by_macs(rig: Rig, select: Select, budget: Budget) -> tuple[Keep, Timing]:
-    """Meet `budget.latency` with a method that knows only exact costs: by the MACs that turn out to take that time."""
+    """Meet `budget.latency` with a method that knows only exact costs, by searching the MACs that take that time."""
     latency = budget.latency or 1.0
     share = latency if latency <= 1 else min(1.0, 1e-3 * latency / rig.measure([])[0].median)
 
@@ -176,14 +169,14 @@ def by_macs(rig: Rig, select: Select, budget: Budget) -> tuple[Keep, Timing]:
 
 
 def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep] | None) -> tuple[Keep, Timing]:
-    """Measure what is to be handed over against the dense network, and against aligned widths of as many MACs.
+    """Measure the chosen network against the dense one, and against aligned widths with as many MACs.
 
-    Where the aligned network is faster, it is handed over instead. Raises BudgetError for a network that is slower than
-    the dense one, unless the budget says `allow_slower`.
+    If the aligned network is faster, it is returned instead. Raises BudgetError for a network that is slower than the
+    dense one, unless the budget has `allow_slower`.
     """
     candidates = [keep]
     if equal is not None:
-        macs = int(_cost(rig.graph.costs, 0, _counts(rig.graph, keep)))
+        macs = int(macs_of(rig.graph.costs, _counts(rig.graph, keep)))
         candidates.append(equal(replace(budget, latency=None, macs=max(macs, 2), multiple_of=rig.device.grid)))
     dense, *found = rig.measure([rig.build(one) for one in candidates])
     chosen = 0
@@ -195,40 +188,34 @@ def guarded(rig: Rig, keep: Keep, budget: Budget, equal: Callable[[Budget], Keep
         raise BudgetError(
             f"the pruned network takes {1e3 * pruned.median:.2f} ms and the dense one {1e3 * dense.median:.2f} ms "
             f"({rig.device.name}). A smaller network that is slower is refused. Leave multiple_of out, so that widths "
-            "are aligned, ask for less to remain, or insist: Budget(..., allow_slower=True)."
+            "are aligned, ask for less to remain, or insist: Budget(macs=..., allow_slower=True)."
         )
     return candidates[chosen], Timing(dense, pruned)
 
 
-def ranked_within(graph: Graph, scores: Mapping[str, Tensor]) -> Callable[[Budget], Keep]:
-    """The units that `Ranked()` keeps, as a function of the budget."""
-    return partial(Ranked(), scores, graph)
-
-
-def _by_macs_alone(
-    rig: Rig, scores: Mapping[str, Tensor], budget: Budget, belief: Belief, share: float
-) -> Proposal | None:
-    """The largest network of aligned widths, chosen by MACs, that is predicted to take such a share of the time."""
+def _by_macs_alone(rig: Rig, worth: Worth, budget: Budget, belief: Belief, share: float) -> Proposal | None:
+    """Return the largest aligned network, chosen by MACs, with a predicted share of the dense time up to `share`."""
     graph = rig.graph
     aligned = replace(budget, multiple_of=budget.multiple_of or rig.device.grid).exact
-    allowed = levels(graph, aligned)
-    lowest, whole = (int(_cost(graph.costs, 0, np.array([c[k] for c in allowed]))) for k in (0, -1))
+    allowed = worth.levels(aligned)
+    lowest, whole = (int(macs_of(graph.costs, np.array([counts[k] for counts in allowed]))) for k in (0, -1))
     low, high = lowest, min(whole, int(aligned.targets(graph.cost())[0]))
-    select, best = ranked_within(graph, scores), None
+    best = None
     while low <= high:
         middle = (low + high) // 2
-        keep = select(replace(aligned, macs=max(middle, 2)))
+        keep = worth.select(replace(aligned, macs=max(middle, 2)))
         counts = _counts(graph, keep)
         predicted = float(belief.predictor.at(counts))
         if predicted <= share:
-            best, low = Proposal(keep, predicted=predicted), middle + max(1, whole // 2000)
+            value = worth.of(counts) if worth.by_value else 0.0
+            best, low = Proposal(keep, value, predicted), middle + max(1, whole // 2000)
         else:
-            high = min(middle - 1, int(_cost(graph.costs, 0, counts)) - 1)
+            high = min(middle - 1, int(macs_of(graph.costs, counts)) - 1)
     return best
 
 
 def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
-    """Of the networks within the target and of at least so many MACs, the one of most value, then of most MACs."""
+    """Return the best network (score, then MACs) among those within the target that have at least `least` MACs."""
     within = [one for one in tried if one.over <= 1 + NEAR and one.macs >= least]
     near = [one for one in within if abs(one.over - 1) <= CLOSE] or [one for one in within if one.over >= 1 - NEAR]
     return max(near or within, key=lambda one: (one.proposal.value, one.macs), default=None)
@@ -237,7 +224,7 @@ def _within(tried: Sequence[Tried], least: int = 0) -> Tried | None:
 def _out_of_reach(
     budget: Budget, predictor: Predictor, allowed: Sequence[Ints], tried: Sequence[Tried], dense: float
 ) -> str:
-    """What can be reached, and what binds."""
+    """Return a message that says how fast the network can become and which constraint prevents more."""
     lowest = np.array([counts[0] for counts in allowed], np.int64)
     nearest = min((one.over for one in tried), default=None)
     measured = f"; of {len(tried)} measured networks the fastest took {nearest:.0%} of the target" if nearest else ""
@@ -247,24 +234,6 @@ def _out_of_reach(
         f"to take {least:.2f} ms, most of it in {binding}{measured}. "
         "Ask for more time, or loosen the floors and multiples."
     )
-
-
-def _resources(graph: Graph, budget: Budget) -> list[tuple[Function, float]]:
-    """The exact costs that the budget limits beside the time."""
-    limits = Limits.of(graph, budget.exact)
-    return [
-        (partial(_remains, limits, place), float(most))
-        for place, (name, most) in enumerate(zip((*RESOURCES, "filters"), limits.most.tolist(), strict=True))
-        if getattr(budget, name) is not None
-    ]
-
-
-def _remains(limits: Limits, place: int, widths: Ints) -> Floats:
-    return limits.remains(widths)[..., place].astype(np.float64)
-
-
-def _cost(costs: Costs, place: int, widths: Ints) -> Floats:
-    return costs.at(widths)[..., place].astype(np.float64)
 
 
 def _counts(graph: Graph, keep: Mapping[str, Ints]) -> Ints:

@@ -1,11 +1,11 @@
-"""Device: where a network is to run, as a value that measures."""
+"""`Device`: a runtime with its settings, as a value that measures latency."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -30,10 +30,14 @@ Layout = Literal["nchw", "channels_last"]
 @final
 @dataclass(frozen=True)
 class Device:
-    """A runtime with so many CPU threads, a dtype, a batch size (that of the example inputs, if None) and a layout.
+    """A runtime with its settings, on which latency is measured and networks are pruned to a latency.
 
-    table: a JSON file that keeps the times of segments which a latency budget measures, for the next time.
-    Raises DeviceError for a runtime that is not installed, and says which extra brings it.
+    runtime: "eager" or "compile" (PyTorch on the CPU), "onnxruntime", "openvino", "cuda" or "cuda-compile". threads:
+    CPU threads. dtype: of weights and inputs. batch: samples of a forward pass; those of the example inputs if None.
+    layout: "nchw", or "channels_last" for PyTorch's runtimes. table: a JSON file in which a latency budget stores the
+    measured times of segments (layers with their fused operators), to be used again.
+
+    Raises DeviceError for an unknown setting, and for a runtime that is not installed, with the extra that installs it.
 
     >>> Device("eager", threads=1)
     Device(runtime='eager', threads=1, dtype='float32', batch=None, layout='nchw', table=None)
@@ -44,6 +48,7 @@ class Device:
     """
 
     runtime: Runtime = "eager"
+    _: KW_ONLY
     threads: int = 1
     dtype: Precision = "float32"
     batch: int | None = None
@@ -51,7 +56,7 @@ class Device:
     table: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not there, by name and value."""
+        """Refuse unknown or unavailable settings, by name and value."""
         for what, value, known in (
             ("runtime", self.runtime, tuple(RUNTIMES)),
             ("dtype", self.dtype, ("float32", "float16", "bfloat16")),
@@ -68,7 +73,7 @@ class Device:
 
     @property
     def grid(self) -> Alignment:
-        """The multiples that its kernels are fast on: the blocks of its vector instructions, or of tensor cores."""
+        """Width multiples at which its kernels are fast: the blocks of its vector instructions, or of tensor cores."""
         if self.runtime.startswith("cuda"):
             return Alignment(((64, 32), (16, 8))) if self.dtype != "float32" else Alignment()
         wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -76,7 +81,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Runtime, threads, dtype and processor, in words."""
+        """Runtime, threads, dtype and processor as text."""
         words = [self.runtime if self.layout == "nchw" else f"{self.runtime} ({self.layout})"]
         if not self.runtime.startswith("cuda"):
             words.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
@@ -85,7 +90,7 @@ class Device:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Everything that a time depends on beside the network: the same key, the same times."""
+        """Everything besides the network that a time depends on: devices with equal keys share measured times."""
         package = {"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(self.runtime, "torch")
         return {
             "runtime": self.runtime,
@@ -98,7 +103,7 @@ class Device:
         }
 
     def compile(self, model: nn.Module, example_inputs: Any) -> Program:
-        """Make a copy of a model ready to run here. Raises DeviceError if the runtime cannot run it."""
+        """Compile a copy of a model for this device; DeviceError if it cannot run it on `example_inputs`."""
         return self._program(model, self.inputs(example_inputs))
 
     def measure(
@@ -109,10 +114,11 @@ class Device:
         reference: nn.Module | None = None,
         seconds: float = 2.0,
     ) -> Measurement:
-        """Measure one forward pass in eval mode; with a reference, in turns with it, so that `ratio` can be trusted.
+        """Measure one forward pass on `example_inputs` in eval mode.
 
-        Takes about `seconds` after a warm-up, and up to six times that where the spread is too wide; then the
-        measurement says that it is not `steady`. The model is copied and not touched.
+        reference: measured alternately, which gives a reliable `ratio`. Takes about `seconds` after a warm-up, and up
+        to six times as long if the spread is wide; if it stays wide, the measurement is not `steady`. The model is
+        copied and not changed. Raises DeviceError if it cannot run here.
         """
         networks = [model] if reference is None else [reference, model]
         return self.compare(networks, example_inputs, seconds=seconds)[-1]
@@ -120,25 +126,25 @@ class Device:
     def compare(
         self, models: Sequence[nn.Module], example_inputs: Any, *, seconds: float = 2.0
     ) -> tuple[Measurement, ...]:
-        """Measure models in turns; the ratios are to the first."""
+        """Measure models alternately on `example_inputs`, for about `seconds` in all; ratios are to the first."""
         call = self.inputs(example_inputs)
         with self.running():
             return self.race([self._program(model, call) for model in models], seconds=seconds)
 
     def profile(self, model: nn.Module, example_inputs: Any, *, runs: int = 20) -> Profile:
-        """Say what costs time here, layer by layer (see `secateurs.deploy.layer_times.profile`)."""
+        """Measure every layer on `example_inputs` in `runs` passes (see `secateurs.deploy.layer_times.profile`)."""
         from secateurs.deploy.layer_times import profile
 
         return profile(self, model, example_inputs, runs=runs)
 
     def race(self, programs: Sequence[Program], *, seconds: float = 2.0) -> tuple[Measurement, ...]:
-        """Measure programs that are ready, in turns; the ratios are to the first."""
+        """Measure compiled programs alternately, for about `seconds` in all; ratios are to the first."""
         single = self.threads == 1 and not self.runtime.startswith("cuda")
         with self.running():
             return race([p.run for p in programs], seconds=seconds, single=single, conditions=self.name)
 
     def inputs(self, example_inputs: Any) -> Call:
-        """Example inputs as a call, with as many samples as the device's batch."""
+        """Return the example inputs as (args, kwargs), repeated to the device's batch size."""
         call = as_call(example_inputs)
         if self.batch is None:
             return call
@@ -151,7 +157,7 @@ class Device:
 
     @property
     def setting(self) -> Setting:
-        """How a program is to run."""
+        """Settings of the runtime."""
         return Setting(self.threads, getattr(torch, self.dtype), self.layout == "channels_last")
 
     def _program(self, model: nn.Module, call: Call) -> Program:
@@ -169,7 +175,7 @@ class Device:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Allow torch so many threads for a while."""
+        """Limit torch to the device's threads inside a `with` block."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

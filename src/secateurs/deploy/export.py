@@ -1,4 +1,4 @@
-"""Export: a network as a file that runs without this library, compared with eager, and measured."""
+"""Export a network to a file that runs without this library; compare it with eager PyTorch and measure it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from secateurs.store.files import flush_directory, flush_file
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
-"""What runs each format; measured there."""
+"""Format -> the runtime that executes it, for measurements."""
 
 TOLERANCE = 1e-3
-"""Relative error up to which an exported float32 network is the eager one."""
+"""Relative error up to which an exported float32 network is accepted as equal to the eager one."""
 
 
 @final
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and what was found out about it.
+    """An exported file: its path, its size, and its deviation from the eager model.
 
-    error: the largest deviation from eager's outputs on the example inputs, relative to the largest output. agreement:
-    of an int8 file, the share of samples whose largest output is the same. bytes: of all its files.
+    to: format. opset: the ONNX operator set. int8: True if quantised.     error: largest deviation from the eager
+    outputs on the example inputs, relative to the largest output. bytes: size of all its files. agreement: for int8,
+    the share of samples whose largest output is at the same position. latency: in seconds, if a device was given.
     """
 
     path: Path
@@ -67,14 +68,15 @@ def export(
 ) -> Exported:
     """Write a model, pruned or not, to a file that needs neither this library nor the model's code.
 
-    to: "onnx" (opset 18), "openvino" (.xml and .bin) or "torch-export" (torch.export.load). dynamic_batch: any batch
-    size; otherwise that of the example inputs. int8: calibration batches (inputs, or inputs and targets): weights and
-    activations are quantised to 8 bits by ONNX Runtime's static quantiser. device: measures the file there.
+    path: of the file to write. example_inputs: as for `trace`. to: "onnx" (opset 18), "openvino" (.xml and .bin) or
+    "torch-export" (torch.export.load). dynamic_batch: any batch size; otherwise that of the example inputs. int8:
+    calibration batches (inputs, or inputs and targets); weights and activations are quantised to 8 bits by ONNX
+    Runtime's static quantiser. device: the `Device` to measure the file on.
 
-    The file is run and its outputs compared with the eager model's, also with more samples if the batch is dynamic.
-    Raises DeviceError if the model or an operator cannot be exported, the file computes something else (relative error
-    above 1e-3; an int8 file's deviation is only reported), or a package is missing. Files are written beside `path`,
-    checked there and renamed: after an error, or a kill, what was at `path` is still there.
+    The file is run and its outputs are compared with the eager model's; if the batch is dynamic, also with more
+    samples. Raises DeviceError if the model or an operator cannot be exported, if the outputs differ (relative error
+    above 1e-3; for int8 the deviation is only reported), or if a package is missing. Files are written next to `path`,
+    checked and then renamed: after an error or a killed process, an earlier file at `path` is intact.
     """
     if to not in SUFFIX:
         raise DeviceError(f"no format is called {to!r}: {near(str(to), SUFFIX)}")
@@ -94,13 +96,13 @@ def export(
         artifact = _Artifact(Path(aside, target.name), to, dynamic=dynamic_batch, int8=int8 is not None)
         _write(artifact, copy, call, int8)
         exported = _checked(artifact, copy, call, chosen)
-        for file in reversed(artifact.files):  # OpenVINO's .xml last: it is the one that is opened
+        for file in reversed(artifact.files):  # OpenVINO's .xml last: it is the file that users open
             _put(file, target.parent)
     return replace(exported, path=target)
 
 
 def _put(file: Path, directory: Path) -> None:
-    """Rename a finished file into a directory, durably."""
+    """Move a finished file into a directory, and flush the directory to disk."""
     try:
         flush_file(file)
         file.replace(directory / file.name)
@@ -114,7 +116,7 @@ def _put(file: Path, directory: Path) -> None:
 @final
 @dataclass(frozen=True)
 class _Artifact:
-    """What is to be written."""
+    """Everything that an export writes, collected before the first file is made."""
 
     path: Path
     to: str
@@ -123,7 +125,7 @@ class _Artifact:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file of it."""
+        """All of its files."""
         return (self.path, self.path.with_suffix(".bin")) if self.to == "openvino" else (self.path,)
 
 

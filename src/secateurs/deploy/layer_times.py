@@ -19,7 +19,10 @@ from secateurs.errors import DeviceError
 @final
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds of one forward pass that a node (of a runtime's graph) or layer (a module without children) took."""
+    """Seconds that a node (of a runtime's graph) or a layer (a module without children) takes in one forward pass.
+
+    name: of the node or module. kind: its operator or class. seconds: the median over runs.
+    """
 
     name: str
     kind: str
@@ -29,25 +32,25 @@ class LayerTime:
 @final
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one forward pass goes, the slowest first; device: where, in words."""
+    """Time of each of the `layers` in one forward pass, slowest first; device: a description of the device."""
 
     layers: tuple[LayerTime, ...]
     device: str
 
     @property
     def seconds(self) -> float:
-        """All layers together."""
+        """Sum over all layers."""
         return sum(layer.seconds for layer in self.layers)
 
     def by_kind(self) -> dict[str, float]:
-        """Seconds by kind of operator, the most first."""
+        """Seconds by kind of operator, largest first."""
         found: dict[str, float] = {}
         for layer in self.layers:
             found[layer.kind] = found.get(layer.kind, 0.0) + layer.seconds
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def table(self, rows: int = 20) -> str:
-        """The slowest layers as text.
+        """The slowest `rows` layers as text.
 
         >>> print(Profile((LayerTime("conv", "Conv", 0.003), LayerTime("fc", "Gemm", 0.001)), "onnxruntime").table())
         3.000 ms   75.0 %  Conv  conv
@@ -63,7 +66,7 @@ class Profile:
         return "\n".join([*(line.replace("%", " %") for line in lines), *more])
 
     def picture(self, path: str | Path, rows: int = 20) -> None:
-        """Draw the slowest layers as bars, into a PNG, SVG or PDF file."""
+        """Draw the slowest `rows` layers as bars, into a PNG, SVG or PDF file; DeviceError without matplotlib."""
         try:
             from matplotlib.figure import Figure
         except ImportError as cause:
@@ -79,9 +82,9 @@ class Profile:
 
 
 def profile(device: Device, model: nn.Module, example_inputs: Any, *, runs: int = 20) -> Profile:
-    """Say what costs time on a device: by the runtime's own profiler, or, in PyTorch, by clocks around every layer.
+    """Measure the time of every layer on a device, by the runtime's profiler or, in PyTorch, by timers around layers.
 
-    Under "compile" there are no layers left, so the runtime is refused. The model is copied and not touched.
+    "compile" fuses layers, so that this runtime is refused with DeviceError. The model is copied and not changed.
     """
     if "compile" in device.runtime:
         raise DeviceError(f"{device.runtime} fuses layers, so none has a time of its own. Profile 'eager' instead.")

@@ -1,4 +1,4 @@
-"""An exported file as a module again, so that it can be evaluated like the network it came from."""
+"""Wrap an exported file as an `nn.Module`, so that it can be evaluated like the original network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from secateurs.errors import DeviceError
 
 @final
 class Loaded(nn.Module):
-    """Runs an exported .onnx, .xml (OpenVINO) or .pt2 (torch.export) file of one output; needs none of its code."""
+    """Module that runs an exported .onnx, .xml (OpenVINO) or .pt2 (torch.export) file with one output, on the CPU.
+
+    path: of the file. threads: CPU threads. Raises DeviceError if the runtime is not installed or cannot read the file.
+    """
 
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
         """Open the file in its own runtime on the CPU."""

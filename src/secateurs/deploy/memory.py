@@ -17,35 +17,35 @@ from secateurs.running.untouched import untouched
 
 @final
 @dataclass(frozen=True)
-class Activations:
+class ActivationMemory:
     """Bytes of one forward pass in eager PyTorch, parameters and inputs not counted.
 
-    written: of every activation that an operator writes, added up (views and in-place results add none): the `memory`
-    of a budget. peak: the most that is alive at one moment, which is what a device needs beside the weights.
+    written: sum over all activations that operators write (views and in-place results add none), as in
+    `Budget(memory=...)`. peak: largest sum alive at one moment, which a device needs besides the weights.
     """
 
     written: int
     peak: int
 
 
-def activations(model: nn.Module, example_inputs: Any) -> Activations:
-    """Run a model once in eval mode and watch its activations come and go.
+def activation_memory(model: nn.Module, example_inputs: Any) -> ActivationMemory:
+    """Run a model once in eval mode on `example_inputs` and count the bytes of its activations.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> activations(net, torch.zeros(1, 4))  # 32 + 32 + 8 bytes; the two of 32 are alive together
-    Activations(written=72, peak=64)
+    >>> activation_memory(net, torch.zeros(1, 4))  # 32 + 32 + 8 bytes; the two of 32 are alive together
+    ActivationMemory(written=72, peak=64)
     """
     args, kwargs = as_call(example_inputs)
     given = [*model.parameters(), *model.buffers(), *find_tensors((args, kwargs))]
     watch = _Watch(given)
     with untouched(model), torch.no_grad(), watch:
         model(*args, **kwargs)
-    return Activations(watch.written, watch.peak)
+    return ActivationMemory(watch.written, watch.peak)
 
 
 @final
 class _Watch(TorchDispatchMode):
-    """Counts the storages that operators make, from their first appearance until nobody holds them."""
+    """Counts the storages that operators allocate, until they are freed."""
 
     def __init__(self, given: list[torch.Tensor]) -> None:
         super().__init__()

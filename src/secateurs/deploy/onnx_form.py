@@ -1,4 +1,4 @@
-"""A model as ONNX: exported by torch, with the operator named that has no ONNX form."""
+"""Export to ONNX by torch.onnx, with an error that names an operator without ONNX form."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from secateurs.errors import DeviceError
+from secateurs.running.compare import Call
 from secateurs.running.nested import find_tensors, map_tensors
 
 OPSET = 18
 """The ONNX operator set that is written, unless another is asked for."""
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def to_onnx(
@@ -28,7 +27,7 @@ def to_onnx(
 
     dynamic_batch: the first dimension of every input tensor is free, named "batch". optimize: constants are folded;
     without it every parameter and buffer stays an initialiser of its own name.
-    Raises DeviceError naming the operator, if the model has one that ONNX has not, or cannot be exported.
+    Raises DeviceError, naming the operator, if the model cannot be exported.
     """
     args, kwargs = doubled(call) if dynamic_batch else call
     shapes = free_batch(args, kwargs) if dynamic_batch else None
@@ -52,7 +51,7 @@ def to_onnx(
 
 
 def feeds(names: Sequence[str], call: Call) -> dict[str, Any]:
-    """Give the input tensors of a call under the names that an ONNX model has for them."""
+    """Return input name -> array, for the tensors of a call."""
     tensors = find_tensors(call)
     if len(tensors) != len(names):
         message = (
@@ -64,20 +63,20 @@ def feeds(names: Sequence[str], call: Call) -> dict[str, Any]:
 
 
 def free_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Dynamic shapes, as torch.export takes them, in which the first dimension of every input is the batch."""
+    """Return dynamic shapes for torch.export in which the first dimension of every input is the batch."""
     batch = torch.export.Dim("batch")  # one for all inputs, because they count the same samples
     free, named = map_tensors((args, kwargs), lambda t: {0: batch} if t.dim() else {})
     return (*free, *named.values())
 
 
 def doubled(call: Call) -> Call:
-    """Inputs with every sample twice: torch takes a dimension of one for a constant."""
+    """Repeat every sample of the inputs: torch.export treats a dimension of size 1 as a constant."""
     return map_tensors(call, lambda t: torch.cat([t, t]) if t.dim() else t)
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the exporter's own chatter (warnings, logging) from the user's console; errors are raised all the same."""
+    """Silence the exporter's warnings and logging; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -92,7 +91,7 @@ def _quiet() -> Generator[None]:
 
 
 def _told(cause: BaseException) -> str:
-    """Name the operator that has no ONNX form, or else say the first line of what went wrong."""
+    """Return the name of the operator without ONNX form, or else the first line of the error."""
     texts: list[str] = []
     seen: BaseException | None = cause
     while seen is not None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: sessions with so many threads, and its own profile of the nodes."""
+"""ONNX Runtime: open sessions with a number of threads, and read its profile of the nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_session(content: bytes | str, threads: int, *, profile: str = "") -> An
 
 
 def module_names(model: Any) -> dict[str, str]:
-    """Name of a node, or of what it puts out -> path of the module that it stands in, as torch's exporter wrote it."""
+    """Return name of a node, or of its output -> path of its module, from the metadata of torch's exporter."""
     found: dict[str, str] = {}
     for node in model.graph.node:
         written = {entry.key: entry.value for entry in node.metadata_props}
@@ -41,7 +41,7 @@ def module_names(model: Any) -> dict[str, str]:
 
 
 def named(nodes: dict[str, tuple[str, float]], modules: dict[str, str]) -> dict[str, tuple[str, float]]:
-    """Put the module's path before the names of the nodes that are known to stand in one.
+    """Prefix the names of nodes by the path of their module, where it is known.
 
     >>> named({"relu_1_nchwc": ("Conv", 0.1), "ReorderOutput": ("ReorderOutput", 0.2)}, {"relu_1": "layer1.0.relu"})
     {'layer1.0.relu (relu_1_nchwc)': ('Conv', 0.1), 'ReorderOutput': ('ReorderOutput', 0.2)}
@@ -51,7 +51,7 @@ def named(nodes: dict[str, tuple[str, float]], modules: dict[str, str]) -> dict[
 
 
 def profile_nodes(content: bytes | str, threads: int, feed: dict[str, Any], runs: int) -> dict[str, tuple[str, float]]:
-    """Give for each node its operator and its median seconds, as ONNX Runtime's profiler tells them."""
+    """Return node -> (operator, median seconds), from ONNX Runtime's profiler."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(content, threads, profile=str(Path(folder, "profile")))
         for _ in range(runs + 1):

@@ -1,4 +1,4 @@
-"""A network's time as a function of its widths: the sum of its segments, calibrated on real networks."""
+"""Predict a network's latency from its widths: the sum of its segments' times, calibrated on measured networks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from secateurs.deploy.segments import Placed
 from secateurs.types import Floats, Ints
 
 KINDS = ("spatial", "pointwise", "depthwise")
-"""Kinds of segments that have a factor each: kernels above one, matrix products, one filter a channel."""
+"""Kinds of segments, each with a factor: kernels larger than 1x1, matrix products, depthwise convolutions."""
 
 PRIOR = 0.1
-"""Weight of the common factor, against one measured network, where the kinds' own are fitted."""
+"""Weight of the common factor as a prior of the kinds' factors, relative to one measured network."""
 
 
 @final
@@ -42,12 +42,12 @@ class Predictor:
         return self._parts(np.asarray(widths, np.int64)) @ self._weights
 
     def also(self, widths: Ints, ratio: float) -> Predictor:
-        """The same, fitted to one more measured network."""
+        """Return a predictor fitted to one more measured network."""
         return replace(self, rows=np.concatenate([self.rows, widths[None]]), ratios=np.append(self.ratios, ratio))
 
     @cached_property
     def error(self) -> float:
-        """Mean relative error of networks that are left out."""
+        """Leave-one-out mean relative error on the measured networks."""
         parts, kept = self._parts(self.rows), np.arange(len(self.ratios))
         fits = [_fit(parts[kept != k], self.ratios[kept != k]) for k in kept]
         return float(np.mean([abs(parts[k] @ fits[k] / self.ratios[k] - 1) for k in kept]))
@@ -80,7 +80,7 @@ class Predictor:
 
 
 def _fit(parts: Floats, ratios: Floats) -> Floats:
-    """Least squares of the relative error, at first with one factor for all kinds, which is then their prior."""
+    """Fit by least squares of the relative error: first one factor for all kinds, then one each with that as prior."""
     joint = np.stack([parts[:, 0], parts[:, 1:-1].sum(1), parts[:, -1]], axis=1)
     _, common, _ = _non_negative(joint, ratios)
     kinds = np.arange(1, parts.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""Static int8: weights and activations in 8 bits, by ONNX Runtime's quantiser, from calibration images."""
+"""Static int8 quantisation of weights and activations, by ONNX Runtime's quantiser on calibration images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from secateurs.running.nested import find_tensors
 def quantised(proto: Any, calibration: Iterable[Any]) -> Any:
     """Quantise an ONNX model to QDQ form: signed 8 bits, weights per output channel, ranges from calibration batches.
 
-    calibration yields inputs, or (inputs, targets); of each batch the model's inputs are taken. A model with a fixed
-    batch size sees the batches cut to it. Raises DeviceError where there are none.
+    calibration yields inputs, or (inputs, targets); of each batch the model's inputs are taken. For a model with a
+    fixed batch size, batches are cut to it. Raises DeviceError where there are none.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -44,7 +44,7 @@ def quantised(proto: Any, calibration: Iterable[Any]) -> Any:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # the quantiser advises through the root logger
+    root.setLevel(logging.ERROR)  # the quantiser logs advice through the root logger
     try:
         with tempfile.TemporaryDirectory() as folder:
             whole, ready, done = (str(Path(folder, name)) for name in ("float.onnx", "ready.onnx", "int8.onnx"))

@@ -1,4 +1,4 @@
-"""Rig: a dense network on a device, on which pruned versions of it are built and measured in turns with it."""
+"""`Rig`: build pruned versions of a dense network on a device and measure them alternately with it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from secateurs.types import Ints
 @final
 @dataclass(frozen=True)
 class Timing:
-    """What was measured in turns on the device.
+    """Latency of the dense and the pruned network, measured alternately on one device.
 
-    predicted: seconds by which the widths were chosen, before any correction. calibration_error: mean relative error of
-    predictions for random networks. gap: how much more value an unknown choice could have had, relatively. plain_macs:
-    MACs of the network that was chosen by MACs alone and takes the target's time too.
+    predicted: predicted seconds of the chosen widths, before any correction. calibration_error: mean relative error of
+    predictions for random networks. gap: relative optimality gap of the chosen widths. plain_macs: MACs of the network
+    that was chosen by MACs alone and meets the same target.
     """
 
     dense: Measurement
@@ -50,10 +50,10 @@ class Timing:
 
 @final
 class Rig:
-    """A dense network on a device, on which pruned versions of it are built and measured in turns with it."""
+    """A dense network compiled for a device, with which pruned versions are measured alternately."""
 
     def __init__(self, graph: Graph, model: nn.Module, device: Device, *, seconds: float = 2.0) -> None:
-        """Make the dense network ready; `seconds`: what measuring one network takes."""
+        """Compile the dense network; `seconds`: measuring time for one network."""
         self.graph, self.device, self.model, self._seconds = graph, device, model, seconds
         args, kwargs = graph.example
         self.example: Any = kwargs or args
@@ -61,14 +61,14 @@ class Rig:
         self._dense = self._builder.program(model)
 
     def build(self, keep: Mapping[str, Ints]) -> Program:
-        """Make a pruned network ready."""
+        """Build and compile a pruned network."""
         plan = Plan.from_keep(self.graph, keep)
         return self._builder.program(apply(plan, duplicate(self.model), proof=False))
 
     def measure(self, programs: Sequence[Program], *, decide: bool = True) -> tuple[Measurement, ...]:
-        """Measure the dense network and others in turns.
+        """Measure the dense network and others alternately.
 
-        Raises DeviceError on a machine that is too busy to decide on; a fit (`decide=False`) bears noise.
+        Raises DeviceError if the machine is too busy for a decision; with `decide=False` (for fits) noise is accepted.
         """
         seconds = self._seconds * (1 + len(programs)) / 2
         found = self.device.race([self._dense, *programs], seconds=seconds)

@@ -1,4 +1,4 @@
-"""Runtimes: what turns a model and its inputs into a program that runs one forward pass."""
+"""Runtimes: functions that compile a model and its inputs into a program that runs one forward pass."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 
 from secateurs.deploy.onnx_form import feeds, to_onnx
 from secateurs.errors import DeviceError
+from secateurs.running.compare import Call
 from secateurs.running.nested import find_tensors, map_tensors
 from secateurs.surgery.tensors import duplicate
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @final
 @dataclass(frozen=True)
 class Setting:
-    """How a program is to run."""
+    """Settings of a runtime: threads, precision and layout."""
 
     threads: int
     dtype: torch.dtype
@@ -31,7 +30,7 @@ class Setting:
 @final
 @dataclass(frozen=True, eq=False)
 class Program:
-    """One forward pass, ready to run; `run` returns when the device is done. nodes: time of each, where it is told."""
+    """One compiled forward pass; `run` returns when the device is done. profile: node times, if available."""
 
     run: Callable[[], Any]
     profile: Callable[[int], dict[str, tuple[str, float]]] | None = None
@@ -43,7 +42,7 @@ class Program:
 
 
 def map_arrays(value: Any) -> Any:
-    """Turn what a runtime returns into tensors."""
+    """Convert the outputs of a runtime to tensors."""
     if isinstance(value, list | tuple) and not any(isinstance(v, Tensor) for v in value):
         return [torch.from_numpy(v.copy()) if hasattr(v, "__array__") else v for v in value]
     return value
@@ -80,7 +79,7 @@ def _torch(model: nn.Module, call: Call, setting: Setting, *, device: str, compi
 
 
 def eager(model: nn.Module, call: Call, setting: Setting) -> Program:
-    """PyTorch on the CPU, as it is."""
+    """Eager PyTorch on the CPU."""
     return _torch(model, call, setting, device="cpu", compiled=False)
 
 
@@ -90,7 +89,7 @@ def compiled(model: nn.Module, call: Call, setting: Setting) -> Program:
 
 
 def cuda(model: nn.Module, call: Call, setting: Setting) -> Program:
-    """PyTorch on an NVIDIA GPU, as it is."""
+    """Eager PyTorch on an NVIDIA GPU."""
     return _torch(model, call, setting, device="cuda", compiled=False)
 
 
@@ -168,11 +167,11 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-"""Packages that a runtime is made of, beside torch."""
+"""Packages that a runtime needs besides torch."""
 
 
 def check_there(runtime: str) -> None:
-    """Refuse a runtime that this machine does not have; say what brings it."""
+    """Refuse a runtime that is not available here; the message names the extra that installs it."""
     missing = [name for name in NEEDS.get(runtime, ()) if importlib.util.find_spec(name) is None]
     if missing:
         extra = "openvino" if runtime == "openvino" else "export"

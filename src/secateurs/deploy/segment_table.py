@@ -1,4 +1,4 @@
-"""Tables of measured segments: a JSON file per device, used again and merged."""
+"""Tables of segment times: one JSON file per device, which can be reused and merged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from secateurs.types import Floats, Ints
 
 FORMAT = 1
 LARGEST = 2**28
-"""Bytes of a table; one of a large network has some thousands."""
+"""Largest file size of a table in bytes; a large network needs some thousand."""
 
 POINTS = 4
-"""Widths at which each side of a segment is measured: so many equal parts of the whole, on the device's grid."""
+"""Number of widths at which each side of a segment is measured, equally spaced on the device's grid."""
 
 RUNS, TURNS = 5, 3
-"""A segment's time is the lowest of so many medians of so many runs: other work only makes it longer."""
+"""A segment's time is the lowest of `TURNS` medians of `RUNS` runs: other load only makes it longer."""
 
 
 @final
@@ -39,7 +39,7 @@ class Table:
 
     @classmethod
     def of(cls, device: Device, path: str | Path | None = None) -> Self:
-        """The table at a path, or an empty one. Raises DeviceError if it was measured on another device."""
+        """Return the table at a path, or an empty one. Raises DeviceError if it was measured on another device."""
         table = cls(device.key)
         if path is not None and Path(path).is_file():
             table.merge(cls.load(path))
@@ -47,7 +47,7 @@ class Table:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a table; DeviceError says why a file is none."""
+        """Read a table; DeviceError if the file is not a table, with the reason."""
         try:
             found = json.loads(read_file(Path(path), most=LARGEST))
             if found["format"] != FORMAT:
@@ -62,14 +62,14 @@ class Table:
             raise DeviceError(f"{path} is no table of measured segments ({cause}). Choose another file.") from cause
 
     def save(self, path: str | Path) -> None:
-        """Write the table, whole or not at all."""
+        """Write the table atomically."""
         rows = {k: [[i, o, t] for (i, o), t in sorted(row.items())] for k, row in sorted(self.seconds.items())}
         text = json.dumps({"format": FORMAT, "key": self.key, "seconds": rows}, indent=1)
         target = Path(path)
         write_files(target.parent, {target.name: text.encode()}, overwrite=True)
 
     def merge(self, other: Table) -> None:
-        """Take what another table of the same device has measured; raises DeviceError for one of another device."""
+        """Add the times of another table; raises DeviceError if it is of another device."""
         differ = [name for name in self.key if self.key[name] != other.key.get(name)]
         if differ:
             words = ", ".join(f"{name} {other.key.get(name)!r}, not {self.key[name]!r}" for name in differ)
@@ -78,7 +78,7 @@ class Table:
             self.seconds.setdefault(family, {}).update(row)
 
     def measure(self, device: Device, segments: Iterable[Segment]) -> int:
-        """Measure the segments that are not there yet; return how many were measured."""
+        """Measure the segments that are missing; return their number."""
         done = 0
         for segment in segments:
             row = self.seconds.setdefault(segment.family, {})
@@ -88,7 +88,7 @@ class Table:
         return done
 
     def function(self, place: Placed, step: int) -> Callable[[Ints, Ints], Floats]:
-        """Seconds as a function of (cin, cout), linear between the measured widths, never falling with a width."""
+        """Return seconds as a function of (cin, cout), linear between measured widths and non-decreasing."""
         segment, (ins, outs) = place.segment, sides(place, step)
         row = self.seconds[segment.family]
         if segment.depthwise:
@@ -101,7 +101,7 @@ class Table:
             return lambda cin, cout: np.interp(cout, outs, grid[0])
         if len(outs) == 1:
             return lambda cin, cout: np.interp(cin, ins, grid[:, 0])
-        beyond: Any = None  # extrapolate; SciPy annotates a number
+        beyond: Any = None  # None extrapolates; SciPy's annotation is a number
         inside = RegularGridInterpolator((ins, outs), grid, bounds_error=False, fill_value=beyond)
         return lambda cin, cout: inside(np.stack([cin, cout], axis=-1)).reshape(np.shape(cin))
 
@@ -124,7 +124,7 @@ def points(width: int, step: int) -> list[int]:
 
 
 def sides(place: Placed, step: int) -> tuple[list[int], list[int]]:
-    """Widths to measure, in and out: the whole alone where no group decides it; multiples of the number of groups."""
+    """Return the input and output widths to measure: multiples of `groups`; only the whole where no unit changes it."""
     whole = place.segment
     step = step if whole.groups == 1 or whole.depthwise else int(np.lcm(step, whole.groups))
     ins = points(whole.cin, step) if place.inward[:-1].any() else [whole.cin]
@@ -133,7 +133,7 @@ def sides(place: Placed, step: int) -> tuple[list[int], list[int]]:
 
 
 def needed(placed: Iterable[Placed], step: int) -> list[Segment]:
-    """Every segment to measure for a network, each once."""
+    """Return all distinct segments to measure for a network."""
     found: dict[tuple[str, int, int], Segment] = {}
     for place in placed:
         whole, (ins, outs) = place.segment, sides(place, step)
@@ -144,7 +144,7 @@ def needed(placed: Iterable[Placed], step: int) -> list[Segment]:
 
 
 def segment_time(device: Device, segment: Segment) -> float:
-    """Seconds of a segment's own kernels, where the runtime tells; of the whole program elsewhere."""
+    """Return seconds of a segment's own kernels if the runtime reports them, else of the whole program."""
     program = segment.program(device)
     if program.profile is None:
         return device.race([program], seconds=0.05)[0].low

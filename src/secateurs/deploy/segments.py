@@ -1,4 +1,4 @@
-"""Segments: what a runtime runs as one kernel, a convolution or matrix product with what is fused into it."""
+"""Segments: a convolution or matrix product together with the operators that runtimes fuse into its kernel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from secateurs.types import Ints
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 KERNELS = {"conv", "gemm", "convolution", "groupconvolution", "fullyconnected", "matmul", "fusedconv", "fusedgemm"}
-"""Kinds of nodes that do a segment's work, in the words of the runtimes; reorders and the like are not its own."""
+"""Node types that execute a segment, as the runtimes call them; layout conversions are not counted."""
 
 
 @final
 @dataclass(frozen=True)
 class Segment:
-    """One convolution or matrix product: `channels` in and out, groups, and the rest of what its time depends on.
+    """One convolution or matrix product: channels in and out, groups, and everything else that its time depends on.
 
     size: rows and columns of the input (of a matrix product: rows). depthwise: every channel is its own group.
     """
@@ -42,7 +42,7 @@ class Segment:
 
     @property
     def family(self) -> str:
-        """Everything but the widths, as the key of a table.
+        """All settings but the widths, as the key of a table.
 
         >>> Segment(8, 16, (14, 14), (3, 3), (1, 1), (1, 1), (1, 1)).family
         'conv 3x3 stride 1x1 padding 1x1 dilation 1x1 on 1x14x14'
@@ -56,28 +56,28 @@ class Segment:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every channel is a group of its own."""
+        """True if every channel is a group of its own."""
         return self.groups > 1 and self.groups == self.cin
 
     def at(self, cin: int, cout: int) -> Segment:
-        """The same with other widths."""
+        """Return the segment with other widths."""
         groups = cin if self.depthwise else self.groups
         return replace(self, cin=cin, cout=cin if self.depthwise else cout, groups=groups)
 
     def module(self) -> nn.Module:
-        """A layer of this kind, in eval mode."""
+        """Return a layer of this kind, in eval mode."""
         if not self.kernel:
             return nn.Linear(self.cin, self.cout).eval()
-        kind: Any = CONVOLUTIONS[len(self.kernel)]  # each takes tuples of its own length
+        kind: Any = CONVOLUTIONS[len(self.kernel)]  # each class takes tuples of another length
         made: nn.Module = kind(self.cin, self.cout, self.kernel, self.stride, self.padding, self.dilation, self.groups)
         return made.eval()
 
     def example(self) -> Tensor:
-        """An input for it."""
+        """Return an input for it."""
         return torch.zeros(self.batch, self.cin, *self.size) if self.kernel else torch.zeros(*self.size, self.cin)
 
     def program(self, device: Device) -> Program:
-        """Make it ready to run on a device, without an export: as the one ONNX node that it is."""
+        """Compile it for a device; for ONNX runtimes as a single node, without torch's exporter."""
         load = {"onnxruntime": onnx_program, "openvino": openvino_program}.get(device.runtime)
         if load is None:
             return device.compile(self.module(), self.example())
@@ -113,7 +113,7 @@ class Segment:
 @final
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A segment of a network: its module, and its widths as a function of the widths of the groups.
+    """A segment of a network: its module, and its widths as linear functions of the groups' widths.
 
     cin = inward[-1] + inward[:-1] · widths, and cout alike.
     """
@@ -130,7 +130,7 @@ class Placed:
 
 
 def find_segments(graph: Graph, model: nn.Module, example_inputs: Any) -> tuple[Placed, ...]:
-    """Every convolution and linear layer that runs on the example inputs, in the order of the first run."""
+    """Return every convolution and linear layer that runs on the example inputs, in order of execution."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
     kinds = (nn.Linear, *CONVOLUTIONS.values())
     args, kwargs = as_call(example_inputs)
@@ -171,7 +171,7 @@ def _segment(layer: nn.Module, shape: tuple[int, ...]) -> Segment:
 
 
 def _links(graph: Graph, name: str, layer: nn.Module) -> tuple[Ints, Ints]:
-    """How many channels in and out a unit of each group is worth, and (last) how many there are without any."""
+    """Return the input and output channels per unit of each group, and (last) those that belong to no group."""
     links = np.zeros((2, len(graph.groups) + 1), np.int64)
     weight = f"{name}.weight"
     grouped = getattr(layer, "groups", 1)

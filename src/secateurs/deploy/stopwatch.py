@@ -1,4 +1,4 @@
-"""Programs timed in turns, on a machine that may have other things to do."""
+"""Time programs alternately, robust to other load on the machine."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import numpy as np
 from secateurs.types import Floats
 
 BLOCK = 5e-3
-"""Seconds that one sample should last, so that the clock's grain does not show."""
+"""Seconds that one sample should last, well above the resolution of the clock."""
 
 LEAST = 11
-"""Samples of each program, however slow it is."""
+"""Fewest samples of each program."""
 
 PRECISE, STEADY = 0.01, 0.03
-"""Relative standard errors of a median: up to the first no more samples are taken; above the second, it is noise."""
+"""Relative standard errors of a median: sampling stops below the first; above the second, it is not `steady`."""
 
 LONGER, MORE = 6, 44
-"""A measurement that is not precise goes on for so many times its time, and until it has so many samples."""
+"""Limits of an imprecise measurement: so many times its planned time, and so many samples."""
 
 
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """One time over another, and its standard error.
+    """Ratio of two latencies: its `value` and its standard error `error`.
 
-    The median over turns in which both were measured: what slows both down for a while is not in it.
+    It is the median over rounds in which both were measured, so that load which slows both cancels.
     """
 
     value: float
@@ -48,12 +48,12 @@ class Ratio:
 @final
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of one forward pass: the median over `runs` forwards, and the quartiles around it.
+    """Latency of one forward pass in seconds: the median over `runs` forwards, and its quartiles `low` and `high`.
 
-    disturbed: share of the samples in which the operating system took the processor away. clock: "wall", over
-    undisturbed samples; or "processor", the time that the processor worked on it, where too few were undisturbed and
-    one thread works (on several threads: "wall" over all samples). error: relative standard error of the median.
-    ratio: to the reference, if one was measured in turns. conditions: the device, in words.
+    disturbed: share of samples in which the operating system preempted the process. clock: "wall" time over undisturbed
+    samples; or "processor" time, if too few were undisturbed and one thread works (with several threads: "wall" over
+    all samples). error: relative standard error of the median. ratio: to the reference, if one was measured
+    alternately. conditions: a description of the device.
     """
 
     median: float
@@ -68,12 +68,12 @@ class Measurement:
 
     @property
     def doubt(self) -> float:
-        """Relative standard error of what decisions follow from: the ratio, where there is one, or the median."""
+        """Relative standard error of the ratio, if there is one, else of the median."""
         return self.ratio.error / self.ratio.value if self.ratio else self.error
 
     @property
     def steady(self) -> bool:
-        """Whether that is known to within 3 %; no decision follows from one that is not."""
+        """True if `doubt` is at most 3 %; decisions are refused on measurements that are not steady."""
         return self.doubt <= STEADY
 
     def __str__(self) -> str:
@@ -95,10 +95,10 @@ class Measurement:
 def race(
     programs: Sequence[Callable[[], Any]], *, seconds: float, single: bool, conditions: str = ""
 ) -> tuple[Measurement, ...]:
-    """Time programs in turns for about `seconds` altogether, and longer where that is not precise.
+    """Time programs alternately for about `seconds` in all, and longer if that is not precise.
 
-    What else the machine does falls on all alike. single: one thread works, so that its processor time is its time.
-    The first program is the reference of the ratios. A sample is the mean of as many runs as fill `BLOCK` seconds.
+    Other load then affects all programs alike. single: one thread works, so that processor time is meaningful. The
+    first program is the reference of the ratios. A sample is the mean of as many runs as fill `BLOCK` seconds.
     """
     repeats = [_repeats(program) for program in programs]
     rows: list[list[tuple[float, float, bool]]] = [[] for _ in programs]
@@ -118,7 +118,7 @@ def race(
 
 
 def _clocked(rows: list[Floats], *, single: bool) -> tuple[list[Floats], str, float]:
-    """The samples to believe (NaN for others), by which clock, and the share that was disturbed."""
+    """Return the valid samples (NaN for others), the clock, and the disturbed share."""
     disturbed = float(np.mean([found[:, 2].mean() for found in rows]))
     calm = [np.where(found[:, 2] == 0, found[:, 0], np.nan) for found in rows]
     if all(np.isfinite(taken).sum() >= LEAST for taken in calm) and disturbed <= 0.5:
@@ -141,7 +141,7 @@ def _summaries(
 
 
 def _ratio(taken: Floats, reference: Floats) -> Ratio:
-    """By turns in which both count; of the medians, where these are too few."""
+    """Return the median of ratios over rounds in which both samples are valid; of the medians, if these are too few."""
     turns = taken / reference
     turns = turns[np.isfinite(turns)]
     if len(turns) >= LEAST:
@@ -159,7 +159,7 @@ def _error(taken: Floats) -> float:
 
 
 def _sample(program: Callable[[], Any], repeats: int) -> tuple[float, float, bool]:
-    """Mean wall and processor seconds of some runs, and whether the processor was taken away meanwhile."""
+    """Return mean wall and processor seconds of some runs, and whether the process was preempted."""
     before = _switches()
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(repeats):
@@ -171,7 +171,7 @@ def _sample(program: Callable[[], Any], repeats: int) -> tuple[float, float, boo
 
 
 def _switches() -> int | None:
-    """How often this process lost the processor against its will, where the system counts that."""
+    """Number of involuntary context switches of this process, where the system counts them."""
     try:
         import resource
     except ImportError:
@@ -180,7 +180,7 @@ def _switches() -> int | None:
 
 
 def _repeats(program: Callable[[], Any]) -> int:
-    """Warm up for ten blocks or three runs, whichever is longer; then how many runs fill a block."""
+    """Warm up for ten blocks or three runs, whichever is longer; return the number of runs that fill a block."""
     end = time.perf_counter() + 10 * BLOCK
     times = [_sample(program, 1)[1] for _ in range(3)]
     while time.perf_counter() < end:

@@ -35,12 +35,12 @@ class Differentiable:
 
 
 class Statistic(Protocol):
-    """A statistic of every parameter, fed one batch at a time, in as many passes over the data as it needs."""
+    """A statistic of every parameter, updated batch by batch in `passes` passes over the data."""
 
     passes: ClassVar[int]
 
     def update(self, batch: Differentiable, turn: int) -> None:
-        """Take in a batch in pass `turn`, counted from 0."""
+        """Update with a batch in pass `turn`, counted from 0."""
         ...
 
     def result(self) -> Mapping[str, Tensor]:
@@ -50,7 +50,7 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True)
 class Derivatives:
-    """A need: `make()` is fed with every batch; its result is what `evidence[name]` is: parameter -> tensor."""
+    """A need: the statistic that `make()` creates is updated with every batch; `evidence[name]` is its result."""
 
     make: Callable[[], Statistic]
 
@@ -58,7 +58,7 @@ class Derivatives:
 class ClassFisher:
     """F(w) = mean over batches, weighted by their sizes, of Σ_k p_k (d log p_k / dw)²: both are means over the batch.
 
-    p_k is the probability of class k. One backward a class and batch.
+    p_k is the probability of class k. One backward pass per class and batch.
     """
 
     passes: ClassVar[int] = 1
@@ -68,7 +68,7 @@ class ClassFisher:
         self._samples = 0
 
     def update(self, batch: Differentiable, turn: int) -> None:
-        """Take in a batch."""
+        """Update with a batch."""
         logits = _logits(batch.outputs())
         log_p = logits.log_softmax(1).mean(0)
         p = logits.detach().softmax(1).mean(0)

@@ -6,22 +6,22 @@ A criterion maps names of its own choice to *needs*, and reads the statistics ba
     evidence["weights"].tensors["conv1.weight"]
     evidence["rank"]["layer1.0.conv1"]         # the statistic of one group
 
-| need | what `evidence[name]` is |
+| need | type and content of `evidence[name]` |
 |---|---|
 | `Weights` | `Weights`: every parameter and buffer by name |
 | `Gradients` | `Gradients`: the loss gradient of every parameter, averaged over samples |
-| `Activations(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
-| `GateGradients(accumulate, at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
+| `Activations(accumulate, at=at)` | group name -> `accumulate(group, sites).result()`, fed with activations |
+| `GateGradients(accumulate, at=at)` | group name -> `accumulate(group, sites).result()`, fed with gate gradients |
 | `Derivatives(make)` | parameter name -> tensor: `make().result()`, fed with batches to differentiate |
 
-Evidence is added by one class with `update` and `result` (an `Accumulator`): name `Activations(ThatClass, at=Reads())`
-in `needs`. Nothing else changes, and nothing of the size of an activation is kept.
+A new statistic is one class with `update` and `result` (an `Accumulator`), named in `needs` as
+`Activations(ThatClass, at=Reads())`. Activations are reduced batch by batch and never stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, overload
 
@@ -39,34 +39,35 @@ R_co = TypeVar("R_co", covariant=True)
 class Weights:
     """Every parameter and buffer of the model by canonical name: detached views, never copies.
 
-    `buffers` names those that are not parameters (a norm's running statistics, masks).
+    tensors: name -> view. buffers: names of those that are not parameters (a norm's running statistics, masks).
+    reduced: a cache that criteria share.
     """
 
     tensors: Mapping[str, Tensor]
     buffers: frozenset[str] = frozenset()
     reduced: dict[tuple[Any, ...], Any] = field(default_factory=dict[tuple[Any, ...], Any], repr=False)
-    """What criteria have read off a tensor already, by its name, its version and what was read."""
+    """Cache of reductions that criteria have computed: (tensor name, version, reduction) -> result."""
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """The names of floating-point parameters, which is what scores are made of."""
+        """The names of floating-point parameters, from which scores are computed."""
         floating = (name for name, tensor in self.tensors.items() if tensor.is_floating_point())
         return frozenset(floating) - self.buffers
 
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """dL/dw of every parameter by canonical name, in eval mode, averaged over `samples` samples."""
+    """Gradients dL/dw of every parameter in eval mode: `tensors` by canonical name, averaged over `samples` samples."""
 
     tensors: Mapping[str, Tensor]
     samples: int
 
 
 class Accumulator(Protocol[R_co]):
-    """A statistic of one group's units that is updated batch by batch and keeps little state."""
+    """A statistic of one group's units, updated batch by batch in constant memory."""
 
     def update(self, values: Tensor) -> None:
-        """Take in one batch.
+        """Update with one batch.
 
         From `Activations`: [samples, units, positions], once for every chosen site and every call of its module;
         with `spatial=True` [samples, units, *spatial].
@@ -81,16 +82,16 @@ class Accumulator(Protocol[R_co]):
 
 
 class SitePolicy(Protocol):
-    """Chooses, among the sites that a group's units pass through, those to watch."""
+    """Selects, among the module inputs and outputs that carry a group's units, those to read."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
-        """Return the chosen sites; none at all is refused with the group's name."""
+        """Return the selected sites; an empty selection is refused with the group's name."""
         ...
 
 
 @dataclass(frozen=True)
 class Writes:
-    """The raw outputs of the modules that write the units (a convolution's output, before norm and activation)."""
+    """Select the raw outputs of the modules that produce the units (of a convolution, before norm and activation)."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         """Return the sites that a parametrised operator writes."""
@@ -99,7 +100,7 @@ class Writes:
 
 @dataclass(frozen=True)
 class Reads:
-    """The inputs of the modules that read the units (after norm, activation and pooling)."""
+    """Select the inputs of the modules that read the units (after norm, activation and pooling)."""
 
     def __call__(self, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         """Return the sites that a parametrised operator reads."""
@@ -117,6 +118,7 @@ class Activations(Generic[R]):
     """
 
     accumulate: Callable[[Group, tuple[Site, ...]], Accumulator[R]]
+    _: KW_ONLY
     at: SitePolicy = field(default_factory=Reads)
     spatial: bool = False
 
@@ -134,6 +136,7 @@ class GateGradients(Generic[R]):
     """
 
     accumulate: Callable[[Group, tuple[Site, ...]], Accumulator[R]]
+    _: KW_ONLY
     at: SitePolicy = field(default_factory=Writes)
 
 
@@ -146,7 +149,7 @@ Needs = Mapping[str, Need]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """The statistics that `observe` gathered, by the names under which a criterion asks for them.
+    """The statistics that `observe` gathered, by the names that a criterion gave them; found: name -> statistic.
 
     >>> import torch
     >>> Evidence({"weights": Weights({"w": torch.ones(2)})})["weights"].tensors["w"]
@@ -166,7 +169,7 @@ class Evidence:
     @overload
     def __getitem__(self, name: GateGradients[R]) -> Mapping[str, R]: ...
     def __getitem__(self, name: Any) -> Any:
-        """Return what was gathered under a name; EvidenceError names those that there are."""
+        """Return the statistic under a name; EvidenceError lists the names that exist."""
         if name not in self.found:
             asked = describe(name)
             there = ", ".join(describe(known) for known in self.found) or "nothing"
@@ -189,7 +192,7 @@ class Evidence:
 
 
 def inner_needs(name: str, needs: Needs) -> dict[str, Need]:
-    """Rename the needs of a criterion inside another, so that the names of the two cannot clash.
+    """Rename the needs of a criterion inside another, so that their names cannot clash; name: of the inner one.
 
     >>> list(inner_needs("fallback", {"weights": Weights}))
     ['fallback.weights']
@@ -198,5 +201,5 @@ def inner_needs(name: str, needs: Needs) -> dict[str, Need]:
 
 
 def describe(need: object) -> str:
-    """Name a need, or the name that a criterion gave it, in words for messages."""
+    """Describe a need, or the name that a criterion gave it, for messages."""
     return need.__name__ if isinstance(need, type) else repr(need)

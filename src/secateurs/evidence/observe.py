@@ -59,16 +59,18 @@ def observe(
 ) -> Evidence:
     """Compute the evidence that a criterion needs; the model is not changed.
 
-    needs: a criterion; or its needs by name; or needs without names, and each is then found under itself. What is
-    needed twice is gathered once.
-    data: an iterable of (inputs, targets) batches or dicts of keyword inputs, read once and only if a need wants it;
-    it is moved to the model's device. loss: a function of (outputs, targets), default cross entropy; a scalar is taken
-    as the mean over samples, a vector as one loss a sample. batches: read at most so many. groups: stream only these.
+    graph: what `trace` returned for this model. needs: a criterion; or a mapping of names to needs; or needs without
+    names, which are then their own keys. Equal needs are gathered once. data: an iterable of (inputs, targets) batches
+    or dicts of keyword inputs, read once and only if a need requires it; batches are moved to the model's device. loss:
+    a function of (outputs, targets), cross entropy by default; a scalar is taken as the mean over samples, a vector as
+    one loss a sample. batches: the most batches to read. groups: gather activations of these groups only.
 
-    The model runs in eval mode on detached views of its parameters and copies of its buffers, so that gradients,
-    statistics, `requires_grad` and frozen weights are no concern. It is a replica that runs: what the forward stores on
-    its modules is not stored on the model's, so that a loss must take what it needs from the outputs. Random generators
-    are put back.
+    A copy of the module objects runs in eval mode, on detached views of the parameters and copies of the buffers: the
+    model's gradients, statistics, `requires_grad` and attributes do not change, and frozen weights are no obstacle. A
+    loss must therefore use the outputs only, not attributes that the forward sets. Random generators are restored.
+
+    Raises InputError for a wrong argument or a graph of another model, ModelError for NaN or infinite weights,
+    EvidenceError if data is missing or empty, or the model or loss fails on a batch.
     """
     who = "the caller" if isinstance(needs, Iterable) else repr(needs)
     named = _by_name(needs if isinstance(needs, Iterable) else needs.needs, who)
@@ -101,7 +103,7 @@ def observe(
 
 
 def _by_name(needs: Needs | Iterable[Need], who: str) -> dict[Any, Need]:
-    """Check that everything asked for is evidence; a need without a name is its own name."""
+    """Check that every need is a kind of evidence; a need without a name is its own key."""
     named = dict(needs) if isinstance(needs, Mapping) else {need: need for need in needs}
     for name, need in named.items():
         if need not in (Weights, Gradients) and not isinstance(need, Activations | GateGradients | Derivatives):
@@ -112,7 +114,7 @@ def _by_name(needs: Needs | Iterable[Need], who: str) -> dict[Any, Need]:
 
 
 def _told(named: Mapping[Any, Need], costly: Iterable[Need]) -> list[str]:
-    """Name what must be measured as the criterion does, and what it is."""
+    """Describe the needs that require data, by the criterion's names."""
     return [describe(n) if n is need else f"{describe(need)} as {n!r}" for n, need in named.items() if need in costly]
 
 
@@ -150,7 +152,7 @@ def _chosen(graph: Traced, names: Collection[str] | None) -> list[Any]:
 
 @dataclass(eq=False)
 class Pass:
-    """One pass over the data. Parameters enter as detached views and buffers as copies, so the model's own stay put."""
+    """One pass over the data, on detached views of the parameters and copies of the buffers of the model."""
 
     model: nn.Module
     weights: Weights
@@ -163,7 +165,7 @@ class Pass:
     sums: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare the tensors that stand in for the model's own, and the sums of gradients."""
+        """Make the views and copies of the model's tensors, and the sums of gradients."""
         self.wants_gradients = Gradients in self.needs
         self.statistics = {need: need.make() for need in self.needs if isinstance(need, Derivatives)}
         self.tensors, self.sums = {}, {}
@@ -177,7 +179,7 @@ class Pass:
                 self.sums[name] = torch.zeros_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
     def over(self, data: Iterable[Batch]) -> dict[Need, Any]:
-        """Run over the data and return what each need gets."""
+        """Run over the data and return the result of each need."""
         samples, device = 0, device_of(self.model)
         passes = max((statistic.passes for statistic in self.statistics.values()), default=1)
         data = list(data) if passes > 1 else data
@@ -200,7 +202,7 @@ class Pass:
         return {need: self._result(need, samples) for need in self.needs}
 
     def _differentiate(self, batch: Batch, number: int, turn: int) -> None:
-        """Hand a batch to the statistics that take part in this pass over the data."""
+        """Update the statistics that take part in this pass with a batch."""
         whole = Differentiable(
             {name: self.tensors[name] for name in self.sums},
             batch.size,
@@ -213,7 +215,7 @@ class Pass:
                     statistic.update(whole, turn)
 
     def _run(self, batch: Batch, number: int) -> None:
-        """One forward, and one backward where a need wants gradients."""
+        """Run one forward pass, and one backward pass if a need requires gradients."""
         gated = any(isinstance(stream.need, GateGradients) for stream in self.streams.streams)
         if not (gated or self.wants_gradients):
             if self.statistics and not self.streams.streams:

@@ -33,7 +33,7 @@ class Sited(Protocol):
 
 @dataclass(eq=False)
 class Stream:
-    """One need of one group: the sites watched, the accumulator fed, and the gate gradients of the batch under way."""
+    """One need of one group: its sites, its accumulator, and the gate gradients of the current batch."""
 
     need: Activations[Any] | GateGradients[Any]
     group: Group
@@ -55,7 +55,7 @@ class Stream:
 
 @dataclass(eq=False)
 class Streams:
-    """All streams of a pass, the hooks that feed them, and the leaves that gradients must be asked for."""
+    """All streams of a pass, their hooks, and the tensors that gradients are computed for."""
 
     streams: tuple[Stream, ...]
     batch_dims: dict[Port, int | None] = field(default_factory=dict[Port, int | None])
@@ -63,7 +63,7 @@ class Streams:
 
     @property
     def ports(self) -> dict[Port, list[tuple[Stream, Site]]]:
-        """The streams by the port they watch."""
+        """The streams of each module input or output."""
         found: dict[Port, list[tuple[Stream, Site]]] = defaultdict(list)
         for stream in self.streams:
             for site in stream.sites:
@@ -72,7 +72,7 @@ class Streams:
 
     @property
     def folded(self) -> bool:
-        """Whether some site has no dimension that counts samples, so that they must pass one by one."""
+        """True if some site has no sample dimension, so that samples must be run one by one."""
         return None in self.batch_dims.values()
 
     def close(self, samples: int, device: torch.device) -> None:
@@ -118,7 +118,7 @@ class Streams:
 def open_streams(graph: Sited, needs: Mapping[Any, Any], groups: Iterable[Group]) -> Streams:
     """Choose the sites of every group and create its accumulators; refuse a group without a site.
 
-    needs: what to stream -> the name that the criterion gave it.
+    needs: need -> the name that the criterion gave it.
     """
     streams: list[Stream] = []
     chosen = tuple(groups)

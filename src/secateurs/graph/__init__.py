@@ -1,4 +1,4 @@
-"""The graph: which channels must be removed together, and what a network costs."""
+"""The graph: groups of channels that must be removed together, and the cost of a network."""
 
 from secateurs.graph.graph import Graph, prove
 from secateurs.graph.groups import Cost, Group, Protected, Site, Slice, Tie

@@ -1,4 +1,4 @@
-"""Blame: of the choices that a collecting pass took, the one that a counter-example speaks against."""
+"""Find the choice of a rule to revise after a trial failed: the one that explains the failing operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Blamed(NamedTuple):
-    """A choice: the operator at which it was taken, its place in the source, and the moment."""
+    """A choice to revise: the index of its operator, its source line, and the moment at which it was taken."""
 
     at: int
     place: Any
@@ -39,7 +39,7 @@ def units_at(units: Units, turn: int, index: int) -> NDArray[np.int64]:
 
 
 def before(units: Units, guilty: NDArray[np.int64], turn: int, index: int) -> Blamed | None:
-    """The nearest choice before an operator that is about these units, and has a further option."""
+    """Return the nearest choice before an operator that concerns these units and has another option left."""
     groups = np.unique(units.group_of[guilty])
     nearest: Blamed | None = None
     for place, site in units.sites.items():
@@ -55,7 +55,7 @@ def before(units: Units, guilty: NDArray[np.int64], turn: int, index: int) -> Bl
 
 
 def ahead(units: Units, turn: int, index: int) -> Blamed | None:
-    """The next choice in the module that fails: one that checks its sizes does so before it uses them."""
+    """Return the next later choice in the module that failed: code that checks sizes does so before it uses them."""
     ops = units.tapes[turn].ops
     later = [
         Blamed(taken.at[1], place, taken)
@@ -68,7 +68,7 @@ def ahead(units: Units, turn: int, index: int) -> Blamed | None:
 
 
 def miscounted(units: Units, turn: int, index: int) -> Blamed | None:
-    """An operator without units changes: the nearest choice by which an integer of its module follows."""
+    """Return the nearest choice that ties an integer of the module, for an operator without units that changed."""
     module = units.tapes[turn].ops[index].module
     following = {f.at for f in units.follows if f.module == module and f.at[0] == turn}
     found = [

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from secateurs.graph.label_arrays import Axes, entry_of
 from secateurs.graph.labels import ANY, Fresh
-from secateurs.graph.propagate import tensors
+from secateurs.graph.lives import Alive, lives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +27,6 @@ _ATTENTION = {
     aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
     aten._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
 }
-_FREE = {aten._unsafe_view.default, aten.lift_fresh.default}  # noqa: SLF001
 
 
 class CostModel:
@@ -44,19 +42,42 @@ class CostModel:
             _add(terms[1], self._size([units.params.get((name, d)) for d in range(len(shape))], shape))
         tape = units.tapes[turn]
         labs = units.labs
-        for op, outs in zip(tape.ops, units.results[turn], strict=True):
+        results = units.results[turn]
+        for op, outs in zip(tape.ops, results, strict=True):
             self._macs(terms[0], op, outs, labs)
-            self._memory(terms[2], op, outs)
+        found = lives(tape)
+        written = [
+            self._size(results[life.born][life.place], life.tensor.shape, life.tensor.element_size()) for life in found
+        ]
+        for term in written:
+            _add(terms[2], term)
         self.groups = int(units.counts.size)
         self._constant, self._multiple = self._sizes()
-        self._terms = [_table(t) for t in terms]
+        self._terms = [_table(list(t.items())) for t in terms]
+        self._written, self._alive = _table(written), Alive.of(found)
         del self._units, self._held
 
     def at(self, widths: ArrayLike) -> NDArray[np.int64]:
         """(macs, params, memory) for units kept per group, vectorised: [..., G] -> [..., 3]."""
-        kept = np.asarray(widths, dtype=np.int64)
-        sizes = self._constant + kept @ self._multiple
+        sizes = self._sizes_at(widths)
         return np.stack([(np.prod(sizes[..., index], axis=-1) @ factor) for index, factor in self._terms], axis=-1)
+
+    def peak(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """Return the peak activation memory in bytes, for units kept per group: [..., G] -> [...]."""
+        moments = self.moments(widths)
+        return moments.max(-1) if moments.shape[-1] else np.zeros(moments.shape[:-1], np.int64)
+
+    def moments(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """Return the bytes of activations alive at each moment before one is freed: [..., G] -> [..., moments]."""
+        index, factor = self._written
+        return self._alive.sums(np.prod(self._sizes_at(widths)[..., index], axis=-1) * factor)
+
+    def _sizes_at(self, widths: ArrayLike) -> NDArray[np.int64]:
+        """Return the sizes of all axes, for units kept per group: [..., G] -> [..., 1 + axes]."""
+        kept = np.asarray(widths, dtype=np.int64)
+        rows = kept.reshape(int(np.prod(kept.shape[:-1])), self.groups)
+        sizes = (self._multiple @ rows.T).T
+        return self._constant + sizes.reshape(*kept.shape[:-1], len(self._constant))
 
     def _axis(self, labels: Any) -> int:
         """The number of a labelled axis among the sizes (0 is the size of one)."""
@@ -66,15 +87,19 @@ class CostModel:
             known = self._axes[id(labels)] = len(self._held)
         return known
 
-    def _sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of every size: its constant part, [1 + axes], and its multiple of each group's width, [groups, 1 + axes]."""
+    def _sizes(self) -> tuple[NDArray[np.int64], Any]:
+        """Return the constant part of every size [1 + axes], and the multiples of widths [1 + axes, groups], sparse."""
+        from scipy.sparse import coo_array
+
         units, count = self._units, len(self._held) + 1
         axes = Axes([units.units(labels) for labels in self._held])
         group = entry_of(units.group_of, axes.of)
         constant = np.bincount(axes.owner[group < 0] + 1, minlength=count)
         constant[0] = 1
-        entries = np.bincount(group[group >= 0] * count + axes.owner[group >= 0] + 1, minlength=self.groups * count)
-        return constant, entries.reshape(self.groups, count) // np.maximum(units.counts, 1)[:, None]
+        pairs, entries = np.unique(group[group >= 0] * count + axes.owner[group >= 0] + 1, return_counts=True)
+        of, axis = np.divmod(pairs, count)
+        shape = (count, self.groups)
+        return constant, coo_array((entries // units.counts[of], (axis, of)), shape=shape, dtype=np.int64).tocsr()
 
     def _size(self, axes: Any, shape: Any, factor: int = 1) -> tuple[tuple[int, ...], int]:
         """A product of dimensions: the labelled axes, and the constant rest."""
@@ -111,16 +136,6 @@ class CostModel:
             _add(terms, self._size([*axes[0], axes[1][2]], [*q.shape, k.shape[2]]))
             _add(terms, self._size([*outs[0], axes[1][2]], [*op.out[0].shape, k.shape[2]]))
 
-    def _memory(self, terms: dict[tuple[int, ...], int], op: Any, outs: Any) -> None:
-        if op.func in _FREE:
-            return
-        returns = op.func._schema.returns  # noqa: SLF001
-        if len(returns) == 1 and returns[0].alias_info is not None:
-            return
-        for t, axes in zip(tensors(op.out), outs, strict=False):
-            if isinstance(t, Tensor):
-                _add(terms, self._size(axes, t.shape, t.element_size()))
-
 
 def _settled(units: Units, axes: Any) -> list[Any]:
     return [units.params.get((a.name, a.dim)) if type(a) is Fresh else a for a in axes]
@@ -130,10 +145,10 @@ def _add(terms: dict[tuple[int, ...], int], term: tuple[tuple[int, ...], int]) -
     terms[term[0]] = terms.get(term[0], 0) + term[1]
 
 
-def _table(terms: dict[tuple[int, ...], int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _table(terms: list[tuple[tuple[int, ...], int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Terms as an index matrix, padded with axis 0 (of size 1), and a vector of factors."""
-    width = max((len(k) for k in terms), default=0) or 1
+    width = max((len(axes) for axes, _ in terms), default=0) or 1
     index = np.zeros((len(terms), width), dtype=np.int64)
-    for row, key in enumerate(terms):
-        index[row, : len(key)] = key
-    return index, np.array(list(terms.values()), dtype=np.int64)
+    for row, (axes, _) in enumerate(terms):
+        index[row, : len(axes)] = axes
+    return index, np.array([factor for _, factor in terms], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The integers that standard modules keep beside their weights, read off the shapes of the weights."""
+"""Integers of standard modules (`in_channels`, `num_features`, ...), computed from the shapes of their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RMS = getattr(nn, "RMSNorm", nn.LayerNorm)
 
 
 def fitting(module: nn.Module, shape_of: ShapeOf, number: Callable[[str], Any]) -> dict[str, Any]:
-    """Attribute -> the value that tensors of these shapes call for, of a module of torch's own.
+    """Return attribute -> the value that a module of torch.nn needs for tensors of these shapes.
 
     `shape_of`: a tensor's name in the module -> its shape, or None; `number`: an attribute's value (`groups`, ...).
 

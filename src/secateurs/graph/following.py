@@ -1,4 +1,4 @@
-"""The integers that follow a plan: what the forward counts, and what standard modules keep beside their weights."""
+"""New values of module attributes under a plan: counts that the forward uses, and sizes of standard modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> dict[tuple[str, str], Any]:
-    """(module path, attribute) -> value, for attributes that count survivors."""
+    """Return (module path, attribute) -> value, for attributes that count kept units."""
     values: dict[tuple[str, str], Any] = {}
     for f in units.follows:
         of = units.units(f.labels)
@@ -33,7 +33,7 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
 
 
 def follow_patches(units: Units, view: Network, keep: Mask, kept: Any) -> dict[tuple[int, str], Any]:
-    """(id of a module, attribute) -> value that the twin needs to run narrower."""
+    """Return (id of a module, attribute) -> the value that the shrunken twin needs."""
     places: dict[str, dict[str, Any]] = {}
     for (path, place), value in follow_values(units, view.modules, keep).items():
         places.setdefault(path, {})[place] = value
@@ -48,7 +48,7 @@ def follow_patches(units: Units, view: Network, keep: Mask, kept: Any) -> dict[t
 
 
 def _fitted(view: Network, path: str, kept: Any, follows: dict[str, Any]) -> dict[str, Any]:
-    """What `apply` would write into a module whose tensors shrink."""
+    """Return the attribute values that `apply` would write into a module whose tensors shrink."""
     module = view.modules[path]
 
     def shape_of(name: str) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""The graph of a network: its groups, its protections, its cost; and `trace`, which finds them."""
+"""The graph of a network: its groups of channels, its protected channels, and its cost; made by `trace`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
 from secateurs.graph.following import follow_values
 from secateurs.graph.grouping import make_groups, make_protected
-from secateurs.graph.groups import Cost, Tie
+from secateurs.graph.groups import Cost, Tie, largest_reason
 from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """What can be removed from a network, what cannot and why, and what it costs.
+    """The prunable structure of a network: groups of channels, protected channels with reasons, and exact costs.
 
     Made by `trace`, or from another graph by `shrink`; never changes.
     """
 
     def __init__(self, units: Units, source: Source, facts: Facts, alive: NDArray[np.bool_] | None = None) -> None:
-        """`alive`: the units that are left (all, when traced)."""
+        """units, source, facts: results of the trace; alive: the units that remain (all, when traced)."""
         self._units = units
         self._source = source
         self._facts = facts
@@ -72,39 +72,26 @@ class Graph:
 
     @property
     def ties(self) -> tuple[Tie, ...]:
-        """Groups that must lose units in step."""
+        """Groups that must lose units in a fixed proportion."""
         return self._ties
 
     def tied_with(self, name: str) -> tuple[str, ...]:
-        """A group's name, and the names of those that lose units in step with it."""
+        """Return the names of a group and of all groups tied to it."""
         return next((tie.groups for tie in self._ties if name in tie.groups), (self.group(name).name,))
 
     @property
     def refills(self) -> bool:
-        """Whether tensors that forwards have stored in dictionaries are caches, which a pruned network fills anew."""
+        """True if tensors that forwards stored in dictionaries are caches, which the pruned network fills again."""
         return self._source.cold
 
     @property
     def obstacle(self) -> str:
-        """The reason that keeps the most channels, with its operator, module and source line; empty if none does.
-
-        Channels are counted where they are made: along the dimensions that filters and their like lie in.
-        """
-        kept: dict[str, dict[str, int]] = {}
-        for p in self.protected:
-            role = self._units.roles.get((p.tensor, p.dim))
-            if role == "out" or (role is None and p.dim == 0 and len(self._facts.shapes[p.tensor]) > 1):
-                kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
-        if not kept:
-            return ""
-        reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
-        largest = max(tensors, key=lambda name: tensors[name])
-        others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
-        return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"
+        """The reason that protects most channels, with operator, module and source line; empty if none is protected."""
+        return largest_reason(self.protected, self._units.roles, self._facts.shapes)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the trace could not see, in sentences."""
+        """Limits of the trace, in sentences: for example that the training forward could not be recorded."""
         return self._facts.notes
 
     @property
@@ -152,18 +139,31 @@ class Graph:
         return np.array([g.units for g in self.groups], dtype=np.int64)
 
     def group(self, name: str) -> Group:
-        """The group of this name. Raises InputError with near matches."""
+        """Return the group of this name; InputError names the nearest ones."""
         if name not in self._index:
             raise InputError(f"No group is named {name!r}: {near(name, self._index)}.")
         return self.groups[self._index[name]]
 
     def cost(self, plan: Any = None) -> Cost:
-        """Cost of one forward pass on the example inputs, of the whole network or of what a plan leaves."""
+        """Return the cost of one forward pass on the example inputs, before or after a plan."""
+        macs, params, memory = (int(v) for v in self.costs.at(self._widths(plan)))
+        return Cost(macs, params, memory)
+
+    def _widths(self, plan: Any) -> NDArray[np.int64]:
         widths = self.widths
         for name, kept in () if plan is None else plan.keep.items():
             widths[self._index[self.group(name).name]] = len(kept)
-        macs, params, memory = (int(v) for v in self.costs.at(widths))
-        return Cost(macs, params, memory)
+        return widths
+
+    def peak_memory(self, plan: Any = None) -> int:
+        """Return the peak activation memory of one forward pass in bytes, before or after a plan.
+
+        Every operator allocates its result, except views and in-place operators, and a result is freed after its last
+        reader, as in a runtime with a static memory plan and without fusion. Eager PyTorch frees a tensor when no
+        variable holds it, which can be later: `secateurs.deploy.activation_memory` measures that. Parameters and inputs
+        do not count.
+        """
+        return int(self.costs.peak(self._widths(plan)))
 
     def sites(self, name: str) -> tuple[Site, ...]:
         """Inputs and outputs of modules that the units of a group pass through, in forward order."""
@@ -174,7 +174,7 @@ class Graph:
     # --- plans ---
 
     def mask(self, keep: Picked) -> NDArray[np.bool_]:
-        """Kept units of some groups -> which of all units survive."""
+        """Return which of all units remain, [units]; PlanError for unknown units, an empty group or a broken tie."""
         mask = self._alive.copy()
         members = self._members()
         for name, kept in keep.items():
@@ -196,7 +196,7 @@ class Graph:
         return mask
 
     def _members(self) -> list[NDArray[np.int64]]:
-        """The living units of every group, in their order."""
+        """The present units of every group, in order."""
         if self._ordered is None:
             order = self._units.order
             order = order[self._alive[order]]
@@ -205,26 +205,26 @@ class Graph:
         return self._ordered
 
     def kept_indices(self, keep: Picked) -> dict[str, dict[int, NDArray[np.int64]]]:
-        """First tensor name -> dimension -> kept indices, only for dimensions that lose something."""
+        """Return tensor name -> dimension -> indices that `keep` leaves, for dimensions that lose any."""
         found: dict[str, dict[int, NDArray[np.int64]]] = {}
         for (name, dim), index in surviving(self._units, self._alive, self.mask(keep)).items():
             found.setdefault(name, {})[dim] = index
         return found
 
     def attributes(self, keep: Picked) -> dict[tuple[str, str], Any]:
-        """(module path, attribute) -> new value, for attributes that count units (groups, heads, normalized shapes)."""
+        """Return (module path, attribute) -> value under `keep`, for attributes that count units (groups, heads)."""
         return follow_values(self._units, self._facts.modules, self.mask(keep))
 
     def shrink(self, keep: Picked) -> Graph:
-        """The graph of the pruned network: nothing is traced again, group names stay, units are renumbered."""
+        """Return the graph of the network with the units `keep`: not traced again, same group names, new numbers."""
         return Graph(self._units, self._source, self._facts, self.mask(keep))
 
-    def refute(self, model: nn.Module | Network, keep: Picked) -> str | None:
-        """Why this plan would not compute what the masked model computes, or None where it is proven."""
+    def disproof(self, model: nn.Module | Network, keep: Picked) -> str | None:
+        """Return why the pruned model would differ from the masked model, or None if the plan is proven."""
         view = Network.of(model)
         facts = (self._units, self._source, view, self._alive)
-        verdict = disprove(*facts, self.mask(keep))
-        if verdict is None:
+        found = disprove(*facts, self.mask(keep))
+        if found is None:
             return None
         # Labels cannot follow every path that a width of one takes. Numbers can, for exact groups; labels do the rest.
         exact = {n: kept for n, kept in keep.items() if all(self.group(m).exact for m in self.tied_with(n))}
@@ -232,12 +232,12 @@ class Graph:
         holds = not rest or disprove(*facts, self.mask(rest)) is None
         if holds and agrees(*facts, self.mask(exact)) and exact:
             return None
-        return None if self._holds_wider(facts, keep) else str(verdict)
+        return None if self._holds_wider(facts, keep) else found.why
 
     def _holds_wider(self, facts: tuple[Units, Source, Network, NDArray[np.bool_]], keep: Picked) -> bool:
-        """Whether the plan holds with two units wherever it keeps one, and runs with one.
+        """True if the plan is proven with two units wherever it keeps one, and runs with one.
 
-        Operators treat a dimension of one as absent; what lines up at two lines up at one.
+        Operators treat a dimension of size 1 as absent; labels that align at size 2 align at size 1.
         """
         wider = self._widened(keep)
         if all(len(wider[name]) == len(kept) for name, kept in keep.items()):
@@ -259,7 +259,7 @@ class Graph:
 
 
 def _untied(bond: Bond, units: Units, alive: NDArray[np.bool_], mask: NDArray[np.bool_]) -> str:
-    """Say which groups would have to lose as much as which."""
+    """Return a message that names the tied groups and what each would have to lose."""
     gone = lost(units, alive, mask)
     facts = [f"{units.names[g]!r} loses {gone[g]}" for g in bond.groups[:4]]
     steps = ", ".join(f"{n} of {units.names[g]!r}" for g, n in list(zip(bond.groups, bond.step, strict=True))[:4])
@@ -271,7 +271,7 @@ def _untied(bond: Bond, units: Units, alive: NDArray[np.bool_], mask: NDArray[np
 
 
 class Facts:
-    """What stays the same when a graph shrinks."""
+    """Facts about the traced network that every graph made from it by `shrink` shares."""
 
     def __init__(
         self,
@@ -291,10 +291,10 @@ class Facts:
 
 
 def prove(graph: Graph, model: nn.Module | Network, keep: Picked) -> None:
-    """Prove a plan before anything is changed: run the pruned twin and compare every operator's labels.
+    """Prove that removing all units but `keep` equals masking them, by labels on a shrunken copy of the model.
 
-    Raises: ProofError naming the operator at which the pruned network would do something else than the masked one.
+    Raises: ProofError naming the operator at which the pruned network would differ from the masked one.
     """
-    why = graph.refute(model, keep)
+    why = graph.disproof(model, keep)
     if why is not None:
         raise ProofError(f"The plan is refused, and nothing was changed: {why}.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Units:
-    """What one collecting pass found: units, their groups, and the labels of every result of every operator.
+    """Result of one labelling pass: units, their groups, and the labels of every result of every operator.
 
     `unit_of[label]`; `group_of[unit]` is -1 for a protected unit; `rank_of[unit]` its number in its group.
     """
@@ -84,11 +84,11 @@ class Units:
         return found, Axes(distinct)
 
     def remember(self, labels: Labels, of: Ints) -> None:
-        """These labels are these units."""
+        """Cache the units of a label array, by its identity."""
         self._units[id(labels)] = (labels, of)
 
     def units(self, labels: Labels) -> Ints:
-        """The unit of every entry (-1 fixed, -2 anything), remembered by identity."""
+        """The unit of every entry (-1 fixed, -2 anything), cached by identity."""
         known = self._units.get(id(labels))
         if known is None or known[0] is not labels:
             known = self._units[id(labels)] = (labels, entry_of(self.unit_of, labels))
@@ -99,7 +99,7 @@ _CONSTANT: Reason = ("it meets fixed entries (padding, constants)", None)
 
 
 def told(reason: Reason) -> str:
-    """A reason as a sentence: what, and at which operator, module and line."""
+    """Return a reason as a sentence, with operator, module and line."""
     text, op = reason
     return text if op is None else f"{text} at {op.where}"
 
@@ -111,7 +111,7 @@ def gather(
     shapes: dict[str, tuple[int, ...]],
     refused: dict[Any, tuple[Any, ...]],
 ) -> Units:
-    """Turn what a collecting pass saw into units and groups."""
+    """Turn the labels of a collecting pass into units and groups."""
     unit_of = p.space.components()
     total = int(unit_of.max()) + 1 if unit_of.size else 0
     why = _guarded(p, unit_of)
@@ -150,7 +150,7 @@ def _protect_unread(
     unit_of: Ints,
     why: dict[int, Reason],
 ) -> None:
-    """What a slice leaves out and no result that depends on the input holds: another input may read it.
+    """Protect entries that were sliced off and reach no result that depends on the input: other inputs may use them.
 
     A table of positions longer than the example, for one.
     """
@@ -236,7 +236,7 @@ def _mark_inexact(units: Units, found: list[tuple[Labels, Op]]) -> None:
 
 
 def make_groups(units: Units, alive: NDArray[np.bool_]) -> tuple[Group, ...]:
-    """The groups of a network in which only the units `alive` are left."""
+    """The groups of a network of which only the units `alive` remain."""
     slices: list[list[Slice]] = [[] for _ in units.counts]
     members = units.axes.members(alive, units.group_of, units.order)
     for (name, dim), k in units.labelled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
     Index = NDArray[np.int64]
 
 Role = Literal["out", "in", "bias", "scale", "shift", "stat", "direction", "other"]
-"""What a slice does for its unit: `out` writes the unit (a filter), `in` reads it (a consumer's input channel),
+"""The part of a slice in its unit: `out` produces the unit (a filter), `in` reads it (a later layer's input channel),
 `bias` is added by the writing operator, `scale`, `shift` and `stat` belong to a norm. A `direction` (the v of a weight
-norm) is divided by its own length: silence zeroes its scale and leaves the direction alone."""
+norm) is divided by its own norm, so that silencing a unit zeroes its scale and leaves the direction as it is."""
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
     """Entries `index[u]` along `dim` of the parameter or buffer named `tensor` belong to unit `u`.
 
-    `index` is int64 of shape [units, m]: a unit may own several positions (a flattened map, a split block).
+    `index` is int64 of shape [units, m]: a unit may own several positions (a flattened map, a split block). role: see
+    `Role`.
     """
 
     tensor: str
@@ -34,7 +36,7 @@ class Slice:
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether unit u owns the one entry u, for every u."""
+        """True if unit u owns the one entry u, for every u."""
         units, m = self.index.shape
         return m == 1 and np.array_equal(self.index[:, 0], np.arange(units))
 
@@ -45,11 +47,11 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where units pass through an activation: entries `index[u]` along `dim` of a module's input or output.
+    """A module input or output that carries units: unit `u` is the entries `index[u]` along `dim` of that activation.
 
-    `writes` is True where a parametrised operator of this module (convolution, linear) produces the units, so that the
-    site is the raw output of a filter; `reads` where such an operator consumes them. `shape` is that of the activation
-    as it was traced.
+    port: "input" (the first one) or "output". `writes` is True where a parametrised operator of this module
+    (convolution, linear) produces the units, so that the site is the raw output of a filter; `reads` where such an
+    operator consumes them. `shape` is that of the activation as it was traced.
     """
 
     module: str
@@ -72,10 +74,11 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units with one footprint: removing unit `u` from all slices leaves a valid network with the same interface.
+    """Units that occupy the same dimensions of the same tensors; any of them can be removed from all `slices` at once.
 
-    `exact` is False where an operator averages, compares or normalises over the units, so that removal is not silence;
-    `inexact_because` names each such operator.
+    name: of a module that produces the units. units: their number. `exact` is False where an operator averages,
+    compares or normalises over the units, so that removing a unit differs from zeroing it; `inexact_because` names each
+    such operator.
     """
 
     name: str
@@ -92,7 +95,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Tie:
-    """Groups that lose units in step: in every plan, each has lost its `step` equally often, whichever units go.
+    """The groups `groups` lose units in proportion: in every plan, each has lost its `step` equally often.
 
     `because` names the operator that takes one's width for another's.
 
@@ -105,13 +108,13 @@ class Tie:
     because: str
 
     def lost(self, steps: int) -> dict[str, int]:
-        """How many units each group has lost after so many steps."""
+        """Number of units that each group has lost after so many steps."""
         return {name: steps * n for name, n in zip(self.groups, self.step, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
 class Protected:
-    """Entries `index` along `dim` of `tensor` that are never removed, and why."""
+    """Entries `index` along `dim` of `tensor` that are never removed, with the `reason`."""
 
     tensor: str
     dim: int
@@ -125,7 +128,7 @@ class Protected:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward pass on the example inputs costs, as exact integers.
+    """Cost of one forward pass on the example inputs, in exact integers.
 
     macs: multiply-accumulates of convolutions, matrix products and attention; params: scalars in distinct parameters;
     memory: bytes of every activation that an operator writes (views and in-place results add none).
@@ -134,3 +137,23 @@ class Cost:
     macs: int
     params: int
     memory: int
+
+
+def largest_reason(
+    protected: Sequence[Protected], roles: Mapping[tuple[str, int], str], shapes: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Return the reason that protects most channels, and their number; empty if none is protected.
+
+    Channels are counted where they are produced, along the output dimension of weights.
+    """
+    kept: dict[str, dict[str, int]] = {}
+    for p in protected:
+        role = roles.get((p.tensor, p.dim))
+        if role == "out" or (role is None and p.dim == 0 and len(shapes[p.tensor]) > 1):
+            kept.setdefault(p.reason, {})[p.tensor] = int(p.index.size)
+    if not kept:
+        return ""
+    reason, tensors = max(kept.items(), key=lambda found: sum(found[1].values()))
+    largest = max(tensors, key=lambda name: tensors[name])
+    others = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
+    return f"{sum(tensors.values())} channels ({largest}{others}) are never removed: {reason}"

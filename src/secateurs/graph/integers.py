@@ -1,4 +1,4 @@
-"""Whole numbers that modules hold: as attributes, or as items of the lists, tuples and dicts among them."""
+"""Integers stored in modules, as attributes or as items of lists, tuples and dicts, which may count channels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DEEPEST = 2
 
 
 def whole_numbers(module: nn.Module) -> dict[str, int]:
-    """Place -> value of every whole number above 1 that a module of the user's holds.
+    """Return place -> value of every integer above 1 in a module of the user's.
 
-    A module of torch's own keeps widths beside kernel sizes and strides: only multi-head attention,
-    where all of them are widths, is looked into.
+    Modules of torch.nn mix widths with kernel sizes and strides, so that they are skipped; multi-head attention,
+    whose integers are all widths, is read.
 
     >>> net = type("Net", (nn.Module,), {})()
     >>> net.width, net.splits = 6, [2, 4]
@@ -47,7 +47,7 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
 def numbers(network: Network) -> Callable[[str, str], Any]:
     """(module path, attribute) -> its value, or None; for the name "", the whole numbers that count by place.
 
-    What follows from the shapes of a module's weights anyway counts nothing else.
+    Attributes that are computed from the shapes of the module's weights are left out.
     """
 
     @cache
@@ -89,7 +89,7 @@ def _keys(place: str) -> tuple[str, list[Any]]:
 
 
 def held(module: nn.Module, place: str) -> Any:
-    """What a module holds at a place, or None.
+    """Return the value at a place (attribute, or item inside it) of a module, or None.
 
     >>> net = nn.Module()
     >>> net.sizes = {"deep": (3, 5)}
@@ -107,7 +107,7 @@ def held(module: nn.Module, place: str) -> Any:
 
 
 def rebuilt(module: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Attribute -> its new value, where places get new values: containers are copied, never written into.
+    """Return attribute -> its new value for new values at places; containers are copied, never changed.
 
     >>> net = nn.Module()
     >>> net.width, net.splits = 6, [2, 4]

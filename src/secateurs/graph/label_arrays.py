@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def chosen(mask: Mask, of: Ints) -> Mask:
-    """Whether each entry's unit is in the mask; an entry without a unit always is.
+    """Return `mask[unit]` for every entry; entries that belong to no unit (negative) are always kept.
 
     >>> chosen(np.array([True, False]), np.array([0, 1, -2])).tolist()
     [True, False, True]
@@ -22,7 +22,7 @@ def chosen(mask: Mask, of: Ints) -> Mask:
 
 
 def entry_of(table: Ints, index: Ints) -> Ints:
-    """The table's entry for every index; a negative index stands for itself.
+    """Return `table[index]`; negative indices are returned as they are.
 
     >>> entry_of(np.array([7]), np.array([0, -2])).tolist()
     [7, -2]
@@ -31,7 +31,7 @@ def entry_of(table: Ints, index: Ints) -> Ints:
 
 
 class Axes:
-    """Axes as unit numbers (negative where fixed), one after the other.
+    """Axes as unit numbers (negative where fixed), concatenated into one array.
 
     >>> axes = Axes([np.array([0, 1, 2]), np.array([2, -1, 0])])
     >>> everyone, kept = np.ones(3, dtype=bool), np.array([True, True, False])
@@ -40,13 +40,13 @@ class Axes:
     """
 
     def __init__(self, axes: Sequence[Ints]) -> None:
-        """Lay them end to end."""
+        """Concatenate the axes."""
         self.count = len(axes)
         self.of = np.concatenate(axes) if axes else np.zeros(0, dtype=np.int64)
         self.owner = np.repeat(np.arange(self.count), [len(a) for a in axes])
 
     def _living(self, alive: Mask) -> tuple[Ints, Ints, Ints]:
-        """Unit, owner and place in its axis of every entry whose unit is not dead."""
+        """Return unit, axis and position of every entry that is still present."""
         of, owner = self.of, self.owner
         if not alive.all():
             living = chosen(alive, of)
@@ -55,7 +55,7 @@ class Axes:
         return of, owner, np.arange(of.size) - starts[owner]
 
     def survivors(self, alive: Mask, keep: Mask) -> list[Ints | None]:
-        """Of each axis: which of its living entries survive `keep`, or None where all do."""
+        """Return, for each axis, the positions of its present entries that `keep` leaves, or None if it leaves all."""
         of, owner, place = self._living(alive)
         stays = chosen(keep, of)
         before = np.bincount(owner, minlength=self.count)
@@ -67,7 +67,7 @@ class Axes:
         ]
 
     def members(self, alive: Mask, group_of: Ints, order: Ints) -> list[dict[int, Ints]]:
-        """Of each axis: group -> the living places of each of its units, [units, m].
+        """Return, for each axis, group -> positions of each of its units among the present entries, [units, m].
 
         `order`: all units that are in a group, sorted by group and by their rank in it.
         """

@@ -2,11 +2,11 @@
 
 A tensor's `Lab` holds one entry per dimension:
 
-- an int64 array, one label per index (`FIXED` = -1 for an index that can never go);
+- an int64 array, one label per index (`FIXED` = -1 for an index that is never removed);
 - `None`: fixed, the dimension does not come from any parameter (or has size 1);
-- `ANY`: constant along the dimension (made by a factory or an expand): it meets anything;
-- a `Fresh`: a dimension of a parameter that nothing has met yet; it adopts the labels it meets first, so that most
-  coupling costs nothing and only real joins (a residual addition) are left to the union.
+- `ANY`: constant along the dimension (made by a factory or an expand): it can be joined with any labels;
+- a `Fresh`: a dimension of a parameter without labels yet; it takes the labels of the first axis that it is joined
+  with, so that only real joins (a residual addition) cost a union.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fresh:
 
 
 class Lab:
-    """The labels of one tensor: `axes`, one entry a dimension; `zero`: whether silent units' entries are exactly 0."""
+    """The labels of one tensor: `axes`, one entry a dimension; `zero`: True if zeroed units are exactly 0 in it."""
 
     __slots__ = ("axes", "zero")
 
@@ -63,7 +63,7 @@ class Lab:
 
 @dataclass
 class Follow:
-    """A module attribute that counts survivors: its value is how many of `labels` are kept.
+    """A module attribute that counts channels: its value is how many of `labels` are kept.
 
     `at`: the recording and operator that reads it.
     """
@@ -76,7 +76,7 @@ class Follow:
 
 @dataclass
 class Equal:
-    """Two axes that keep equally many entries, at whatever positions: the code takes the one's size for the other's."""
+    """Two axes that must keep equal numbers of entries, at any positions: the code uses one's size for the other."""
 
     left: Labels
     right: Labels
@@ -84,7 +84,7 @@ class Equal:
 
 
 class Space:
-    """Hands out labels and collects which of them met; `components` says which live or die together."""
+    """Creates labels and records which were joined; `components` returns the sets that are kept or removed together."""
 
     def __init__(self) -> None:
         """Start with no label."""
@@ -99,7 +99,7 @@ class Space:
         return np.arange(start, self.size, dtype=np.int64)
 
     def join(self, left: Labels, right: Labels) -> None:
-        """Element by element, these labels live or die together (negative ones are ignored)."""
+        """Join two label arrays element by element (negative labels are ignored)."""
         self._left.append(left)
         self._right.append(right)
 
@@ -123,7 +123,7 @@ class Space:
 
 
 class Taken(NamedTuple):
-    """One moment at which a rule had a choice: when, about which labels, what it took, what it could still take."""
+    """One decision of a rule: recording and operator, labels, the option taken, and how many options were possible."""
 
     at: tuple[int, int]
     labels: Labels | None
@@ -133,18 +133,18 @@ class Taken(NamedTuple):
 
 @dataclass
 class Choice:
-    """A place in the source where a rule has a choice, and every moment at which it was run."""
+    """A source line at which a rule has several options, with every decision taken there."""
 
     moments: list[Taken] = field(default_factory=list)
 
     @property
     def labels(self) -> list[Labels]:
-        """What it decides about."""
+        """The labels that it decides about."""
         return [taken.labels for taken in self.moments if taken.labels is not None]
 
 
 class Choices:
-    """Takes options, and remembers where."""
+    """Chooses between the options of rules, and records the choices by source line."""
 
     def __init__(
         self,
@@ -153,10 +153,10 @@ class Choices:
         before: Mapping[Any, Choice] | None = None,
         picked: dict[Moment, Any] | None = None,
     ) -> None:
-        """`refused`: place -> options that do not hold there; the first other one is taken.
+        """`refused`: place -> options that failed there; the first other option is taken.
 
-        `before`: what another pass took at each place, to be taken here where it is an option; `picked`: what it took
-        at every moment, to be taken again.
+        `before`: options of another pass by place, taken here if they are possible; `picked`: its option at every
+        moment, to be taken again.
         """
         self.refused = refused or {}
         self.before = before or {}
@@ -171,7 +171,7 @@ class Choices:
         refused = self.refused.get(place, ())
         left = [option for option in options if option not in refused]
         site = self.sites.setdefault(place, Choice())
-        # one line does one thing: what was taken there before comes first, so that no size that agrees by chance counts
+        # one line does one thing: the option taken there before comes first, so that chance equalities do not count
         earlier = [taken.option for taken in (self.before.get(place) or site).moments]
         allowed = options if place in self.before else left
         option = next((o for o in allowed if o in earlier), left[0] if left else options[-1])

@@ -1,7 +1,7 @@
 """Output shapes of the commonest operators on meta, without the cost of running their meta kernels.
 
 Each entry takes the operator's arguments and returns its output, or `NotImplemented` for whatever is unusual.
-They must refuse what the operator refuses: the trial reads an error as "the code does not follow".
+They must raise where the operator raises: a trial reads an error as "the code does not adapt to this width".
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _convolution(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     ):
         return NotImplemented
     inputs, outputs = (ws[0], ws[1] * groups) if transposed else (ws[1] * groups, ws[0])
-    if xs[1] != inputs:  # the meta kernel of a transposed convolution does not look
+    if xs[1] != inputs:  # the meta kernel of a transposed convolution does not check this
         raise RuntimeError(f"a convolution that reads {inputs} channels is given {xs[1]}")
     if outputs % groups or (bias is not None and bias.shape[0] != outputs):
         return NotImplemented  # the real kernel says what is wrong

@@ -1,7 +1,7 @@
-"""The engine: carry labels along a tape, operator by operator, each by the rule that the tape's table has for it.
+"""The engine: carry labels along a tape (a recorded forward), operator by operator, by the rules of the tape's table.
 
-The same rules run in two modes. *Collecting* (a `Space` is given) unites labels that meet; *checking* (a `Verdict` is
-given) runs on the tape of a shrunken twin whose parameters carry unit numbers, and compares instead.
+The same rules run in two modes. *Collecting* unites labels that meet. *Checking* (`hints` are given) runs on the tape
+of a shrunken twin, a copy of the network without some units whose parameters carry unit numbers, and compares.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from secateurs.graph.recorder import Op, Tape
 
 
-class Misaligned(Exception):  # noqa: N818 (a verdict, not an error)
-    """The shrunken twin does not do what deleting the removed units from every tensor would do."""
+class Misaligned(Exception):  # noqa: N818 (caught inside the proof, no error)
+    """Raised while checking: the shrunken twin differs from the whole network with the removed units deleted."""
 
 
 class Propagation:
@@ -42,10 +42,10 @@ class Propagation:
     ) -> None:
         """`params`: (tensor, dim) -> labels, filled while collecting, given while checking.
 
-        `choices`: what takes the options; `banned`: (operator key, module class) -> why its labels are protected;
+        `choices`: decides among options; `banned`: (operator key, module class) -> why its labels are protected;
         `attributes`: (module path, name) -> the module's value, or None.
-        `hints` makes this a check: operator -> the axes that its results should have, `whole`: the operators as the
-        whole network ran them; `turn`: the number of the recording before the first one run here.
+        `hints`: if given, compare instead of collect: operator -> the axes that its results should have; `whole`: the
+        operators of the whole network; `turn`: index of the last recording already processed (-1: none).
         """
         self.params = params
         self.choices = choices
@@ -88,7 +88,7 @@ class Propagation:
                 watch(self.index, self.op)
 
     def _apply_rule(self, tape: Tape) -> None:
-        """Apply the current operator's rule; a rule that fails costs the units at its operator, and no others."""
+        """Apply the current operator's rule; if that fails, only the units at this operator are protected."""
         if self.index not in tape.broken:
             try:
                 tape.rules[self.op.func](self, self.op)
@@ -135,17 +135,17 @@ class Propagation:
         return lab
 
     def settle(self, axis: Any) -> Any:
-        """What a `Fresh` axis has become by now."""
+        """Return the labels that a `Fresh` axis has taken since, or the axis itself."""
         return self.params.get((axis.name, axis.dim), axis) if type(axis) is Fresh else axis
 
     def set(self, tensor: Tensor, axes: tuple[Any, ...], *, zero: bool = True) -> None:
         """Give a result its labels."""
         self.labs[id(tensor)] = Lab(axes, zero=zero)
 
-    # --- what can happen to labels ---
+    # --- operations on labels ---
 
     def adopt(self, axis: Fresh, labels: Any, role: str = "other") -> None:
-        """A parameter's dimension takes the labels that it meets first."""
+        """Give a parameter's dimension the labels of the first axis that it is joined with."""
         key = (axis.name, axis.dim)
         self.params[key] = labels
         self.roles.setdefault(key, role)
@@ -155,7 +155,7 @@ class Propagation:
             self.fixed_because.setdefault(key, ("it meets fixed entries (padding, constants)", self.op))
 
     def fresh(self, axis: Any, role: str = "other") -> Any:
-        """Labels of an axis that is handed on: a fresh parameter dimension gets labels of its own."""
+        """Return the labels of an axis that passes on unchanged; a new parameter dimension gets labels of its own."""
         if type(axis) is not Fresh:
             return axis
         known = self.params.get((axis.name, axis.dim), axis)
@@ -165,7 +165,7 @@ class Propagation:
         return known
 
     def meet(self, a: Any, b: Any, role: str = "other") -> Any:
-        """Two axes of equal size meet on every element: they live or die together. Returns the common labels."""
+        """Join two axes of equal size element by element: kept or removed together. Returns the labels."""
         if type(a) is Fresh:
             a = self.settle(a)
         if type(b) is Fresh:
@@ -205,14 +205,14 @@ class Propagation:
         return a if self.plain(a) else _mix(a, b)
 
     def plain(self, labels: Labels) -> bool:
-        """Whether every entry is a real label (remembered by identity)."""
+        """True if every entry is a real label (remembered by identity)."""
         known = self._plain.get(id(labels))
         if known is None or known[0] is not labels:
             known = self._plain[id(labels)] = (labels, bool(labels.size == 0 or labels.min() >= 0))
         return known[1]
 
     def merge(self, rows: Labels) -> Labels:
-        """Rows of equal length live or die together position by position; returns the common row."""
+        """Join rows of equal length position by position; returns the common row of labels."""
         first = rows[0]
         if not self.check:
             for row in rows[1:]:
@@ -227,7 +227,7 @@ class Propagation:
         return first
 
     def guard(self, labels: Any, reason: str, *, located: bool = True) -> None:
-        """These units are never removed; a `located` reason is completed by the current operator."""
+        """Protect these units; to a `located` reason the current operator, module and line are added."""
         if labels is None:
             return
         if type(labels) is Fresh:
@@ -240,24 +240,24 @@ class Propagation:
             self.guarded.append((labels, reason, self.op if located else None))
 
     def guard_all(self, tensor: Tensor, reason: str, *, located: bool = True) -> None:
-        """Every unit with entries in this tensor is never removed."""
+        """Protect every unit that has entries in this tensor."""
         for axis in self.get(tensor).axes:
             self.guard(axis, reason, located=located)
 
     def inexact(self, labels: Any) -> None:
-        """The current operator averages, compares or normalises over these units."""
+        """Mark these units inexact: the current operator averages, compares or normalises over them."""
         labels = self.settle(labels)
         if isinstance(labels, np.ndarray) and not self.check:
             self.inexact_at.append((labels, self.op))
 
     def choose(self, kind: str, labels: Any, options: list[Any]) -> Any:
-        """Which of a rule's options is taken at this source line; the trial moves on to the next when one fails."""
+        """Return the option that a rule takes at this source line: the next one after each trial that fails."""
         place = (*self.op.key, self.index - self.entered if self.in_torch else 0, kind)
         return self.choices.take((self.turn, self.index, kind), place, labels, options)
 
     @property
     def in_torch(self) -> bool:
-        """Whether this is a module of torch's own: one line of the user's runs all of it."""
+        """True if this is a module of torch's own: one line of the user's runs all of it."""
         kind = self.attribute(self.op.module, "__class__")
         return isinstance(kind, type) and is_torchs(kind)
 
@@ -271,15 +271,15 @@ class Propagation:
         return self.whole[self.index] if self.check else op
 
     def follow(self, attribute: str, labels: Labels) -> None:
-        """The current module's attribute counts the survivors of these labels."""
+        """Record that the current module's attribute counts how many of these labels are kept."""
         self.follows.append(Follow(self.op.module, attribute, labels, (self.turn, self.index)))
 
     def equal(self, left: Labels, right: Labels) -> None:
-        """These axes keep equally many entries: the code takes the one's size for the other's."""
+        """Record that two axes must keep equal numbers of entries: the code uses the size of one for the other."""
         self.equals.append(Equal(left, right, (self.turn, self.index)))
 
     def fail(self, why: str) -> None:
-        """Checking found a difference."""
+        """Report a difference found while checking."""
         raise Misaligned(f"{why} at {self.op.where}")
 
     # --- results ---
@@ -291,10 +291,10 @@ class Propagation:
 
 
 def _agree(a: Labels, b: Labels) -> bool:
-    """Whether equal units meet, or fixed entries (which protected the units that they met)."""
+    """True if two label arrays agree: equal units, or fixed entries, whose partners are protected already."""
     return bool(((a == b) | (a < 0) | (b < 0)).all())
 
 
 def _mix(a: Labels, b: Labels) -> Labels:
-    """Of two entries that met: the label if there is one, else fixed if one is fixed, else anything."""
+    """Merge two label arrays: the label if there is one, else `FIXED` if one is fixed, else `ANY`."""
     return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))

@@ -1,7 +1,8 @@
-"""Proof by labels: run a shrunken twin and compare what every operator did with deleting the removed units."""
+"""Proof by labels: run a shrunken twin and compare the result of every operator with the recorded one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,43 +27,42 @@ if TYPE_CHECKING:
     from secateurs.types import Mask
 
 
-class Refuted(Exception):  # noqa: N818 (a verdict, not an error)
-    """The shrunken twin fails: at which recording and operator, and why."""
+@dataclass(frozen=True)
+class Disproof:
+    """A trial that failed, and why: at operator `index` of recording `turn`; `another_path`: other operators ran."""
 
-    def __init__(self, why: str, turn: int, index: int, *, another_path: bool = False) -> None:
-        """At operator `index` of recording `turn`; `another_path`: the forward runs other operators."""
-        super().__init__(why)
-        self.another_path = another_path
-        self.turn = turn
-        self.index = index
+    why: str
+    turn: int
+    index: int
+    another_path: bool = False
 
 
 def surviving(units: Units, alive: Mask, keep: Mask) -> dict[tuple[str, int], NDArray[np.int64]]:
-    """(tensor, dim) -> indices into the living entries that survive `keep`, where any goes."""
+    """Return (tensor, dim) -> positions of the present entries that `keep` leaves, for dimensions that lose any."""
     survivors = units.axes.survivors(alive, keep)
     return {key: index for key, k in units.labelled if (index := survivors[k]) is not None}
 
 
-def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Refuted | None:
-    """Try the plan `keep` (units) on a twin of a model in which `alive` units are left; None when it holds."""
+def disprove(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> Disproof | None:
+    """Try the plan `keep` (units) on a copy of a model of which `alive` units remain; None if it holds."""
     kept = surviving(units, alive, keep)
     try:
         patches = follow_patches(units, view, keep, kept)
-    except Misaligned as verdict:
-        return Refuted(str(verdict), 0, 0)
+    except Misaligned as error:
+        return Disproof(str(error), 0, 0)
     for turn, training in enumerate(source.passes):
         shrunk = source.tape(view, training=training, kept=kept, attributes=patches)
         reference = Reference(units.tapes[turn], units.results[turn], units.picked)
         if source.real:
             reference = _silent_twin(units, source, view, turn, alive, kept)
-        refuted = _compare(units, turn, reference, shrunk, keep)
-        if refuted is not None:
-            return refuted
+        found = _compare(units, turn, reference, shrunk, keep)
+        if found is not None:
+            return found
     return None
 
 
 class Reference(NamedTuple):
-    """What the shrunken run is compared with: a recording, the axes of its results, and the options taken."""
+    """The reference of a comparison: a recording, the axes of its results, and the options that rules took."""
 
     tape: Tape
     results: Any
@@ -70,7 +70,7 @@ class Reference(NamedTuple):
 
 
 def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: Mask, kept: Any) -> Reference:
-    """On real tensors values decide the path: the reference is the masked model's own recording."""
+    """Record the masked model as the reference: on real tensors, values decide which operators run."""
     gone = {}
     for (name, dim), index in kept.items():
         of = units.units(units.params[name, dim])
@@ -92,7 +92,7 @@ def _silent_twin(units: Units, source: Source, view: Network, turn: int, alive: 
 
 
 def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
-    """The labels of every parameter without those of dead units; equal axes stay one object."""
+    """Return the labels of every parameter without removed units; equal axes stay one object."""
     if alive.all():
         return dict(units.params)
     known: dict[int, Any] = {}
@@ -104,7 +104,7 @@ def _living(units: Units, alive: Mask) -> dict[tuple[str, int], Any]:
 
 
 def _carries(units: Units, p: Propagation, op: Op, outs: Any) -> bool:
-    """Whether removable units pass through an operator: what comes after the last one may depend on values."""
+    """True if removable units pass through an operator; operators after the last such one may depend on values."""
     axes = [a for out in outs for a in out]
     axes += [a for t in tensors(op.args) if id(t) in p.labs for a in p.labs[id(t)].axes]
     for axis in axes:
@@ -117,7 +117,7 @@ def _carries(units: Units, p: Propagation, op: Op, outs: Any) -> bool:
 
 
 def collect_results(p: Propagation, tape: Tape) -> list[tuple[tuple[Any, ...], ...]]:
-    """Run the rules over a tape and note the axes of every result, as they were at that moment."""
+    """Run the rules over a tape and return the axes of every result, as they were at that moment."""
     results: list[tuple[tuple[Any, ...], ...]] = []
     labs = p.labs
 
@@ -133,7 +133,7 @@ def collect_results(p: Propagation, tape: Tape) -> list[tuple[tuple[Any, ...], .
     return results
 
 
-def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Mask) -> Refuted | None:
+def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Mask) -> Disproof | None:
     expected = _expectation(units, keep)
     reference, results, picked = against
     count = min(len(reference.ops), len(shrunk.ops))
@@ -161,31 +161,31 @@ def _compare(units: Units, turn: int, against: Reference, shrunk: Tape, keep: Ma
 
     try:
         p.run(_prefix(shrunk, together), watch=watch)
-    except Misaligned as verdict:
-        return Refuted(str(verdict), turn, p.index)
+    except Misaligned as error:
+        return Disproof(str(error), turn, p.index)
     except Exception as error:  # noqa: BLE001 (a rule that meets what it never met while collecting)
-        return Refuted(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
+        return Disproof(f"the shrunken network has other shapes ({error}) at {p.op.where}", turn, p.index)
     return _parted(reference, shrunk, (together, count), turn)
 
 
-def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Refuted | None:
-    """Whether the narrower network went on as the whole one did; alike: so many operators were, of so many."""
+def _parted(reference: Tape, shrunk: Tape, alike: tuple[int, int], turn: int) -> Disproof | None:
+    """Return the failure if the shrunken network ran other operators; alike: (equal operators, operators compared)."""
     together, count = alike
     if together < count:
         where = reference.ops[together].where
-        return Refuted(f"the forward takes another path at {where}", turn, together, another_path=True)
+        return Disproof(f"the forward takes another path at {where}", turn, together, another_path=True)
     if shrunk.error is not None:
         # An operator may fail before it is dispatched: it is the one that came next when the whole network ran.
         failed = len(shrunk.ops) - 1 if shrunk.ops and shrunk.ops[-1].out is None else len(shrunk.ops)
         failed = min(failed, len(reference.ops) - 1)
-        return Refuted(
+        return Disproof(
             f"the forward fails on a narrower network ({_brief(shrunk.error)}) at {reference.ops[failed].where}",
             turn,
             failed,
         )
     if len(reference.ops) != len(shrunk.ops) and not shrunk.real:
         why = "the forward runs another number of operators on a narrower network"
-        return Refuted(why, turn, count - 1, another_path=True)
+        return Disproof(why, turn, count - 1, another_path=True)
     return None
 
 
@@ -200,7 +200,7 @@ def _brief(error: Exception) -> str:
 
 
 def _expectation(units: Units, keep: Mask) -> Callable[[Any], Any]:
-    """Axis as recorded -> the same axis in units, without the removed ones."""
+    """Return a function from a recorded axis to its units without the removed ones."""
     known: dict[int, Any] = {}
 
     def expected(axis: Any) -> Any:
@@ -218,7 +218,7 @@ def _expectation(units: Units, keep: Mask) -> Callable[[Any], Any]:
 
 
 def _hold(p: Propagation, tensor: Tensor, op: Op, k: int, axes: Any, expected: Callable[[Any], Any]) -> None:
-    """A result of the shrunken run must be the recorded result without the removed units."""
+    """Check that a result of the shrunken run is the recorded one without the removed units."""
     got = p.labs.get(id(tensor))
     if got is None:
         return
@@ -256,7 +256,7 @@ _VALUES = frozenset({"scalar_tensor", "full", "full_like", "new_full", "fill_"})
 
 
 def _same_constants(p: Propagation, was: Op, now: Op) -> None:
-    """A number that enters point-wise arithmetic must not depend on a width."""
+    """Check that no number in point-wise arithmetic depends on a width."""
     func = now.func
     if torch.Tag.pointwise in func.tags or func.overloadpacket.__name__ in _VALUES:
         for a, b in zip((*was.args, *was.kwargs.values()), (*now.args, *now.kwargs.values()), strict=False):

@@ -1,8 +1,8 @@
-"""Proof by numbers, where labels cannot follow: random weights in float64, silence against removal.
+"""Numeric proof, where labels are not enough: outputs with units zeroed against outputs with units removed, in float64.
 
-Weights in general position make a difference visible with probability one, whatever the user's weights are: a scale
-that was initialised to zero hides nothing. It is asked only when the proof by labels fails on a plan whose groups are
-all exact: a width of one, for example, sends some operators down another, equally right path.
+Weights are random, so that a difference shows with probability one: a scale that the user initialised to zero hides
+nothing. It is used only when the proof by labels fails on a plan whose groups are all exact: at a width of one, for
+example, some operators take another path that is equally right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TOLERANCE = 1e-9
 
 
 def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:
-    """Whether the shrunken twin computes what the silent twin computes, on random weights and inputs."""
+    """True if the shrunken and the masked copy have equal outputs on random weights and inputs."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)
 
@@ -54,7 +54,7 @@ def agrees(units: Units, source: Source, view: Network, alive: Mask, keep: Mask)
 
 
 def _outputs(replica: Replica, call: Any) -> list[Tensor] | None:
-    """What a twin puts out on copies of the inputs; None where it does not run."""
+    """Outputs of a twin on copies of the inputs; None if it does not run."""
     args, kwargs = map_tensors(call, Tensor.clone)
     try:
         return find_tensors(replica.model(*args, **kwargs))
@@ -63,7 +63,7 @@ def _outputs(replica: Replica, call: Any) -> list[Tensor] | None:
 
 
 def runs(units: Units, source: Source, view: Network, alive: Mask, keep: Mask) -> bool:
-    """Whether the shrunken twin runs, and its outputs have the shapes of the whole network's."""
+    """True if the shrunken twin runs, and its outputs have the shapes of the whole network's."""
     kept = surviving(units, alive, keep)
     patches = follow_patches(units, view, keep, kept)
     whole = source.tape(view)

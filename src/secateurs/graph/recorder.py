@@ -28,7 +28,7 @@ _OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "r
 
 
 class Op(NamedTuple):
-    """One executed operator: what ran on what, in which module, at which line of the user's code."""
+    """One executed operator: function, arguments and results, its module, and the line of the user's code."""
 
     func: Any
     args: tuple[Any, ...]
@@ -45,7 +45,7 @@ class Op(NamedTuple):
 
     @property
     def where(self) -> str:
-        """Operator, module path and source line, for people."""
+        """Operator, module path and source line, for messages."""
         at = f" ({Path(self.code.co_filename).name}:{self.line})" if self.code else ""
         return f"{self.func} in {self.module or 'the model'}{at}"
 
@@ -62,7 +62,10 @@ class Call(NamedTuple):
 
 @dataclass
 class Tape:
-    """What a forward pass did, and the rules to read it by. Holds every tensor it names: identities stay unique."""
+    """One recorded forward pass: its operators in order, and the table of rules for them.
+
+    It references every tensor that occurs in it, so that no `id` is used twice.
+    """
 
     rules: Table
     ops: list[Op] = field(default_factory=list)
@@ -126,7 +129,7 @@ def _user_frame(depth: int) -> Place:
 
 
 def _is_transparent(kind: type[nn.Module]) -> bool:
-    """Whether a module class runs torch's own forward: the user's line is then the one that called the module."""
+    """True if a module class runs torch's own forward: the user's line is then the one that called the module."""
     known = _transparent.get(kind)
     if known is None:
         code = getattr(kind.forward, "__code__", None)
@@ -142,7 +145,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         """Record into `tape`; stray originals are replaced by `twins` (id -> twin); `paths`: id of a module -> path.
 
-        `check` is called at every operator, and raises where nobody waits for the recording any longer.
+        `check` is called at every operator; it raises to abort a recording that is no longer needed.
         """
         super().__init__()
         self.tape = tape
@@ -154,7 +157,7 @@ class Recorder(TorchDispatchMode):
         self._metas: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run, or only shape, the operator, and write it down."""
+        """Run the operator, or only compute its output shape, and record it."""
         self.check()
         kwargs = kwargs or {}
         if self.tape.rules.compositions:
@@ -183,7 +186,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _composed(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run what an operator fuses; its parts reach this mode before autograd has taken them apart, as here."""
+        """Run the composition of a fused operator, so that its parts are recorded instead of it."""
         own: Callable[..., Any] = self.tape.rules.compositions.get(func) or func.decompose
         with self:
             return own(*args, **kwargs)
@@ -215,7 +218,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _all_meta(args: Any) -> bool:
-    """Whether every argument is a plain tensor without storage, or no tensor at all."""
+    """True if every argument is a plain tensor without storage, or no tensor at all."""
     for a in args:
         kind = type(a)
         if kind is Tensor or kind is nn.Parameter:
@@ -249,7 +252,7 @@ def _kinds(args: Any) -> tuple[list[Tensor], bool]:
 
 
 def caller(recorder: Recorder) -> Callable[..., Any]:
-    """What a module's `__call__` runs meanwhile: it keeps the module stack, and notes the calls of leaf modules."""
+    """Return the stand-in for modules' `__call__` while recording: it tracks nesting and records leaf calls."""
     thread = threading.get_ident()
     tape, stack, paths, places = recorder.tape, recorder.stack, recorder.paths, recorder.places
     ops, calls = tape.ops, tape.calls
@@ -262,7 +265,7 @@ def caller(recorder: Recorder) -> Callable[..., Any]:
         start = len(ops)
         out = module._call_impl(*args, **kwargs)  # noqa: SLF001
         places.pop()
-        path = stack.pop()  # not in a finally: after an error the stack says where it was
+        path = stack.pop()  # not in a finally: after an error the stack tells where it occurred
         if not module._modules:  # noqa: SLF001
             calls.append(Call(path, args, out, start, len(ops)))
         return out

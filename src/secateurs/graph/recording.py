@@ -1,4 +1,4 @@
-"""The first run of a trace: what it is recorded on, and which models cannot be traced by their call."""
+"""The first run of a trace, on meta or real tensors; refuses models whose call shows nothing of their parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
-    """Run a network on its example, on meta if it can be; where its training forward may differ, run that too.
+    """Run a network on its example, on meta if possible, and its training forward too where that may differ.
 
     Returns where further recordings come from, the recordings, and notes. TraceError if the network does not run, if
     its output holds no tensor, or if its call does not touch its parameters.
@@ -80,10 +80,10 @@ def _deeper(error: Exception | None) -> str:
 
 
 def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:
-    """Whether on real tensors, and whether without what earlier forwards have stored: what to try, one after another.
+    """Yield the ways to run, in order: (on real tensors, without tensors that earlier forwards stored).
 
-    A stored tensor may come from weights, and would hide what it comes from; it is left out where the forward then
-    stores another. On meta, a value that is asked for is an error, and real tensors are taken.
+    A stored tensor may have been computed from weights, which a trace could not see; it is left out if the forward
+    then stores another. On meta, reading a value is an error, and real tensors are used.
     """
     stored = bool(stored_tensors(network))
     for real in (False, True):
@@ -99,12 +99,12 @@ def failed_rules(tapes: Iterable[Tape]) -> list[str]:
 
 
 def same_path(tapes: Iterable[Tape], others: Iterable[Tape]) -> bool:
-    """Whether recordings ran the same operators in the same order."""
+    """True if recordings ran the same operators in the same order."""
     return all([op.func for op in a.ops] == [op.func for op in b.ops] for a, b in zip(tapes, others, strict=True))
 
 
 def _check(network: Network, tape: Tape) -> None:
-    """Refuse a call that nothing can be learnt from."""
+    """Refuse a call that touches no parameter or returns no tensor."""
     used = (id(t) in tape.origins for op in tape.ops for t in tensors((op.args, tuple(op.kwargs.values()))))
     if network.parameters and not any(used):
         raise TraceError(
@@ -120,7 +120,7 @@ def _check(network: Network, tape: Tape) -> None:
 
 
 def _inner(network: Network, error: Exception | None = None) -> str:
-    """Name the one child that holds all parameters, where the module around it is not what is meant to be called."""
+    """Name the only child that holds all parameters, which may be the module that the user meant."""
     model = network.model
     called = type(model).__call__ is nn.Module.__call__
     if error is not None and called and not isinstance(error, NotImplementedError):

@@ -1,4 +1,4 @@
-"""The search for units: label, try on a shrunken twin, and correct until it holds."""
+"""The search for units: label, try plans on a shrunken copy (a twin), and correct until every trial holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from secateurs.graph.integers import numbers
 from secateurs.graph.label_arrays import entry_of
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation
-from secateurs.graph.prove import Refuted, collect_results, disprove
+from secateurs.graph.prove import Disproof, collect_results, disprove
 from secateurs.graph.prove_numeric import agrees
 from secateurs.graph.recording import same_path
 from secateurs.graph.trials import atoms, only, trials
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 _ROUNDS = 200
 _PATIENCE = 150
-"""From this round on, what fails is protected, and no further option is tried."""
+"""From this round on, units at a failing operator are protected, and no further option is tried."""
 
 _TRIES = 6
-"""Options of one choice that are tried once more where it left all of its units protected."""
+"""Number of options tried again for a choice that left all of its units protected."""
 
 
 class Finder:
-    """Label, try, and correct until the shrunken twin holds."""
+    """Label a network, try plans on shrunken copies, and correct the labels until every trial holds."""
 
     def __init__(self, view: Network, source: Source, tapes: list[Tape], shielded: tuple[str, ...]) -> None:
         self.view = view
@@ -51,16 +51,16 @@ class Finder:
         self.lost: dict[tuple[str, int], list[tuple[Any, str]]] = {}
 
     def find(self) -> Units:
-        """The units of the network, proven on every trial."""
+        """Return the units of the network, for which every trial holds."""
         return self._freed(self._settle())
 
     def _settle(self) -> Units:
-        """Correct what the trials refute, until they hold."""
+        """Correct the labelling after each failed trial, until all trials hold."""
         for attempt in range(_ROUNDS):
             units = self._collect()
             if units.conflict is not None:
                 why, turn, index, _ = units.conflict
-                self._correct(units, Refuted(why, turn, index), None, attempt)
+                self._correct(units, Disproof(why, turn, index), None, attempt)
                 continue
             if not units.counts.size:
                 return units
@@ -72,10 +72,10 @@ class Finder:
             self._correct(units, *failed, attempt)
         raise TraceError(
             "The trial did not settle; please report this model."
-        )  # the last correction protects everything
+        )  # the last correction protects all units
 
     def _recorded_anew(self) -> bool:
-        """Whether the same forward now runs other operators: the first run filled something outside the model."""
+        """True if the same forward now runs other operators, because the first run filled a cache outside the model."""
         again = [self.source.tape(self.view, training=training) for training in self.source.passes]
         if any(tape.error is not None for tape in again) or same_path(self.tapes, again):
             return False
@@ -83,7 +83,7 @@ class Finder:
         return True
 
     def _freed(self, units: Units) -> Units:
-        """Try every choice that left all of its units protected once more, and keep what frees more."""
+        """Try again every choice that left all of its units protected, and keep options that protect fewer."""
         for key, site in list(units.sites.items()):
             if key[-1] not in ("split", "cut", "size") or not site.labels or self._reach(units, site.labels):
                 continue
@@ -112,24 +112,24 @@ class Finder:
 
     @staticmethod
     def _reach(units: Units, arrays: Iterable[Any] | None = None) -> int:
-        """How many entries of some axes, or of all parameters, can be removed."""
+        """Number of removable entries of some axes, or of all parameters."""
         if arrays is None:
             arrays = [axis for axis in units.params.values() if isinstance(axis, np.ndarray)]
         return sum(int((entry_of(units.group_of, units.units(axis)) >= 0).sum()) for axis in arrays)
 
-    def _disprove(self, units: Units, keep: Any) -> Refuted | None:
+    def _disprove(self, units: Units, keep: Any) -> Disproof | None:
         whole = np.ones(units.group_of.size, dtype=bool)
-        verdict = disprove(units, self.source, self.view, whole, keep)
-        if verdict is None or not verdict.another_path:
-            return verdict
-        # Where one unit of a group is left, operators may take another path that labels cannot follow; numbers can.
+        failed = disprove(units, self.source, self.view, whole, keep)
+        if failed is None or not failed.another_path:
+            return failed
+        # Where one unit of a group is left, operators may take another path, which only the numeric proof can check.
         narrow = [groups for groups in atoms(units) if self._of_one(units, groups, keep)]
         if not narrow or any(units.inexact[g] for groups in narrow for g in groups):
-            return verdict
+            return failed
         groups = np.concatenate(narrow)
         rest = keep | np.isin(units.group_of, groups)
         holds = disprove(units, self.source, self.view, whole, rest) is None
-        return None if holds and agrees(units, self.source, self.view, whole, only(units, keep, groups)) else verdict
+        return None if holds and agrees(units, self.source, self.view, whole, only(units, keep, groups)) else failed
 
     @staticmethod
     def _of_one(units: Units, groups: Any, keep: Any) -> bool:
@@ -152,31 +152,31 @@ class Finder:
                 p.guard(axis, "the user protects it", located=False)
         return gather(p, self.tapes, results, self.shapes, dict(self.refused))
 
-    def _correct(self, units: Units, verdict: Refuted, keep: Any, attempt: int) -> None:
-        """Move the guilty source line on to its next option, or protect what meets there."""
-        tape = self.tapes[verdict.turn]
-        index = min(verdict.index, len(tape.ops) - 1)
+    def _correct(self, units: Units, failed: Disproof, keep: Any, attempt: int) -> None:
+        """Advance the choice that explains the failure to its next option, or protect the units there."""
+        tape = self.tapes[failed.turn]
+        index = min(failed.index, len(tape.ops) - 1)
         if attempt < _PATIENCE:
-            guilty = units_at(units, verdict.turn, index)
-            found = miscounted(units, verdict.turn, index) if not guilty.size else None
-            found = found or before(units, guilty, verdict.turn, index) or ahead(units, verdict.turn, index)
-            if self._refuse(found) or (guilty.size and self._ban(tape, index, str(verdict))):
+            guilty = units_at(units, failed.turn, index)
+            found = miscounted(units, failed.turn, index) if not guilty.size else None
+            found = found or before(units, guilty, failed.turn, index) or ahead(units, failed.turn, index)
+            if self._refuse(found) or (guilty.size and self._ban(tape, index, failed.why)):
                 return
         guilty = np.flatnonzero(units.group_of >= 0)
         if units.conflict is not None:
             guilty = np.intersect1d(guilty, units.conflict.units)
         elif keep is not None and attempt < _ROUNDS - 2:
             guilty = np.flatnonzero(np.isin(units.group_of, self._narrowed(units, keep)))
-            if attempt < _PATIENCE and self._refuse(before(units, guilty, verdict.turn, index)):
+            if attempt < _PATIENCE and self._refuse(before(units, guilty, failed.turn, index)):
                 return
         for key, axis in units.params.items():
             if isinstance(axis, np.ndarray):
                 index = np.flatnonzero(np.isin(units.units(axis), guilty))
                 if index.size:
-                    self.lost.setdefault(key, []).append((index, str(verdict)))
+                    self.lost.setdefault(key, []).append((index, failed.why))
 
     def _narrowed(self, units: Units, keep: Any) -> Any:
-        """Of the groups that a refuted plan cuts, the ones without which it would hold: found by bisection."""
+        """Return the plan cut down to the groups that make it fail, found by bisection."""
         parts = [groups for groups in atoms(units) if not keep[np.isin(units.group_of, groups)].all()]
         low, high = 0, len(parts)  # the first `low` hold, the first `high` do not
         while high - low > 1:
@@ -188,7 +188,7 @@ class Finder:
         return parts[high - 1]
 
     def _refuse(self, found: Blamed | None) -> bool:
-        """Take the next option there, if there is a choice to blame."""
+        """Exclude the option taken at that choice, if there is one."""
         if found is not None:
             self.refused[found.place] = (*self.refused.get(found.place, ()), found.taken.option)
         return found is not None

@@ -1,4 +1,4 @@
-"""Find the module inputs and outputs that a group's units pass through, for hooks and taps."""
+"""Find the module inputs and outputs that carry a group's units, for hooks that gather statistics."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _TRANSPARENT = ("torch.nn.", "torchvision.ops.stochastic_depth", "timm.layers.dr
 
 @dataclass(frozen=True)
 class Source:
-    """The example of a trace, ready to be run again: on meta, or on real tensors where the code needs values."""
+    """The example inputs of a trace, with all that is needed to run the model again, on meta or on real tensors."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -40,7 +40,7 @@ class Source:
     dtypes: Mapping[str, torch.dtype]
     rules: Table
     cold: bool = False
-    """Whether the twin starts without the tensors that earlier forwards of the model have stored in dictionaries."""
+    """True if the twin starts without tensors that earlier forwards of the model stored in dictionaries."""
 
     def tape(
         self,
@@ -115,7 +115,7 @@ def _by_name(indices: Kept | None) -> Indices:
 
 
 def _twin(tensor: Tensor, dtype: torch.dtype, kept: Any, silent: Any) -> Tensor:
-    """A tensor with the values that the trace saw, but for the entries that are dropped, or silenced."""
+    """Return a copy of a tensor with some entries dropped, or zeroed."""
     twin = tensor.detach().to(dtype)
     for dim, index in (kept or {}).items():
         twin = twin.index_select(dim, torch.as_tensor(index, device=twin.device))
@@ -128,7 +128,7 @@ def _twin(tensor: Tensor, dtype: torch.dtype, kept: Any, silent: Any) -> Tensor:
 
 @cache
 def _reads_training(kind: type[nn.Module]) -> bool:
-    """Whether a module class of the user's looks at `self.training`: then the training forward may differ."""
+    """True if a module class of the user's reads `self.training`, so that its training forward may differ."""
     if f"{kind.__module__}.".startswith(_TRANSPARENT):
         return False
     for base in kind.__mro__:
@@ -142,5 +142,5 @@ def _reads_training(kind: type[nn.Module]) -> bool:
 
 
 def differs_in_training(view: Network) -> bool:
-    """Whether any part of the model may run other code in training (auxiliary heads, losses inside)."""
+    """True if any part of the model may run other code in training (auxiliary heads, losses inside)."""
     return any(_reads_training(type(m)) for m in view.modules.values())

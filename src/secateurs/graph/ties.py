@@ -1,8 +1,8 @@
-"""Count ties: groups that must lose units in step, because the forward takes one width for another.
+"""Count ties: groups whose widths must shrink in proportion, because the forward uses one width in place of another.
 
-An attention that views `C // heads` channels, where C is the width of its input, holds as long as the two widths agree;
-which units go on either side does not matter. So a tie is about numbers: in every plan, each of its groups has lost
-`step` units equally often.
+An attention that views `C // heads` channels, where C is the width of its input, works as long as the two widths agree;
+which units are removed on either side does not matter. So a tie is about numbers: in every plan, each of its groups has
+lost `step` units equally often.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bond:
-    """Groups (numbers) tied in count, how many units each loses in one step, and how many steps there are."""
+    """Groups tied in count (by number), the units that each loses in one step, and the most steps possible."""
 
     groups: tuple[int, ...]
     step: tuple[int, ...]
@@ -38,7 +38,7 @@ class Bond:
 
 
 class Conflict(NamedTuple):
-    """Two numbers that would have to be equal and cannot: why, and at which recording and operator."""
+    """Two numbers that would have to stay equal and cannot: the reason, the recording and the operator."""
 
     why: str
     turn: int
@@ -47,7 +47,7 @@ class Conflict(NamedTuple):
 
 
 def equalities(follows: Iterable[Follow], equals: Iterable[Equal]) -> Iterator[tuple[Any, Any, Any, str]]:
-    """(left labels, right labels, where, what) for numbers that must stay equal: read off shapes, or one attribute."""
+    """Yield (left labels, right labels, place, text) for numbers that must stay equal, from shapes or one attribute."""
     for e in equals:
         yield e.left, e.right, e.at, "a size in the forward"
     first: dict[tuple[str, str], Follow] = {}
@@ -70,7 +70,7 @@ def tie(units: Units) -> tuple[list[Bond], Conflict | None]:
 
 
 class _Book:
-    """Which groups lose units in step, as a forest: each group has a rate relative to its root."""
+    """Sets of groups tied in count, as a forest (union-find): each group has a rate relative to its root."""
 
     def __init__(self, units: Units) -> None:
         self.units = units
@@ -79,7 +79,7 @@ class _Book:
         self.at: dict[int, tuple[int, int]] = {}
 
     def enter(self, left: Any, right: Any, at: tuple[int, int], what: str) -> bool:
-        """Have two axes keep equally many entries; False where that cannot be."""
+        """Tie two axes to equal numbers of entries; False if that is impossible."""
         one, other = (self.units.units(labels) for labels in (left, right))
         if np.array_equal(one, other):
             return True
@@ -110,7 +110,7 @@ class _Book:
         return g, rate
 
     def _holds(self, change: dict[int, int]) -> bool:
-        """Whether what is tied so far makes both sides lose the same."""
+        """True if the ties found so far already make both sides lose the same."""
         total: dict[int, Fraction] = {}
         for g, times in change.items():
             root, rate = self._root(g)
@@ -162,7 +162,7 @@ class _Book:
 
 
 def lost(units: Units, alive: Mask, keep: Mask) -> NDArray[np.int64]:
-    """How many living units every group loses."""
+    """Number of present units that every group loses."""
     gone = units.group_of[alive & ~keep & (units.group_of >= 0)]
     return np.bincount(gone, minlength=units.counts.size)
 
@@ -180,18 +180,18 @@ def broken(units: Units, alive: Mask, keep: Mask) -> Bond | None:
 
 
 def evened(units: Units, keep: Mask, draw: np.random.Generator) -> Mask:
-    """A plan in which ties hold: tied groups lose more units, or fewer where one would be empty."""
+    """Return the plan with ties restored: tied groups lose more units, or fewer where one would be empty."""
     if not units.bonds:
         return keep
     keep = keep.copy()
     gone = lost(units, np.ones_like(keep), keep)
     for bond in units.bonds:
         turns = max(-(-int(gone[g]) // n) for g, n in zip(bond.groups, bond.step, strict=True))
-        # a width of one sends operators down other paths
+        # at a width of one, operators take other paths
         most = min((int(units.counts[g]) - 2) // n for g, n in zip(bond.groups, bond.step, strict=True))
         for g, n in zip(bond.groups, bond.step, strict=True):
             of = np.flatnonzero(units.group_of == g)
-            of = of[np.lexsort((draw.random(of.size), keep[of]))]  # those that are gone already go first
+            of = of[np.lexsort((draw.random(of.size), keep[of]))]  # units that are removed already come first
             keep[of] = True
             keep[of[: min(turns, max(most, 1)) * n]] = False
     return keep

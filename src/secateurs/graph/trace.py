@@ -1,4 +1,4 @@
-"""Trace: record, label, group, and try what was found on a shrunken twin until it holds."""
+"""`trace`: record a forward pass, label it, form groups, and try them on a shrunken copy until all trials hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def trace(
     model: nn.Module | Network, example_inputs: Any, *, protect: Iterable[str] = (), rules: Rules | None = None
 ) -> Graph:
-    """Find every group of channels that must be removed together, and prove on a shrunken twin that removal is right.
+    """Find every group of channels that must be removed together, and prove on a shrunken copy that removal is right.
 
     The model runs once on the meta device (or on real tensors where its code needs values), in eval mode; where its
     training forward differs (auxiliary heads), that is recorded too. The model itself is left exactly as it was.
@@ -29,10 +29,10 @@ def trace(
     Args:
         model: any eager `nn.Module`.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-        protect: names of modules (with all inside) that nothing changes: neither their outputs nor what they read.
+        protect: names of modules that stay as they are, with all inside: outputs and inputs.
         rules: operator -> rule, for operators of your own or of a library unknown here; see `secateurs.graph.rules`.
 
-    Raises: ModelError, InputError before any work; TraceError if the model does not run on the example.
+    Raises: ModelError or InputError before any work; TraceError if the model does not run on the example.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))

@@ -1,4 +1,4 @@
-"""The plans that a found graph is tried on: uneven ones, and lopsided ones where a dimension is cut."""
+"""Test plans for a labelling: other shares for every group, and, where a dimension is sliced, from one half only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 _SHARES = (0.45, 0.75, 0.6, 0.35, 0.85)
 _BY_SIZE = ("cut", "split", "factory")
-"""Choices whose wrong option can hold by chance, when two widths happen to agree."""
+"""Kinds of choices whose wrong option can pass a trial by chance, when two widths are equal."""
 
 
 def trials(units: Units) -> Iterator[NDArray[np.bool_]]:
-    """Plans to try, each once; more of them where a rule had a choice, since a wrong option can hold by chance."""
+    """Yield distinct plans to try; more where a rule had a choice, since a wrong option can pass by chance."""
     chance = any(key[-1] in _BY_SIZE for key in units.sites) or bool(units.bonds)
     seen: set[bytes] = set()
     for keep in chain((uneven(units, seed) for seed in range(5 if chance else 1)), _lopsided(units)):
         plan = np.packbits(keep).tobytes()
-        if plan not in seen:  # a recurrent layer cuts the same units at every step
+        if plan not in seen:  # a recurrent layer slices the same units at every step
             seen.add(plan)
             yield keep
 
 
 def uneven(units: Units, seed: int) -> Any:
-    """A plan that keeps another share of every group than of its neighbours, at random places.
+    """Return a plan that keeps another share of each group than of its neighbours, at random positions.
 
-    Every further plan leaves other groups whole: two small pieces of one tensor must not always lose as much.
+    Each seed leaves other groups whole, so that two small pieces of one tensor do not always lose equally many units.
     """
     draw = np.random.default_rng(seed)
     keep = np.ones(units.group_of.size, dtype=bool)
@@ -51,7 +51,7 @@ def uneven(units: Units, seed: int) -> Any:
 
 
 def _lopsided(units: Units) -> Iterator[Any]:
-    """For every place that cuts a dimension: plans that take one unit, then nearly all, from one half of it only."""
+    """Yield plans that remove one unit, then nearly all, from only one half of each sliced dimension."""
     for key, choice in units.sites.items():
         if key[-1] != "cut" or not choice.labels:
             continue
@@ -66,12 +66,12 @@ def _lopsided(units: Units) -> Iterator[Any]:
 
 
 def atoms(units: Units) -> list[NDArray[np.int64]]:
-    """Groups that lose units together: each alone, or with those that it is tied to in count."""
+    """Return the sets of groups that can lose units alone: one group, or groups tied in count."""
     tied = {g for bond in units.bonds for g in bond.groups}
     alone = [(g,) for g in range(units.counts.size) if g not in tied]
     return [np.array(groups) for groups in [*alone, *(bond.groups for bond in units.bonds)]]
 
 
 def only(units: Units, keep: Any, groups: Any) -> Any:
-    """The plan, of these groups alone: the others stay whole."""
+    """Return the plan restricted to these groups; the others stay whole."""
     return keep | ~np.isin(units.group_of, groups)

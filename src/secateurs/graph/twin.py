@@ -1,4 +1,4 @@
-"""Twins: replicas of a model's module objects around other tensors, run in its place."""
+"""Twins: copies of a model's module objects around other tensors, which are run instead of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _META = torch.device("meta")
 _SMALL = 1 << 20
-"""Integer and boolean buffers up to this size keep their values in the twin: indices decide what code does."""
+"""Integer and boolean buffers up to this size keep their values in the twin, since code may index by them."""
 
 
 def meta_like(tensor: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
@@ -32,7 +32,7 @@ def meta_like(tensor: Tensor, shape: Sequence[int] | None = None, dtype: torch.d
 
 
 def keeps_values(tensor: Tensor) -> bool:
-    """Whether the twin needs the tensor's values: small integer buffers (indices, masks), counters excepted."""
+    """True if the twin needs the tensor's values: small integer buffers (indices, masks), counters excepted."""
     kind = tensor.dtype
     return not kind.is_floating_point and not kind.is_complex and tensor.dim() > 0 and tensor.numel() <= _SMALL
 
@@ -49,7 +49,7 @@ def twin_of(
 
     `attributes` maps (id of a module, attribute) to the value it has in the twin. `training` concerns the user's own
     modules: torch's norms and dropouts compute the same operators, so that they stay in eval mode (and a batch norm
-    over one value does not complain). `cold` leaves out what earlier forwards have stored.
+    over one value does not complain). `cold` leaves out tensors that earlier forwards stored.
     """
     replica = Replica(network, tensors, attributes, cold=cold)
     for module in replica.modules:
@@ -58,14 +58,14 @@ def twin_of(
 
 
 def watch_calls(replica: Replica, call: Callable[..., Any]) -> None:
-    """Let `call(module, *args, **kwargs)` run in place of every module's call, through the entry for compiled code."""
+    """Replace every module's call by `call(module, *args, **kwargs)`, through the attribute for compiled calls."""
     for module in replica.modules:
         module.__dict__["_compiled_call_impl"] = partial(call, module)
 
 
 @contextmanager
 def quiet(network: Network, *, real: bool) -> Generator[None]:
-    """No gradients, no types of autocast, no inference tensors; what the process shares, as it was before.
+    """Run without gradients, autocast and inference mode, and restore all process-wide state afterwards.
 
     On meta, attention takes no fused path anyway.
     """

@@ -1,4 +1,4 @@
-"""Pruning with the tools of others: each module needs its package, and imports it when it is used.
+"""Integrations with other packages: each module imports its package when it is used.
 
 `secateurs.integrations.huggingface` (transformers), `.timm`, and `.ultralytics`.
 """

@@ -1,4 +1,4 @@
-"""Hugging Face transformers: the plan lies beside the weights, and a pruned model loads like any other.
+"""Hugging Face transformers: save a pruned model with its plan, load it, and prune inside the Trainer.
 
 `save_pretrained` and `push_to_hub` are those of transformers; they write config.json (with the dense model's sizes) and
 the pruned weights, and `pruning_plan.json` comes beside them. `from_pretrained` builds the model's own class from the
@@ -35,14 +35,14 @@ _FETCHING = (
 
 
 class _SavesPlan:
-    """What a model carries in place of its `save_pretrained`: the same, and the plan beside it."""
+    """Replacement for a model's `save_pretrained` that also writes the plan."""
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         self.model = model
         self.plan = plan
 
     def __call__(self, save_directory: str | PathLike[str], *args: Any, **options: Any) -> None:
-        """Save as transformers does, with the plan; to the Hub too, where `push_to_hub=True` asks for it."""
+        """Save as transformers does, with the plan; with `push_to_hub=True` also to the Hub."""
         check_left(self.plan, self.model)
         kind = cast("Any", type(self.model))
         if options.pop("push_to_hub", False):
@@ -57,10 +57,10 @@ _PUSHING = ("commit_message", "private", "token", "revision", "create_pr", "tags
 
 
 def carry_plan(model: Model, plan: Plan) -> Model:
-    """Let a pruned model's own `save_pretrained` and `push_to_hub` write the plan too, and return the model.
+    """Make a pruned model's own `save_pretrained` and `push_to_hub` write the plan too, and return the model.
 
-    So do checkpoints that transformers' Trainer writes of it. The class stays, and nothing else of the model changes.
-    Raises StoreError if the model is not what the plan leaves, InputError if it is no transformers model.
+    Checkpoints of transformers' Trainer then contain the plan as well. The class and everything else of the model stay.
+    Raises StoreError if the model does not have the plan's shapes, InputError if it is no transformers model.
     """
     kind = needed("transformers", extra="huggingface").PreTrainedModel
     if not isinstance(model, kind):
@@ -75,9 +75,9 @@ def carry_plan(model: Model, plan: Plan) -> Model:
 
 
 def save_pretrained(model: nn.Module, plan: Plan, directory: str | PathLike[str], **options: Any) -> Path:
-    """Save a pruned transformers model: config.json, its weights, and the plan beside them; return the folder.
+    """Save a pruned transformers model: config.json, weights and plan; return the folder.
 
-    options are those of transformers' `save_pretrained` (`max_shard_size`, `push_to_hub`, ...). The model carries its
+    options are those of transformers' `save_pretrained` (`max_shard_size`, `push_to_hub`, ...). The model keeps its
     plan from then on (`carry_plan`).
     """
     cast("Any", carry_plan(model, plan)).save_pretrained(directory, **options)
@@ -96,7 +96,7 @@ def from_pretrained(source: str | PathLike[str], *, model_class: Any = None, **o
     the plan is replayed on it, and transformers reads the weights; options are those of its `from_pretrained`
     (`dtype`, `device_map`, `revision`, `token`, ...). The model carries its plan.
 
-    Raises StoreError where no plan lies beside the weights, PlanError where the plan is another model's.
+    Raises StoreError if there is no plan next to the weights, PlanError if the plan is of another model.
     """
     transformers = needed("transformers", extra="huggingface")
     fetching = {name: options[name] for name in _FETCHING if name in options}
@@ -128,7 +128,7 @@ def _known(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _class_of(transformers: Any, source: str | PathLike[str], options: dict[str, Any]) -> Any:
-    """The class that config.json names."""
+    """Return the class that config.json names."""
     config = options.pop("config", None) or transformers.AutoConfig.from_pretrained(source, **options)
     names = list(getattr(config, "architectures", None) or ())
     found = getattr(transformers, names[0], None) if names else None
@@ -142,7 +142,7 @@ def _class_of(transformers: Any, source: str | PathLike[str], options: dict[str,
 
 
 def _cut_class(kind: type[nn.Module], plan: Plan) -> type[nn.Module]:
-    """The class whose new models have the shapes that the plan leaves."""
+    """Return a subclass whose new models have the shapes of the plan."""
 
     def build(self: nn.Module, *args: Any, **options: Any) -> None:
         kind.__init__(self, *args, **options)
@@ -153,11 +153,11 @@ def _cut_class(kind: type[nn.Module], plan: Plan) -> type[nn.Module]:
 
 
 def trainer_callback(session: Session, *, early: bool = False) -> Any:
-    """Give a `TrainerCallback` that prunes inside transformers' Trainer: `Trainer(..., callbacks=[it])`.
+    """Return a `TrainerCallback` that prunes inside transformers' Trainer: `Trainer(..., callbacks=[callback])`.
 
     It attaches the session when training begins, and finishes it at the last step, before the last evaluation and
-    checkpoint: what was measured before that, of a larger network, no longer counts as the best. Each checkpoint
-    before holds the session's state, for `resume`. `early` finishes a run that was stopped early.
+    checkpoint; earlier metrics, of larger networks, no longer count as the best. Each earlier checkpoint contains the
+    session's state, for `resume`. early: finish a run that was stopped early.
     """
     base = needed("transformers", extra="huggingface").TrainerCallback
 
@@ -189,10 +189,10 @@ def _finish(session: Session, state: Any, *, early: bool) -> None:
 
 
 def resume(session: Session, checkpoint: str | PathLike[str]) -> None:
-    """Bring a fresh session and its model to where a checkpoint of `trainer_callback` stood.
+    """Restore a new session and its model from a checkpoint of `trainer_callback`.
 
     Call it before `trainer.train(resume_from_checkpoint=checkpoint)`, which then finds the saved shapes.
-    Raises StoreError where the checkpoint holds no session.
+    Raises StoreError if the checkpoint has no session state.
     """
     file = Path(checkpoint) / SESSION_FILE
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are used, and asked for by the name of the extra that brings them."""
+"""Import optional packages when they are used; errors name the extra that installs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from secateurs.errors import InputError
 def needed(module: str, *, extra: str) -> Any:
     """Import a module of an optional package.
 
-    Raises InputError naming the extra where the package is not installed; other import errors are its own.
+    Raises InputError with the extra to install if the package is missing; other import errors are passed on.
 
     >>> needed("json", extra="json").dumps([1])
     '[1]'

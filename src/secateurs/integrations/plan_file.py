@@ -1,4 +1,4 @@
-"""A plan beside weights that another library wrote: one JSON file, replayed on the dense model before they are read."""
+"""A plan in a JSON file next to weights that another library wrote; it is replayed before these are loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import differences
 
 PLAN_FILE = "pruning_plan.json"
-"""The file's name: it holds `Plan.to_json()`, names and numbers only."""
+"""Name of the file, which contains `Plan.to_json()`."""
 
 
 def check_left(plan: Plan, model: nn.Module) -> None:
-    """Refuse a model that is not what a plan leaves: with it beside the weights, they could not be read back."""
+    """Refuse a model whose shapes are not those after the plan, since its weights could not be loaded."""
     expect("plan", plan, Plan, "Pass the plan that led to this model: result.plan, or session.plan.")
     if problem := differences(plan.signature_after(), Network.of(model).shapes):
         message = (
@@ -33,16 +33,16 @@ def check_left(plan: Plan, model: nn.Module) -> None:
 
 
 def write_plan(plan: Plan, directory: str | PathLike[str]) -> Path:
-    """Write a plan into a folder, whole or not at all, and return the file; other files there stay as they are."""
+    """Write a plan into a folder atomically, and return the file; other files there are unchanged."""
     folder = Path(directory)
     write_files(folder, {PLAN_FILE: plan.to_json().encode()}, overwrite=True)
     return folder / PLAN_FILE
 
 
 def read_plan(place: Plan | str | PathLike[str]) -> Plan:
-    """Give a plan as it is, or read it from its file or from the folder that holds the file.
+    """Return a plan, or read it from its file or folder.
 
-    Raises DamageError (a StoreError) for a file that is missing or is none, PlanError for one that holds no plan.
+    Raises DamageError (a StoreError) for a file that is missing or not readable, PlanError for one without a plan.
     """
     if isinstance(place, Plan):
         return place
@@ -57,10 +57,10 @@ def read_plan(place: Plan | str | PathLike[str]) -> Plan:
 
 
 def without_graph(plan: Plan) -> Plan:
-    """The plan alone: what a model or a checkpoint carries along."""
+    """Return the plan without its graph, to be stored on a model or in a checkpoint."""
     return replace(plan, graph=None)
 
 
 def replay(plan: Plan, model: nn.Module) -> nn.Module:
-    """Cut a dense model, whose weights are still to be read, to the shapes that a plan leaves; on meta too."""
+    """Prune a dense model to the shapes after a plan, before its weights are loaded; also on meta."""
     return apply(plan, model, proof=False)

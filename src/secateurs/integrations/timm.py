@@ -1,6 +1,6 @@
-"""timm: a pruned model comes back by `create_model` and its plan, from what `CheckpointSaver` wrote.
+"""timm: `create_model` with a plan, for checkpoints of pruned models that `CheckpointSaver` wrote.
 
-timm's checkpoints hold weights and the model's name; the plan lies beside them as `pruning_plan.json` (`write_plan`).
+timm's checkpoints have weights and the model's name; the plan is next to them in `pruning_plan.json` (`write_plan`).
 """
 
 from __future__ import annotations

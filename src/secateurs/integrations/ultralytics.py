@@ -32,7 +32,7 @@ KEY = "secateurs"
 """The entry of a pruned network's yaml: its plan, and the dense network's first layer."""
 
 GUARD = "this network was pruned: open it with secateurs.integrations.ultralytics.load, and train that"
-"""What stands in place of the first layer, so that no other trainer builds the dense network from the yaml."""
+"""Marker in the yaml in place of the first layer, so that no other trainer builds the dense network from it."""
 
 
 def prune(  # noqa: PLR0913 (the verb of the library, on a YOLO)
@@ -56,7 +56,7 @@ def prune(  # noqa: PLR0913 (the verb of the library, on a YOLO)
     `best.pt` is a checkpoint as they write it. To train it again, open it with `load`. Classes are those of the
     network: train on your classes first, then prune.
 
-    Raises InputError for what is no YOLO or holds an exported file; whatever `secateurs.prune` raises.
+    Raises InputError for objects that are not a YOLO, or one of an exported file; and what `secateurs.prune` raises.
     """
     given = _opened(yolo)
     network = given.model
@@ -209,7 +209,7 @@ def _keeping(given: Any, network: Any) -> Any:
     made.__dict__["overrides"] = dict(given.overrides)
     made.__dict__["callbacks"] = {event: list(calls) for event, calls in given.callbacks.items()}
     made.__dict__["predictor"] = made.__dict__["trainer"] = None
-    # their `train` hands the present network to the trainer where the YOLO has a checkpoint, and else reads the yaml
+    # their `train` passes the present network to the trainer if the YOLO has a checkpoint, and else reads the yaml
     made.__dict__["ckpt"] = {"epoch": -1, **(given.ckpt or {})}
     return made
 

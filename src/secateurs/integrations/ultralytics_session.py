@@ -78,7 +78,7 @@ class Pruning:
         self._patience, trainer.stopper.patience = trainer.stopper.patience, math.inf
 
     def _follow(self, trainer: Any) -> None:
-        """Where tensors were cut, the average looks its own up anew."""
+        """After tensors were cut, take the tensors of the averaged (EMA) model from the pruned one again."""
         if self.session is None or self._seen is self.session.graph:
             return
         self._seen = self.session.graph
@@ -107,7 +107,7 @@ class Pruning:
         trainer.stopper.patience = self._patience
 
     def _forget(self, trainer: Any) -> None:
-        """What was best among larger networks is no longer the best."""
+        """Forget the best fitness, which larger networks had: only the pruned network competes from here on."""
         trainer.best_fitness = None
         trainer.stopper.best_fitness, trainer.stopper.best_epoch = 0.0, trainer.epoch + 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from secateurs.allocate import Allocator, AsIs, Budget, Ranked
+from secateurs.allocate.exact import Losses
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError, InputError, near
+from secateurs.errors import BudgetError
 from secateurs.evidence.kinds import Needs
 from secateurs.graph import Graph, Group
 from secateurs.types import Keep, Loss, Scope
@@ -31,7 +32,7 @@ class Method(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """The evidence that it looks at, by the names under which it reads it."""
+        """The evidence that it uses, by the names under which it reads it."""
         ...
 
     def select(
@@ -46,29 +47,38 @@ class Method(Protocol):
     ) -> Mapping[str, NDArray[np.int64]]:
         """Return group name -> units to keep, ascending; a group that is not named stays whole.
 
-        Without a budget the method decides how many, as in its paper. Nothing is changed in the model.
+        graph: of the model, which is not changed. budget: None if the method decides the widths, as in its paper. data:
+        batches, or None. loss: of (outputs, targets), or None for cross entropy. seed: of random choices.
         """
         ...
 
 
-def check_words(method: Any, **allowed: Any) -> None:
-    """Refuse a setting that is none of the words of its `Literal` type."""
-    for name, words in allowed.items():
-        value = getattr(method, name)
-        if value not in get_args(words):
-            known = get_args(words)
-            message = f"{type(method).__name__}({name}={value!r}) is no such option: {near(str(value), known)}"
-            raise InputError(message)
+@runtime_checkable
+class Measured(Protocol):
+    """A one-shot method that estimates the loss of every width; a budget of latency uses these losses directly."""
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None,
+        loss: Loss | None,
+        seed: int,
+    ) -> Losses:
+        """Return the loss at every width of the groups that may lose units. The model is not changed."""
+        ...
 
 
 def named(method: Any, *always: str) -> str:
-    """Write a method with the settings that are not its paper's, and those that are `always` told."""
+    """Return the repr of a method with the settings that differ from the defaults, and those in `always`."""
     told = [f.name for f in fields(method) if f.name in always or getattr(method, f.name) != f.default]
     return f"{type(method).__name__}({', '.join(f'{name}={getattr(method, name)}' for name in told)})"
 
 
 def producers(graph: Graph, group: Group) -> frozenset[str]:
-    """Name the modules that make a group's units; one that also reads them (a depthwise convolution) makes none."""
+    """Return the modules that produce a group's units, without those that also read them (depthwise convolutions)."""
     written = frozenset(s.tensor.rpartition(".")[0] for s in group.slices if s.role == "out")
     if len(written) <= 1:
         return written
@@ -87,7 +97,7 @@ def part_of(graph: Graph, budget: Budget | None, scope: Scope) -> Part:
 
 
 def meet_budget(part: Part, budget: Budget, allocate: Callable[[Costed, Budget], Keep], method: object) -> Keep:
-    """Allocate a budget inside a part; if it cannot be reached there, say what is outside."""
+    """Allocate a budget inside a part; if it cannot be reached there, the BudgetError names the groups outside."""
     try:
         return allocate(part, replace(budget, exclude=()))
     except BudgetError as error:
@@ -109,9 +119,9 @@ def ranked(
     *,
     allocator: Allocator | None = None,
 ) -> Keep:
-    """Remove units of a part until the budget is met: in the order of scores that are comparable as they are.
+    """Remove units of a part, lowest score first, until the budget is met; scores are comparable between groups.
 
-    Another allocator takes its own order from the scores.
+    allocator: `Ranked(AsIs())` by default.
     """
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in scores.items()}
     chosen: Allocator = allocator or Ranked(AsIs())

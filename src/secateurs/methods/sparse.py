@@ -1,8 +1,8 @@
-"""Network Slimming and DepGraph's sparse learning: each a sum of a penalty, a criterion and an allocator."""
+"""Network Slimming and DepGraph's sparse learning: each is a penalty, a criterion and an allocator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
 from secateurs.allocate import Allocator, AsIs, ByMax, Ranked
@@ -16,13 +16,15 @@ from secateurs.session.sparsify import Sparsify
 class NetworkSlimming(Sparsify):
     """Network Slimming: an L1 penalty on BatchNorm scales, then a cut by |scale|, ranked over the whole network.
 
-    Coupled norms are penalised each, and score together; groups without a norm score by magnitude (both ours).
+    Of coupled norms each is penalised, and their |scale| are added; groups without a norm are scored by magnitude (both
+    ours). penalty, criterion, allocator, until, scope, decoupled: see `Sparsify`.
 
     >>> NetworkSlimming().penalty
     ScaleL1(strength=0.0001, roles=('scale',))
     """
 
     penalty: ScaleL1 = ScaleL1()  # noqa: RUF009
+    _: KW_ONLY
     criterion: Criterion = BatchNormScale(fallback=Magnitude())  # noqa: RUF009
     allocator: Allocator = Ranked(AsIs())  # noqa: RUF009
     reference: ClassVar[str] = (
@@ -41,13 +43,15 @@ class NetworkSlimming(Sparsify):
 class DepGraph(Sparsify):
     """DepGraph's sparse learning: a group-wise L2 penalty, stronger on small units, then a cut by the groups' norms.
 
-    The groups are our engine's. Norms are relative to the largest of their group when they are ranked (ours).
+    Groups are those of `trace`. For the ranking, norms are divided by the largest of their group (ours). penalty,
+    criterion, allocator, until, scope, decoupled: see `Sparsify`.
 
     >>> DepGraph().penalty.strength
     0.0001
     """
 
     penalty: GroupNorm = GroupNorm()  # noqa: RUF009
+    _: KW_ONLY
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
     allocator: Allocator = Ranked(ByMax())  # noqa: RUF009
     reference: ClassVar[str] = (

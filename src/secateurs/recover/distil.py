@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import EvidenceError, InputError, check_seed
+from secateurs.errors import EvidenceError, InputError, check_choice, check_seed
 from secateurs.recover.features import Watch, features_apart
 from secateurs.recover.recovery import Pair
 from secateurs.running.untouched import untouched
 
-
-class Match(StrEnum):
-    """The distance between the outputs of student and teacher."""
-
-    kl = "kl"
-    """T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531)."""
-
-    dist = "dist"
-    """T² (1 - ρ) between the probabilities of each image, plus the same between those of each class over the batch;
-    ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536)."""
-
-    squares = "squares"
-    """Mean squared difference: for embeddings and any outputs that are no logits."""
+Match = Literal["kl", "dist", "squares"]
+"""The distance between the outputs of student and teacher."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +26,30 @@ class Distil:
 
         loss = weight · match(student, teacher) + (1 - weight) · cross entropy(student, labels)
 
-    In a loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of the criterion. The teacher
-    runs in eval mode without gradients, in the same autocast type as the student: one forward of the dense network more
-    a step.
+    match, the distance between student outputs s and teacher outputs t, at temperature T:
 
-    As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the images of the recovery alone: `epochs`
-    of SGD with Nesterov momentum 0.9, rate `lr` falling by a cosine, batches in an order drawn from `seed`, gradients
-    cut at norm 1, and norms in eval mode, so that their statistics stay.
+    - "kl": T² KL(softmax(t / T) ‖ softmax(s / T)) (Hinton, Vinyals and Dean 2015, arXiv:1503.02531);
+    - "dist": T² (1 - ρ) between the probabilities of each image, plus the same between those of each class over the
+      batch; ρ is Pearson's correlation (Huang et al., DIST, NeurIPS 2022, arXiv:2205.10536);
+    - "squares": mean squared difference, for embeddings and any outputs that are not logits.
 
-    features: names of modules, such as the ends of stages, whose attention maps are compared as well (see
-    `features_apart`), `feature_weight` times. A loop then names the student too: `Distil(...).loss(dense, student)`.
+    In a training loop: `loss = Distil().loss(dense)`, then `loss(outputs, labels, images)` instead of your loss. The
+    teacher runs in eval mode without gradients, under the student's autocast: one more forward pass a step.
+
+    As a step (`recover(..., steps=(Reconstruct(), Distil()))`) it trains on the recovery's images only:
+    `epochs` of SGD with Nesterov momentum 0.9, cosine decay from `lr`, batches shuffled by `seed`, gradients clipped to
+    norm 1, and BatchNorm in eval mode, so that its statistics stay.
+
+    temperature: T, above 0. weight: in (0, 1]; the rest of the loss is cross entropy. features: names of modules, such
+    as the last of each stage, whose attention maps are compared too (see `features_apart`), times `feature_weight`; a
+    loop then passes the student: `Distil(...).loss(dense, student)`. Raises InputError for values out of range.
+
+    >>> Distil("squares").compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]])).item()  # (0² + 2²) / 2
+    2.0
     """
 
-    match: Match = Match.kl
+    match: Match = "kl"
+    _: KW_ONLY
     temperature: float = 4.0
     weight: float = 1.0
     epochs: int = 10
@@ -60,8 +59,9 @@ class Distil:
     feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
+        """Refuse values out of range."""
         check_seed(self.seed)
+        check_choice(self, match=Match)
         wrong = not 0 < self.temperature < float("inf") or not 0 < self.weight <= 1 or not self.feature_weight >= 0
         if wrong or self.epochs < 0 or not 0 < self.lr < float("inf"):
             message = (
@@ -71,12 +71,12 @@ class Distil:
             raise InputError(message)
 
     def loss(self, teacher: nn.Module, student: nn.Module | None = None) -> DistilLoss:
-        """The loss against this teacher, which is not changed; the student is needed where features are compared."""
-        return DistilLoss(self, teacher, student)
+        """Return the loss against this teacher, which is not changed; `student` is needed to compare features."""
+        return DistilLoss(self, teacher, student=student)
 
     def recover(self, pair: Pair) -> None:
-        """Train `pair.small` on the images; labels are not read."""
-        with closing(DistilLoss(self, pair.dense, pair.small)) as criterion:
+        """Train `pair.small` on the images, without labels."""
+        with closing(DistilLoss(self, pair.dense, student=pair.small)) as criterion:
             self._train(pair, criterion)
 
     def _train(self, pair: Pair, criterion: DistilLoss) -> None:
@@ -102,7 +102,9 @@ class Distil:
                 pair.say(f"distil {epoch + 1}/{self.epochs}: loss {total.item() / len(pair.batches):.4g}")
 
     def compare(self, outputs: Any, wanted: Any) -> Tensor:
-        """The distance between the student's and the teacher's outputs, a scalar.
+        """Return the distance between the student's outputs and the `wanted` ones of the teacher, a scalar.
+
+        Raises EvidenceError for outputs of different shapes, or without logits.
 
         >>> Distil().compare(torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 3.0]])).item()
         0.0
@@ -115,11 +117,11 @@ class Distil:
             )
             raise EvidenceError(message)
         s, t = student.float(), teacher.detach().float()
-        if self.match is Match.squares:
+        if self.match == "squares":
             return F.mse_loss(s, t)
         s, t = (v.flatten(2).transpose(1, 2).flatten(0, 1) if v.dim() > 2 else v for v in (s, t))
         heat = self.temperature
-        if self.match is Match.kl:
+        if self.match == "kl":
             return heat**2 * F.kl_div(
                 (s / heat).log_softmax(1), (t / heat).log_softmax(1), reduction="batchmean", log_target=True
             )
@@ -128,10 +130,13 @@ class Distil:
 
 
 class DistilLoss:
-    """`loss(outputs, targets, inputs)` of a training step; inputs as the model took them."""
+    """The loss of a training step, called as `loss(outputs, targets, inputs)`; inputs are those of the model.
 
-    def __init__(self, settings: Distil, teacher: nn.Module, student: nn.Module | None = None) -> None:
-        """InputError where features are to be compared and no student is named, or a network lacks them."""
+    settings: the `Distil` that made it. teacher: the dense network. student: needed if features are compared.
+    """
+
+    def __init__(self, settings: Distil, teacher: nn.Module, *, student: nn.Module | None = None) -> None:
+        """Hook the modules of `features`; InputError without a student, or for a name that a network lacks."""
         self.settings, self.teacher = settings, teacher
         self._seen: tuple[Watch, Watch] | None = None
         self._taught: list[Tensor] = []
@@ -145,7 +150,7 @@ class DistilLoss:
             self._seen = Watch(student, settings.features), Watch(teacher, settings.features)
 
     def __call__(self, outputs: Any, targets: Any, inputs: Any) -> Tensor:
-        """The loss of one batch, whose outputs the student has just computed."""
+        """Return the loss of one batch, right after the student's forward pass on it."""
         args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
         args = args if isinstance(args, tuple) else (args,)
         value = self.settings.weight * self.settings.compare(outputs, self.teach(*args, **kwargs)) + self.inside()
@@ -154,7 +159,7 @@ class DistilLoss:
         return value + (1 - self.settings.weight) * F.cross_entropy(logits_of(outputs), targets)
 
     def teach(self, *args: Any, **kwargs: Any) -> Any:
-        """The teacher's outputs, in eval mode and without gradients."""
+        """Return the teacher's outputs, in eval mode and without gradients."""
         with untouched(self.teacher), torch.no_grad():
             found = self.teacher(*args, **kwargs)
         if self._seen:
@@ -162,7 +167,7 @@ class DistilLoss:
         return found
 
     def inside(self) -> Tensor | float:
-        """How far the features of the last batch are apart, weighted; 0 where none are compared."""
+        """Weighted distance between the features of the last batch; 0 if none are compared."""
         if not self._seen:
             return 0.0
         mine = self._seen[0].taken(self.settings.features)
@@ -175,7 +180,7 @@ class DistilLoss:
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The tensor that is compared: the output, its `logits`, or its first entry (the main head comes first)."""
+    """Return the tensor to compare: the output itself, its `logits`, or its first entry (the main head)."""
     if isinstance(outputs, Tensor):
         return outputs
     found = getattr(outputs, "logits", None)
@@ -199,7 +204,7 @@ def _unlike(p: Tensor, q: Tensor) -> Tensor:
 
 @contextmanager
 def _learnt(model: nn.Module) -> Generator[list[nn.Parameter]]:
-    """Train what may be trained in eval mode; gradients and modes are as before afterwards."""
+    """Yield the trainable parameters, in eval mode; restore gradients and modes afterwards."""
     grads = {p: p.grad for p in model.parameters()}
     with untouched(model), torch.enable_grad():
         try:

@@ -12,7 +12,7 @@ from secateurs.errors import EvidenceError, InputError, near
 
 
 def attention(x: Tensor) -> Tensor:
-    """Return the mean square over channels at every position, per image of length 1: [images, positions].
+    """Return the mean square over channels at every position, normalised to length 1 per image: [images, positions].
 
         Q = Σ_c x_c² / ‖Σ_c x_c²‖
 
@@ -27,10 +27,10 @@ def attention(x: Tensor) -> Tensor:
 
 
 class Watch:
-    """Hooks that keep the last output of some modules, until `close`."""
+    """Hooks that store the last output of some modules, until `close`."""
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
-        """InputError for a name that the model lacks."""
+        """Hook the modules; InputError for a name that the model lacks."""
         self.last: dict[str, Tensor] = {}
         known = dict(model.named_modules())
         for name in names:
@@ -48,7 +48,7 @@ class Watch:
         return note
 
     def taken(self, names: Iterable[str]) -> list[Tensor]:
-        """The outputs since the last call, in order; EvidenceError where a module did not run or has no positions."""
+        """Return the stored outputs, in order; EvidenceError if a module did not run or its output has no positions."""
         found, self.last = self.last, {}
         for name in names:
             if name not in found:
@@ -68,8 +68,8 @@ class Watch:
 def features_apart(students: Iterable[Tensor], teachers: Iterable[Tensor]) -> Tensor:
     """Squared distance of the attention maps, averaged over images and added over modules.
 
-    Zagoruyko and Komodakis 2017 (arXiv:1612.03928, eq. 2, squares in place of lengths). Channels need not agree in
-    number or order, so that pruned streams can be compared too; positions do.
+    Zagoruyko and Komodakis 2017 (arXiv:1612.03928, eq. 2, squares in place of lengths). The numbers of channels may
+    differ, so that pruned layers can be compared; the numbers of positions must agree.
     """
     total: list[Tensor] = []
     for s, t in zip(students, teachers, strict=True):

@@ -17,13 +17,28 @@ class FoldMeans:
 
         b ← b + mean over images and positions of (y_dense - y_small)
 
-    y: the layer's output behind the norm and the sum that follow it. Where nothing else differs, the difference is
-    Σ W_r mean(x_r) over the removed inputs r: exact if these were constant and no border is padded with zeros; beside
-    such a border a constant input is not constant, and only the mean over all positions is right. A layer without a
-    bias gives it to the norm behind it; one with neither stays as it is.
+    y: the layer's output after the norm and the shortcut sum that follow it. If nothing else differs, the difference is
+    Σ W_r mean(x_r) over the removed inputs r; it is exact if these are constant and no border is padded with zeros.
+    Next to a padded border, only the mean over all positions is corrected. If the layer has no bias, that of the
+    following norm is changed; without either, the layer stays unchanged.
 
-    VBP (Berisha et al., ICCV 2025) folds means into the second layer of an MLP; here into any consumer, in forward
-    order, so that what earlier layers lost is made up for too.
+    seed: of the random choice of images and positions. Raises what `recover` raises.
+
+    Source: VBP (Berisha et al., ICCV 2025), which folds means into the second layer of an MLP. Ours: any layer that
+    reads removed channels, in forward order, so that the losses of earlier layers are compensated too.
+
+    >>> import copy, torch
+    >>> from torch import nn
+    >>> import secateurs as sct
+    >>> from secateurs.recover.recovery import recover
+    >>> net = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 1))  # y = 1·(1·x) + 1·(2·x)
+    >>> net[0].weight.data, net[1].weight.data = torch.tensor([[1.0], [2.0]]), torch.ones(1, 2)
+    >>> net[1].bias.data = torch.zeros(1)
+    >>> x = torch.arange(16.0)[:, None]
+    >>> plan = sct.Plan.from_keep(sct.trace(net, x), {"0": [0]})
+    >>> small = sct.apply(plan, copy.deepcopy(net))
+    >>> recover(small, net, [x], plan=plan, steps=FoldMeans())[1].bias.tolist()  # the mean of 2·x
+    [15.0]
     """
 
     seed: int = 0

@@ -34,11 +34,12 @@ _HARDTANH = {aten.hardtanh.default, aten.hardtanh_.default}
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A convolution or linear layer whose weight is a parameter that nothing else reads.
+    """A convolution or linear layer whose weight is a parameter that no other operator reads.
 
-    at: its step; x: the value it reads; name: its parameter. place, made: the value that is compared, behind norms and
-    sums, and the step that makes it. axis: the channels of that value. clamp: the range that an activation leaves.
-    keep: rows of the dense layer's outputs that are left. factors: steps and values that scale the output up to there.
+    at: its step; x: its input value; name: its parameter. place, made: the value that is compared, after norms and
+    sums, and the step that computes it. axis: the channel dimension of that value. clamp: the range of a following
+    activation. keep: the dense layer's outputs that remain. factors: steps and values that scale the output up to
+    `place`.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Layer:
 
 
 def find_layers(recording: Recording, dense: Recording, model: nn.Module, plan: Plan) -> list[Layer]:
-    """The layers of the small network, in the order in which they run."""
+    """Return the solvable layers of the small network, in order of execution."""
     # the first name of a tied parameter, as plans have it
     names = {id(t): n for n, t in Network.of(model).tensors.items() if isinstance(t, nn.Parameter)}
     found: list[Layer] = []
@@ -75,7 +76,7 @@ def find_layers(recording: Recording, dense: Recording, model: nn.Module, plan: 
 
 
 def _operands(step: Step) -> tuple[int, int, int | None] | None:
-    """The values of input, weight and bias of a layer's operator."""
+    """Return the value numbers of input, weight and bias of a layer's operator."""
     args: tuple[Any, ...] = step.args
     if step.func in (_CONV, _LINEAR):
         x, weight, bias = args[0], args[1], args[2] if len(args) > 2 else None
@@ -89,7 +90,7 @@ def _operands(step: Step) -> tuple[int, int, int | None] | None:
 
 
 def root_of(recording: Recording, value: int) -> int | None:
-    """The value from outside that a value is a view of, if nothing else reads it on the way."""
+    """Return the parameter or input that a value is a view of, if no other operator reads it on the way."""
     while value not in recording.outside:
         made = recording.made_by.get(value)
         if made is None or recording.steps[made].func not in _VIEWS or len(recording.used_by.get(value, ())) != 1:
@@ -99,7 +100,7 @@ def root_of(recording: Recording, value: int) -> int | None:
 
 
 def follow(recording: Recording, value: int, base: Tensor) -> Tensor:
-    """The view of its root that a value is, taken of another tensor of the root's shape."""
+    """Apply the views between a root and a value to another tensor of the root's shape."""
     if value in recording.outside:
         return base
     step = recording.steps[recording.made_by[value]]
@@ -108,7 +109,7 @@ def follow(recording: Recording, value: int, base: Tensor) -> Tensor:
 
 
 def matrix(step: Step, weight: Tensor) -> Tensor:
-    """The weight as a view [groups, outputs, columns]; columns run over input channels, then over the kernel."""
+    """Return the weight as a view [groups, outputs, columns]; columns are input channels × kernel positions."""
     if step.func is _CONV:
         transposed, groups = step.args[6], step.args[8]
         if transposed:  # [in, out / groups, *kernel]
@@ -133,7 +134,7 @@ def add_to(step: Step, weight: Tensor, delta: Tensor) -> None:
 def _kept_outputs(
     recording: Recording, dense: Recording, at: int, weight: int, root: int, dims: Mapping[int, Any]
 ) -> Tensor | None:
-    """Which outputs of the dense layer the small one still has, read off the labels of its weight's entries."""
+    """Return the outputs of the dense layer that the small one still has, from the labels of its weight's entries."""
     whole = dense.outside.get(root)
     if whole is None:
         return None
@@ -148,7 +149,7 @@ def _kept_outputs(
 
 
 def _placed(recording: Recording, at: int, x: int, weight: int, bias: int | None, name: str, keep: Tensor) -> Layer:
-    """Follow the output through norms, scales and sums, as long as nothing else reads it."""
+    """Follow the output through norms, scales and sums, as long as no other operator reads it."""
     conv = recording.steps[at].func is _CONV
     axis = 1 if conv else -1
     value, made = recording.steps[at].outs[0], at
@@ -176,7 +177,7 @@ _STOP = -2
 
 
 def _factor(recording: Recording, step: Step, value: int, axis: int, *, conv: bool) -> int | None:
-    """What a step does to a layer's output: -1 for a norm, a value that scales it, None for nothing, or `_STOP`."""
+    """Classify an operator after a layer: -1 for a norm, a number that scales it, None for no change, or `_STOP`."""
     args = step.args
     if step.func in _NORMS and step.reads[0] == value and not (len(args) == 8 and args[5] is True):
         return -1
@@ -198,7 +199,7 @@ def _last(recording: Recording, value: int) -> int:
 
 
 def _clamp(recording: Recording, value: int) -> tuple[float | None, float | None] | None:
-    """The range that the only reader of a value leaves of it."""
+    """Return the range to which the only reader of a value clamps it, or None."""
     users = recording.used_by.get(value, [])
     if len(users) != 1 or value in recording.outputs:
         return None
@@ -210,7 +211,7 @@ def _clamp(recording: Recording, value: int) -> tuple[float | None, float | None
 
 
 def scale_of(layer: Layer, recording: Recording, upto: int | None = None) -> Tensor:
-    """How much one unit of the layer's output is at the place, per channel [outputs], in float64."""
+    """Return the factor from the layer's output to the place where it is compared, [outputs] in float64."""
     total = torch.ones(len(layer.keep), dtype=torch.float64)
     for at, value in layer.factors[:upto]:
         step = recording.steps[at]

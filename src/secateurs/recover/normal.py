@@ -12,7 +12,7 @@ from torch import Tensor
 from secateurs.errors import EvidenceError
 
 CHUNK = 1 << 14
-"""Rows that are multiplied in the type of the network before their sum is added in float64."""
+"""Rows per product in the network's dtype; the products are summed in float64."""
 
 WIDE = 4608
 """Columns up to which a Gram matrix is formed: 170 MB in float64 (512 channels of a 3x3 convolution)."""
@@ -21,7 +21,7 @@ STRONGER = 7
 """How often a ridge grows tenfold, from 1e-6 of the mean diagonal up to it, before a matrix is given up."""
 
 TOLERANCE, MOST = 1e-6, 200
-"""Conjugate gradients stop at this part of the right-hand side's length, or after so many steps."""
+"""Conjugate gradients stop at this residual, relative to the right-hand side, or after so many steps."""
 
 
 class Normal(Protocol):
@@ -29,7 +29,7 @@ class Normal(Protocol):
 
     @property
     def size(self) -> Tensor:
-        """The mean of the diagonal, [groups, 1, 1]; 1 for a group that sees only zeros."""
+        """The mean of the diagonal, [groups, 1, 1]; 1 for a group whose inputs are all zero."""
         ...
 
     def times(self, vectors: Tensor) -> Tensor:
@@ -37,18 +37,18 @@ class Normal(Protocol):
         ...
 
     def solve(self, right: Tensor, ridge: Tensor) -> Tensor:
-        """v with (X'X + ridge) v = right."""
+        """Solve (X'X + ridge) v = right for v."""
         ...
 
 
 def normal_of(x: Tensor) -> Normal:
-    """Choose how to hold the normal equations of rows [rows, groups, columns]."""
+    """Choose the representation of the normal equations of rows [rows, groups, columns]."""
     return Formed(product(x, x)) if x.shape[2] <= WIDE else Streamed(x)
 
 
 @dataclass(eq=False)
 class Formed:
-    """The Gram matrix itself, in float64; its last factorisation is kept.
+    """The Gram matrix in float64, with its last factorisation cached.
 
     >>> Formed(torch.tensor([[[4.0]]], dtype=torch.float64)).solve(torch.ones(1, 1, 1).double(), torch.ones(1, 1, 1))
     tensor([[[0.2000]]], dtype=torch.float64)
@@ -67,7 +67,7 @@ class Formed:
         return self.gram @ vectors
 
     def solve(self, right: Tensor, ridge: Tensor) -> Tensor:
-        """By Cholesky; with a stronger ridge for a group where rounding hides this one."""
+        """Solve by Cholesky factorisation; with a stronger ridge for a group where rounding requires it."""
         if self._factor is None or not torch.equal(self._factor[0], ridge):
             self._factor = ridge, self._factorised(ridge)
         return torch.cholesky_solve(right, self._factor[1])
@@ -89,7 +89,7 @@ class Formed:
 
 @dataclass(eq=False)
 class Streamed:
-    """The rows, for layers so wide that their Gram matrix would not fit: no more memory than the rows themselves."""
+    """The rows, for layers whose Gram matrix would not fit in memory; needs no more memory than the rows."""
 
     x: Tensor
 
@@ -112,7 +112,7 @@ class Streamed:
         return total
 
     def solve(self, right: Tensor, ridge: Tensor) -> Tensor:
-        """By conjugate gradients, preconditioned by the diagonal, all outputs at once (Hestenes and Stiefel 1952)."""
+        """Solve by diagonally preconditioned conjugate gradients, for all outputs (Hestenes and Stiefel 1952)."""
         found, residual = torch.zeros_like(right), right.clone()
         inverse = 1 / (self._diagonal + ridge)
         direction = inverse * residual

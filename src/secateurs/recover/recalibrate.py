@@ -19,16 +19,18 @@ from secateurs.running.untouched import device_of, untouched
 
 
 @all_or_nothing
-def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = None) -> nn.Module:
+def recalibrate(model: nn.Module, data: Iterable[Any], *, batches: int | None = None) -> nn.Module:
     """Replace every BatchNorm's running mean and variance by their averages over training images; return the model.
 
-    A pruned network feeds its norms other activations than the ones they were averaged over; a few dozen batches mend
-    that, with no gradient step. The average is cumulative, μ ← μ + (m_k - μ) / k over batches k = 1 … n (PyTorch's
+    After pruning, the inputs of norms have another distribution; a few dozen batches re-estimate it, without gradient
+    steps. The average is cumulative, μ ← μ + (m_k - μ) / k over batches k = 1 … n (PyTorch's
     `momentum=None`), in a forward where only BatchNorm is in train mode: dropout stays off. Weights, mode, momentum and
-    random state are left as they were; if a batch fails, so are the statistics.
+    random state are unchanged; if a batch fails, the statistics are restored.
 
-    `data` yields what a training loop takes: (images, labels), images alone, or a dict of keyword inputs. Statistics
-    belong to the training set, with its augmentation. `batches=None` takes all of it.
+    Raises InputError if there is no batch or a statistic is not finite, EvidenceError if the model fails on a batch.
+
+    data: batches as in a training loop: (images, labels), images alone, or dicts of keyword inputs; use the training
+    set with its augmentation. batches: the most batches to read; None reads all.
 
     >>> norm = nn.BatchNorm1d(1)
     >>> _ = recalibrate(norm, [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
@@ -46,7 +48,11 @@ def recalibrate(model: nn.Module, data: Iterable[Any], batches: int | None = Non
 
 @dataclass(frozen=True)
 class Recalibrate:
-    """The step that re-estimates BatchNorm's running statistics: `recalibrate` on the images of the recovery."""
+    """A step of `recover` that re-estimates BatchNorm's running statistics: `recalibrate` on its images.
+
+    >>> Recalibrate()
+    Recalibrate()
+    """
 
     def recover(self, pair: Pair) -> None:
         """Change the running statistics of `pair.small`."""
@@ -85,7 +91,7 @@ def _forward(model: nn.Module, batch: Batch, number: int) -> None:
 
 
 def _check_finite(model: nn.Module, norms: list[_BatchNorm]) -> None:
-    """Refuse statistics that are NaN or infinite, by the name of the first norm, from what reads the images on."""
+    """Refuse statistics that are NaN or infinite, by the name of the first norm in execution order."""
     broken = [m for m in norms if not all(bool(torch.isfinite(b).all()) for b in m.buffers())]
     if broken:
         paths = {id(module): path for path, module in model.named_modules()}
@@ -99,7 +105,7 @@ def _check_finite(model: nn.Module, norms: list[_BatchNorm]) -> None:
 
 @contextmanager
 def _averaging(norms: list[_BatchNorm]) -> Generator[None]:
-    """Let the norms average from scratch; on an error give their statistics back."""
+    """Reset the norms' statistics to average anew; restore them after an error."""
     momenta = [norm.momentum for norm in norms]
     before = [{n: b.clone() for n, b in norm.named_buffers(recurse=False)} for norm in norms]
     try:

@@ -20,15 +20,19 @@ from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
 LEAST = 8
-"""Fewest images: a quarter of them is held out to judge by."""
+"""Fewest images: a quarter of them is held out for validation."""
 
 ROWS = 128
-"""Images that pass a network at once."""
+"""Images in one forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The arguments of a step: the pruned network, which it changes; the dense one, which it reads; the images."""
+    """The arguments of a recovery step.
+
+    small: the pruned network, which the step changes. dense: the network before pruning, which it reads. plan: the plan
+    between them. batches: the images. say: prints one line of progress.
+    """
 
     small: nn.Module
     dense: nn.Module
@@ -39,7 +43,7 @@ class Pair:
 
 @runtime_checkable
 class Recovery(Protocol):
-    """One step of recovery, as a value: its fields are its settings."""
+    """Interface of a recovery step: a frozen value whose fields are its settings."""
 
     def recover(self, pair: Pair) -> None:
         """Change the weights of `pair.small` in place."""
@@ -57,15 +61,15 @@ def recover(
     images: int = 2048,
     progress: Callable[[str], None] | None = None,
 ) -> nn.Module:
-    """Restore a pruned network's accuracy from unlabelled images; return a new model, both arguments are unchanged.
+    """Restore a pruned network's accuracy from unlabelled images; return a new model and leave both networks unchanged.
 
-    small is what `apply(plan, copy of dense)` made, dense the network before; `plan` says which channels belong
-    together. steps run in order: Recalibrate(), FoldMeans(), RepairVariance(), Reconstruct(), Distil(); where none is
-    given, Reconstruct(). data yields images as a training loop takes them (a tensor, (images, labels), a dict of
-    keyword inputs); labels are not read. At most `images` of them are used, and held in memory. progress is given one
-    line a step of work.
+    small: the pruned network, `apply(plan, copy of dense)`. dense: the network before pruning. plan: the plan between
+    them. data: batches as in a training loop (a tensor, (images, labels), a dict of keyword inputs); labels are not
+    read. steps: run in order, of Recalibrate(), FoldMeans(), RepairVariance(), Reconstruct(), Distil() or your own;
+    Reconstruct() by default. images: the most images used, which are held in memory. progress: called with one line of
+    text at a time.
 
-    Where the plan keeps every unit, no bit changes. Two runs give one result.
+    If the plan keeps every unit, no bit changes; the same arguments give the same result.
 
     Raises InputError for too few, constant or non-finite images; PlanError if the networks do not belong to the plan or
     their outputs do not match; ModelError for a model that cannot be recovered.
@@ -94,7 +98,7 @@ def recover(
 
 
 def read_steps(steps: Recovery | Iterable[Recovery] | None) -> tuple[Recovery, ...]:
-    """The steps as a tuple; InputError for what is none."""
+    """Return the steps as a tuple; InputError for objects that are not steps."""
     if steps is None:
         from secateurs.recover.reconstruct import Reconstruct
 
@@ -130,7 +134,7 @@ def _check_pair(small: Network, dense: Network, plan: Plan) -> None:
 
 
 def _read(data: Iterable[Any], images: int, device: torch.device) -> tuple[Batch, ...]:
-    """Read at most so many images, in batches that pass a network at once."""
+    """Read at most `images` images, in batches of one forward pass."""
     if images < LEAST:
         message = f"images={images} are too few to learn from and to judge by. Allow {LEAST} or more."
         raise InputError(message)
@@ -153,7 +157,7 @@ def _read(data: Iterable[Any], images: int, device: torch.device) -> tuple[Batch
 
 
 def _check_images(batch: Batch, number: int) -> None:
-    """Refuse inputs from which nothing can be learnt."""
+    """Refuse inputs that are constant or not finite."""
     inputs = [t for t in find_tensors((batch.args, dict(batch.kwargs))) if t.is_floating_point() and t.numel() > 1]
     for tensor in inputs:
         if not bool(torch.isfinite(tensor).all()):

@@ -1,8 +1,8 @@
 """Replay a recorded forward operator by operator, so that it can be stopped and continued at any operator.
 
 A recording is the list of ATen operators of one forward, with their arguments written as numbers of values. Replaying
-it on a batch of the same shapes needs no Python of the model; what is alive between two operators can be put aside, so
-that the network is advanced from layer to layer instead of being run anew for each.
+it on a batch of the same shapes runs no Python of the model; the values that later operators need can be stored between
+two operators, so that the network is advanced from layer to layer instead of being rerun for each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _READS_NUMBERS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.i
 
 
 class Ref(NamedTuple):
-    """The number of a value in a recording."""
+    """Reference to a value in a recording, by its number."""
 
     value: int
 
@@ -87,7 +87,7 @@ class Recording:
         return [step.func for step in self.steps]
 
     def index(self) -> None:
-        """Note who makes and who uses each value."""
+        """Index the steps that make and that use each value."""
         for at, step in enumerate(self.steps):
             for value in step.reads:
                 self.used_by.setdefault(value, []).append(at)
@@ -98,7 +98,7 @@ class Recording:
             self.last_use[value] = len(self.steps)
 
     def divides(self, at: int) -> bool:
-        """Whether a replay may stop before step `at`: no memory that two live values share is written to later."""
+        """True if a replay may stop before step `at`: no later step writes to memory that two live values share."""
         live = [v for v, made in self.made_by.items() if made < at <= self.last_use.get(v, -1)]
         live += [v for v in self.inputs if self.last_use.get(v, -1) >= at]
         owners: dict[int, int] = {}
@@ -110,7 +110,7 @@ class Recording:
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes every operator into a recording."""
+    """Records every operator."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Recorder(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator, and write it down."""
+        """Run the operator and record it."""
         leaves, spec = pytree.tree_flatten((args, kwargs or {}))
         numbered = tuple(Ref(self.number(leaf)) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         out = func(*args, **(kwargs or {}))
@@ -129,7 +129,7 @@ class _Recorder(TorchDispatchMode):
         return out
 
     def number(self, tensor: Tensor, *, new: bool = False) -> int:
-        """The number of a tensor; one that was never seen comes from outside."""
+        """Return the number of a tensor; an unknown one is a parameter, buffer or input."""
         known = self.numbers.get(tensor)
         if known is not None and not new:
             return known
@@ -154,9 +154,9 @@ def call_tensors(batch: Batch) -> list[Tensor]:
 
 
 def record(model: nn.Module, batch: Batch) -> Recording:
-    """Record one forward in eval mode, without gradients; the model is left as it was.
+    """Record one forward in eval mode, without gradients; the model is not changed.
 
-    Raises InputError for a forward whose course depends on the numbers that it computes.
+    Raises InputError for a forward whose operators depend on computed values.
     """
     recording = Recording()
     recorder = _Recorder(recording)
@@ -178,7 +178,7 @@ def record(model: nn.Module, batch: Batch) -> Recording:
 
 @dataclass(eq=False)
 class Replay:
-    """A network on batches: all of them stand before step `at`, and `live` is what the steps behind it still need."""
+    """A network run on several batches up to step `at`; `live` holds the values that later steps need."""
 
     recordings: Sequence[Recording]
     live: list[dict[int, Tensor]]
@@ -186,7 +186,7 @@ class Replay:
 
     @staticmethod
     def start(model: nn.Module, batches: Sequence[Batch]) -> Replay:
-        """Record the model once for each shape of batch, and stand before the first step of all."""
+        """Record the model once for each shape of batch, and start before the first step."""
         known: dict[Any, Recording] = {}
         recordings: list[Recording] = []
         for batch in batches:
@@ -199,11 +199,11 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is put aside."""
+        """Bytes of the stored values."""
         return sum(t.nbytes for live in self.live for t in live.values())
 
     def read(self, number: int, to: int, wanted: Iterable[int]) -> dict[int, Tensor]:
-        """Run batch `number` up to (not including) step `to`, and give the values that are wanted."""
+        """Run batch `number` up to (not including) step `to`, and return the wanted values."""
         recording = self.recordings[number]
         values = dict(self.live[number])
         if any(step.writes for step in recording.steps[self.at : to]):
@@ -211,20 +211,20 @@ class Replay:
         return _run(recording, values, self.at, to, frozenset(wanted))[0]
 
     def advance(self, number: int, to: int, wanted: Iterable[int] = ()) -> dict[int, Tensor]:
-        """Run batch `number` up to step `to` and put aside what is alive there; `arrive` when all batches have."""
+        """Run batch `number` up to step `to` and store the live values; call `arrive` after all batches."""
         found, values = _run(self.recordings[number], self.live[number], self.at, to, frozenset(wanted))
         self.live[number] = values
         return found
 
     def arrive(self, to: int) -> None:
-        """All batches have advanced to step `to`."""
+        """Set the position to step `to`, after all batches were advanced."""
         self.at = to
 
 
 def _run(
     recording: Recording, values: dict[int, Tensor], start: int, stop: int, wanted: frozenset[int]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Run steps start to stop - 1: the wanted values, as they were when they were made, and those still needed."""
+    """Run steps start to stop - 1; return the wanted values, as they were when computed, and those still needed."""
     outside, found = recording.outside, {}
     values = {**outside, **values}
     clones = any(step.writes for step in recording.steps[start:stop])

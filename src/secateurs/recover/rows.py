@@ -17,9 +17,10 @@ aten = torch.ops.aten
 
 @dataclass(eq=False)
 class Rows:
-    """x: [rows, groups, columns]; now, target: [rows, outputs] at the place, in the small and in the dense network.
+    """The rows of a layer's least-squares problem.
 
-    held: the rows of the images that only judge.
+    x: inputs [rows, groups, columns]. now, target: outputs [rows, outputs] at the compared place, of the small and of
+    the dense network. held: marks the rows of held-out images.
     """
 
     x: Tensor
@@ -29,7 +30,7 @@ class Rows:
 
 
 def shape_of_problem(step: Step, weight: Tensor) -> tuple[int, int, int]:
-    """Groups, columns of each, outputs of the layer."""
+    """Return the numbers of groups, of columns in each, and of outputs of the layer."""
     if step.func is aten.convolution.default:
         groups = step.args[8]
         if step.args[6]:
@@ -42,9 +43,9 @@ def shape_of_problem(step: Step, weight: Tensor) -> tuple[int, int, int]:
 def gather(
     layer: Layer, small: Replay, dense: Replay, weight: Tensor, *, rows: int, seed: int, advance: int | None
 ) -> Rows:
-    """Run both networks up to the layer's place, on all batches, and sample about `rows` rows, spread over all images.
+    """Run both networks up to the layer's compared place on all batches; sample about `rows` rows over all images.
 
-    advance: the dense network is put aside at this step on the way.
+    advance: step at which the dense network's live values are stored on the way.
     """
     generator = torch.Generator().manual_seed(seed)
     each = rows / sum(_entries(recording, layer) for recording in small.recordings)
@@ -68,7 +69,7 @@ def gather(
 
 
 def _entries(recording: Recording, layer: Layer) -> int:
-    """Images of a convolution's input, or rows of a linear layer's."""
+    """Return the number of images of a convolution's input, or of rows of a linear layer's."""
     shape = recording.shapes[layer.x]
     return shape[0] if recording.steps[layer.at].func is aten.convolution.default else math.prod(shape[:-1])
 
@@ -76,7 +77,7 @@ def _entries(recording: Recording, layer: Layer) -> int:
 def _projected(
     step: Step, seen: tuple[Tensor, Tensor, Tensor], kernel: torch.Size, each: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of a linear layer: columns, outputs now, wanted outputs, and which are held out."""
+    """Return rows of a linear layer: inputs, present outputs, target outputs, and the mark of held-out rows."""
     flat = [t.reshape(-1, t.shape[-1]) for t in seen]
     chosen = _choose(len(flat[0]), math.ceil(each * len(flat[0])), generator, flat[0].device)
     x, now, target = (t[chosen] for t in flat)
@@ -86,7 +87,7 @@ def _projected(
 def _convolved(
     step: Step, seen: tuple[Tensor, Tensor, Tensor], kernel: torch.Size, each: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of a convolution: the same positions of every image, or one position of some images if `each` is below 1."""
+    """Return rows of a convolution: equal positions of every image, or one of some images if `each` is below 1."""
     images = _choose(len(seen[0]), math.ceil(each * len(seen[0])), generator, seen[0].device)
     x, now, target = seen if len(images) == len(seen[0]) else (t[images] for t in seen)
     sizes = now.shape[2:]
@@ -97,19 +98,19 @@ def _convolved(
 
 
 def _choose(count: int, each: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Positions to look at: all, or a sample without repetition."""
+    """Choose positions: all, or a sample without replacement."""
     if each >= count:
         return torch.arange(count, device=device)
     return torch.randperm(count, generator=generator)[:each].sort().values.to(device)
 
 
 def _held(images: int, each: int, device: torch.device) -> Tensor:
-    """The last quarter of a batch's images is held out."""
+    """Mark the last quarter of a batch's images as held out."""
     return (torch.arange(images, device=device) >= images - images // 4).repeat_interleave(each)
 
 
 def patches(step: Step, x: Tensor, kernel: torch.Size, sizes: torch.Size, chosen: Tensor) -> Tensor:
-    """What a convolution of any dimension multiplies at the chosen output positions: [rows, groups, columns]."""
+    """Unfold the input of a convolution of any dimension at the chosen output positions: [rows, groups, columns]."""
     _, _, _, stride, padding, dilation, transposed, _, groups = step.args
     dims, device = len(kernel), x.device
     stride, padding, dilation = (list(v) * dims if len(v) == 1 else list(v) for v in (stride, padding, dilation))
@@ -127,7 +128,7 @@ def patches(step: Step, x: Tensor, kernel: torch.Size, sizes: torch.Size, chosen
         inside &= (reach >= 0) & (reach < x.shape[2 + d])
         flat, valid = flat * x.shape[2 + d] + reach, valid & inside
     last = x.shape[2:].numel()
-    index = torch.where(valid, flat, last)  # [positions, kernel]; the entry behind the last is zero
+    index = torch.where(valid, flat, last)  # [positions, kernel]; the entry after the last is zero
     padded = torch.nn.functional.pad(x.flatten(2), (0, 1))
     seen = padded[:, :, index.flatten()].unflatten(2, index.shape)  # [n, c, positions, kernel]
     return seen.transpose(1, 2).flatten(0, 1).unflatten(1, (groups, -1)).flatten(2)

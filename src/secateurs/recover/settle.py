@@ -33,7 +33,7 @@ class _Moments:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Take the new statistics, and let scale and shift make up for them."""
+        """Set the new statistics, and change scale and shift so that the outputs stay equal."""
         norm = self.norm
         mean, variance = norm.running_mean, norm.running_var
         if mean is None or variance is None or self.count < 2:
@@ -41,7 +41,7 @@ class _Moments:
         old = (mean.double(), (variance.double() + norm.eps).sqrt())
         step, square = (total.to(mean.device) / self.count for total in self.sums)
         new = (square - step.square()).clamp_min(0) * self.count / (self.count - 1)
-        # a channel that is always the same would be divided by nothing: it keeps its statistics
+        # a constant channel keeps its statistics: its new variance would be 0
         moves = new > 1e-6 * variance.double()
         spread = torch.where(moves, (new + norm.eps).sqrt(), old[1])
         step = torch.where(moves, step, 0.0)
@@ -53,13 +53,13 @@ class _Moments:
 
 
 def settle_norms(model: nn.Module, batches: Iterable[Batch]) -> None:
-    """Set running statistics to those of the images, and rescale so that the network computes what it did.
+    """Set running statistics to those of the images, and rescale so that the outputs stay equal.
 
         μ' = mean(x),  σ'² = var(x),  γ' = γ σ' / σ,  β' = β + γ (μ' - μ) / σ
 
-    Weights that were fitted together with a norm's statistics no longer have these statistics: fine-tuning would begin
-    with other outputs in train mode than in eval mode, and recalibration would undo the fit. Norms without a scale, and
-    norms that share one, keep what they have.
+    Fitted weights change the distribution of a norm's inputs, so that without this, outputs in train mode would differ
+    from eval mode when fine-tuning starts, and recalibration would undo the fit. Norms without a scale, and norms that
+    share one, are unchanged. batches: images as `Batch` values.
     """
     every = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
     owners = Counter(id(t) for m in every.values() for t in (*m.parameters(), *m.buffers()))

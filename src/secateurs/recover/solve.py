@@ -11,12 +11,12 @@ from secateurs.recover.normal import Formed, Normal, normal_of, product
 from secateurs.recover.rows import Rows
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-"""Strengths that are tried, as parts of the mean diagonal of the Gram matrix."""
+"""Candidate ridges, relative to the mean diagonal of the Gram matrix."""
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What to add to a layer: weight [groups, outputs / groups, columns], bias [outputs]; and the errors with it."""
+    """Correction that is added to a layer: weight [groups, outputs / groups, columns], bias [outputs]; and errors."""
 
     weight: Tensor
     bias: Tensor
@@ -25,13 +25,13 @@ class Change:
 
 
 Clamp = tuple[float | None, float | None] | None
-"""The range that the activation behind a place leaves; None where there is none."""
+"""Range to which the following activation clamps; None if there is none."""
 
 
 def solve(rows: Rows, scale: Tensor, *, bias: bool, clamp: Clamp, rounds: int) -> Change | None:
     """Solve for the change of a layer that minimises its distance from the dense network; None if none reduces it.
 
-    scale: how much one unit of each output is at the place; a channel where that is nothing stays as it is.
+    scale: factor from each output to the compared place; channels with a factor of 0 are unchanged.
     """
     problem = _Problem(rows, scale.to(rows.x.device), clamp, bias)
     before = error_of(rows.now, rows, clamp)
@@ -55,7 +55,7 @@ def solve(rows: Rows, scale: Tensor, *, bias: bool, clamp: Clamp, rounds: int) -
 
 @dataclass(eq=False)
 class _Problem:
-    """Rows with a column of ones where there is a bias, and what the outputs at the place mean for the layer."""
+    """A least-squares problem: rows, with a column of ones if there is a bias, and the scale of the outputs."""
 
     rows: Rows
     scale: Tensor
@@ -69,7 +69,7 @@ class _Problem:
         self.inverse = torch.where(self.usable, 1 / torch.where(self.usable, self.scale, 1.0), 0.0)
 
     def residual(self, now: Tensor, *, clamped: bool = False) -> Tensor:
-        """What the layer's output lacks [rows, groups, outputs]; nothing where both are cut off, if `clamped`."""
+        """Residual of the layer's output [rows, groups, outputs]; 0 where a ReLU zeroes both outputs, if `clamped`."""
         aim, (low, high) = self.rows.target, (self.clamp or (None, None)) if clamped else (None, None)
         if low is not None:
             aim = torch.where(aim <= low, now.clamp(max=low), aim)
@@ -78,7 +78,7 @@ class _Problem:
         return ((aim - now) * self.inverse.to(now.dtype)).unflatten(1, (self.x.shape[1], -1))
 
     def products(self, residual: Tensor, mask: Tensor) -> tuple[Normal, Tensor]:
-        """The normal equations of some rows: their Gram matrix and their right-hand side."""
+        """Return the normal equations of some rows: Gram matrix and right-hand side."""
         x = self.x[mask]
         return normal_of(x), product(x, residual[mask])
 
@@ -93,7 +93,7 @@ class _Problem:
         return product(self.x, residual)
 
     def strength(self, learn: tuple[Normal, Tensor], judge: tuple[Normal, Tensor]) -> float | None:
-        """The ridge that does best on the held-out rows; None where the layer as it is does better."""
+        """Return the ridge with the lowest held-out error; None if the unchanged layer has a lower one."""
         weigh = self.scale.unflatten(0, (self.x.shape[1], -1)).square()[:, None]
         best, found = 0.0, None
         for strength in RIDGES:
@@ -104,18 +104,18 @@ class _Problem:
         return found
 
     def moved(self, now: Tensor, delta: Tensor) -> Tensor:
-        """The place after a change of the layer."""
+        """Return the values at the compared place after a change of the layer."""
         out = (self.x.transpose(0, 1) @ delta.to(self.x.dtype)).transpose(0, 1).flatten(1)
         return now + out * self.scale.to(now.dtype)
 
     def change(self, total: Tensor, before: float, after: float) -> Change:
-        """Part the solution into weight and bias."""
+        """Split the solution into weight and bias."""
         shift = total[:, -1].flatten() if self.bias else torch.zeros_like(self.scale)
         return Change((total[:, :-1] if self.bias else total).transpose(1, 2), shift, before, after)
 
 
 def error_of(now: Tensor, rows: Rows, clamp: Clamp) -> float:
-    """Squared distance from the dense network behind the activation."""
+    """Return the squared distance from the dense network after the activation."""
     aim = rows.target
     if clamp is not None:
         now, aim = now.clamp(*clamp), aim.clamp(*clamp)

@@ -1,4 +1,4 @@
-"""Images made from a network's own statistics, for recovery without data."""
+"""Generate images from a network's BatchNorm statistics, for recovery without data."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def synthesise(
     lr: float = 0.1,
     seed: int = 0,
 ) -> list[Tensor]:
-    """Make images on which a network's BatchNorm layers see what they saw in training, and return them in batches.
+    """Generate images whose BatchNorm statistics match the running ones, and return them as batches.
 
         minimise over x:   mean over norms and channels of  (μ(x) - μ̂)² / σ̂²  +  (σ(x) / σ̂ - 1)²
 
-    μ, σ: mean and standard deviation of a norm's input over the images of a batch; μ̂, σ̂: the running ones. Adam with
-    rate `lr`, from standard normal noise drawn from `seed`. example_inputs: one input [images, ...], of which shape,
-    type and device are taken. The images are no pictures, and better than noise for whatever looks at activations:
-    `recover(small, dense, synthesise(dense, x), plan=plan)` needs no data at all. Real images, even a few hundred, do
-    better.
+    μ, σ: mean and standard deviation of a norm's input over the images of a batch; μ̂, σ̂: the running ones. `steps`
+    of Adam with rate `lr`, from standard normal noise of `seed`. example_inputs: one input [images, ...], which gives
+    shape, dtype and device. images: how many in all, in batches of `batch`. The images do not look natural, but serve
+    better than noise where activations matter: `recover(small, dense, synthesise(dense, x), plan=plan)` needs no data
+    at all. Real images, even a few hundred, are better.
 
     Raises ModelError for a network without running statistics, InputError for inputs that are not one floating tensor.
 
@@ -82,7 +82,7 @@ def _noise(like: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _matched(model: nn.Module, norms: dict[str, Any], x: Tensor, steps: int, lr: float) -> Tensor:
-    """Move one batch of images until the norms see their running statistics."""
+    """Optimise one batch of images until the norms' statistics match."""
     x.requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
@@ -100,7 +100,7 @@ def _matched(model: nn.Module, norms: dict[str, Any], x: Tensor, steps: int, lr:
 
 
 class _Distance:
-    """Note how far a norm's input is from its running statistics; what passes is not changed."""
+    """Record the distance of a norm's input from its running statistics; the input passes unchanged."""
 
     def __init__(self, norm: _BatchNorm, seen: list[Tensor]) -> None:
         assert norm.running_mean is not None  # noqa: S101 - only such norms are watched

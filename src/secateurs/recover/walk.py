@@ -1,4 +1,4 @@
-"""Go through the layers of a small network in forward order, and change each by what it sees and should put out."""
+"""Visit the layers of a small network in forward order, and correct each from its inputs and target outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from secateurs.recover.solve import Change
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One layer at its turn: its rows, its weight as [groups, outputs / groups, columns], and how it is scaled."""
+    """One layer when it is visited: its rows, its weight [groups, outputs / groups, columns], and its output scale."""
 
     layer: Layer
     rows: Rows
@@ -28,9 +28,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many rows of a layer are looked at: `rows`, or `per_column` for each column, within `memory` bytes.
+    """Number of rows that a layer's least squares uses: `rows`, or `per_column` for each column, within `memory` bytes.
 
-    determined: a layer is left alone where the images give no more rows than it has columns.
+    determined: skip a layer if the images give no more rows than it has columns.
     """
 
     rows: int = 1 << 15
@@ -40,7 +40,7 @@ class Sampling:
     determined: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no seed."""
+        """Refuse an invalid seed."""
         check_seed(self.seed)
 
     def count(self, groups: int, columns: int, outputs: int) -> int:
@@ -50,7 +50,7 @@ class Sampling:
 
 
 def walk(pair: Pair, sampling: Sampling, fit: Callable[[Seen], Change | None], title: str) -> list[str]:
-    """Visit every layer once, as recovered so far, and write what `fit` finds; give the names of those changed.
+    """Visit every layer once, add the correction that `fit` returns, and return the names of the changed layers.
 
     InputError if nothing can be changed because the images give too few rows.
     """
@@ -87,7 +87,7 @@ def walk(pair: Pair, sampling: Sampling, fit: Callable[[Seen], Change | None], t
 
 
 def _matching(small: Replay, dense: Replay) -> Recording:
-    """The recording of the small network, after checking that the dense one ran the same operators."""
+    """Return the recording of the small network, after checking that the dense one runs the same operators."""
     for mine, theirs in zip(small.recordings, dense.recordings, strict=True):
         if mine.funcs != theirs.funcs:
             message = (
@@ -99,7 +99,7 @@ def _matching(small: Replay, dense: Replay) -> Recording:
 
 
 def _refuse(short: Sequence[tuple[str, int, int]], pair: Pair) -> None:
-    """Say how many images would do."""
+    """Raise InputError with the number of images that would be enough."""
     images = sum(batch.size for batch in pair.batches)
     name, columns, found = min(short, key=lambda one: one[1] / one[2])
     message = (
@@ -114,7 +114,7 @@ def _divides(replay: Replay, at: int) -> bool:
 
 
 def _advance(replay: Replay, to: int) -> None:
-    """Put all batches aside at step `to`, if they can stop there."""
+    """Advance all batches to step `to`, if they can stop there."""
     if replay.at < to and _divides(replay, to):
         for number in range(len(replay.live)):
             replay.advance(number, to)
@@ -129,7 +129,7 @@ def _root(recording: Recording, value: int) -> int:
 
 @torch.no_grad()
 def _write(layer: Layer, recording: Recording, weight: Tensor, change: Change) -> None:
-    """Add the change to the layer's weight, and its shift to the bias of the layer or of the norm behind it."""
+    """Add the change to the layer's weight, and its shift to the bias of the layer or of the following norm."""
     add_to(recording.steps[layer.at], weight, change.weight)
     if layer.bias is not None:
         value, upto = layer.bias

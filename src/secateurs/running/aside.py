@@ -1,8 +1,8 @@
-"""Run a function in a thread of its own, so that an interrupt (Ctrl-C) of the caller leaves no mode half changed.
+"""Run a function in its own thread, so that an interrupt (Ctrl-C) of the caller leaves no torch mode half changed.
 
-Modes of torch (gradients, dispatch, autocast, inference) belong to a thread. What is set in another thread cannot be
-left behind in the caller's, and a signal such as Ctrl-C is raised only in the main thread: everything that a block here
-puts back is put back.
+Torch's modes (gradients, dispatch, autocast, inference) are thread-local: those set in another thread cannot remain set
+in the caller's. A signal such as Ctrl-C is raised only in the main thread, so that cleanup in the other thread is never
+interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Abandoned(BaseException):
 
 
 class _Errand(Generic[T]):
-    """Some work, its result, and whether it is still wanted."""
+    """A function to run, its result, and a flag that its caller was interrupted."""
 
     def __init__(self, work: Callable[[Callable[[], None]], T]) -> None:
         self.work = work
@@ -64,18 +64,18 @@ class _Errand(Generic[T]):
 
 
 def aside(work: Callable[[Callable[[], None]], T]) -> T:
-    """Run `work(check)` in a thread of its own and return its result; its errors are raised here.
+    """Run `work(check)` in its own thread and return its result; its errors are raised in the caller.
 
     The thread has the caller's context variables, default device and current accelerator, and torch's default modes.
-    An interrupt of the caller makes `check`, which the work calls now and then, raise; the caller goes on when the work
-    has ended.
+    After an interrupt of the caller, `check`, which the work calls regularly, raises; the caller continues when the
+    thread has ended.
 
     >>> aside(lambda check: torch.is_grad_enabled())
     True
     """
     errand = _Errand(work)
     try:
-        # one call into C: an interrupt comes before or after it, while threading.Thread.start is interrupted half-way
+        # one call into C: an interrupt comes before or after it; threading.Thread.start could be interrupted half-way
         _thread.start_new_thread(contextvars.copy_context().run, (errand.run,))
         errand.done.acquire()
     except BaseException:

@@ -1,4 +1,4 @@
-"""Read what a data loader yields as a batch: inputs, targets, size and loss."""
+"""Read the batches of a data loader: inputs, targets, size and loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateurs.types import Loss
 LABELS = ("labels", "label", "targets", "target")
 
 ENDLESS = 10_000
-"""Batches of data without a length after which a warning says that it may never end."""
+"""Number of batches after which data without a length causes a warning that it may be endless."""
 
 IGNORED = -100
 """The class that PyTorch's cross entropy skips."""
@@ -52,8 +52,8 @@ class Batch:
 def read_batches(data: Any, device: torch.device, batches: int | None = None) -> Iterator[Batch]:
     """Yield the batches of a data loader on a device: all of them, or the first `batches`.
 
-    Raises InputError for what cannot be iterated over. Warns once where data without a length goes on for 10,000
-    batches, because an endless iterable never comes to its end.
+    Raises InputError for data that cannot be iterated over. Warns once if data without a length has yielded 10,000
+    batches, since an endless iterable would never finish.
     """
     expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
     for number, raw in enumerate(islice(data, batches)):
@@ -89,7 +89,7 @@ _REMEDY = "Yield (inputs, targets) with one row a sample, or a dict of keyword i
 
 
 def _split(raw: Any, number: int) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Tell inputs from targets."""
+    """Separate inputs from targets."""
     if isinstance(raw, Mapping):
         named = {str(key): value for key, value in cast("Mapping[Any, Any]", raw).items()}
         labels = [key for key in LABELS if key in named]
@@ -110,7 +110,7 @@ def _split(raw: Any, number: int) -> tuple[tuple[Any, ...], dict[str, Any], Any]
 
 
 def _shape(raw: Any) -> str:
-    """Say what a batch looks like, briefly."""
+    """Describe a batch briefly, for messages."""
     if isinstance(raw, Tensor):
         return f"a tensor of shape {tuple(raw.shape)}"
     if isinstance(raw, Mapping):
@@ -141,7 +141,7 @@ def cross_entropy(outputs: Any, targets: Any) -> Tensor:
 
 
 def _check_classes(targets: Tensor, classes: int) -> None:
-    """Refuse labels that are no class of the model; on a GPU they would end the process, not raise an error."""
+    """Refuse labels outside the model's classes; on a GPU they would abort the process instead of raising an error."""
     wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORED)]
     if wrong.numel():
         msg = (
@@ -152,7 +152,7 @@ def _check_classes(targets: Tensor, classes: int) -> None:
 
 
 def check_loss(loss: Loss | None) -> Loss | None:
-    """Return the loss; refuse one that cannot be called."""
+    """Return the loss; raise InputError if it is not callable."""
     if loss is not None and not callable(loss):
         expect("loss", loss, (), "Pass a function of (outputs, targets), or None for cross entropy.")
     return loss

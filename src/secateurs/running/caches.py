@@ -16,7 +16,7 @@ TORCHS = frozenset(name for name, value in vars(nn.Module()).items() if isinstan
 
 
 def stored_tensors(network: Network) -> list[tuple[dict[Any, Any], Any]]:
-    """Every (dictionary of a module, key) under which lies a tensor, or some, that is no parameter and no buffer.
+    """Return every (dictionary of a module, key) whose value holds tensors that are neither parameters nor buffers.
 
     >>> from secateurs.network import Network
     >>> module = nn.Linear(2, 2)
@@ -39,7 +39,7 @@ def stored_tensors(network: Network) -> list[tuple[dict[Any, Any], Any]]:
 
 
 def _look(value: Any, known: set[int], seen: set[int], found: list[tuple[dict[Any, Any], Any]]) -> None:
-    """Look into a container and those inside it."""
+    """Search a container and those inside it."""
     if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
         return
     seen.add(id(value))

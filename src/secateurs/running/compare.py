@@ -23,8 +23,8 @@ def moved(call: Call, dtype: torch.dtype, device: torch.device) -> Call:
 def output_of(model: nn.Module, call: Call) -> Any:
     """Run a model in eval mode on copies of the inputs.
 
-    What it writes into them does not reach the next run; random states are put back, so that noise in a forward is
-    drawn alike in the next run.
+    In-place changes of the inputs do not reach the next run; random states are restored, so that the next run draws the
+    same noise.
     """
     args, kwargs = map_tensors(call, torch.clone)
     with untouched(model), torch.no_grad():
@@ -32,7 +32,7 @@ def output_of(model: nn.Module, call: Call) -> Any:
 
 
 def checked_output_of(model: nn.Module, call: Call, dtype: torch.dtype) -> Any:
-    """Run a model as it is; TraceError if it fails or puts out no tensor, so that no plan is blamed for it."""
+    """Run the unpruned model; TraceError if it fails or returns no tensor, so that this is not attributed to a plan."""
     try:
         output = output_of(model, call)
     except Exception as error:
@@ -51,10 +51,10 @@ def checked_output_of(model: nn.Module, call: Call, dtype: torch.dtype) -> Any:
 
 
 def relative_error(found: Any, expected: Any) -> float:
-    """Give the largest max|found - expected| / max|expected| over the tensors of two outputs.
+    """Return the largest max|found - expected| / max|expected| over the tensors of two outputs.
 
-    Outputs that differ in kind or shape are infinitely far apart. Both silent (all zero) is an error of 0. A NaN or an
-    infinity has to be in the same place in both.
+    Outputs of different type or shape have an infinite error; two outputs of zeros an error of 0. NaN and infinities
+    have to be at the same positions in both.
 
     >>> relative_error({"y": torch.tensor([1.0, 2.0])}, {"y": torch.tensor([1.0, 4.0])})
     0.5

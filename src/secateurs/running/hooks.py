@@ -17,7 +17,7 @@ Sink = Callable[[Tensor, Tensor], None]
 
 @contextmanager
 def hooked(model: nn.Module, port: Port, change: Callable[[Tensor], Tensor]) -> Generator[None, None, None]:
-    """Pass a module's first input tensor, or its first output tensor, through `change` for a while."""
+    """Replace a module's first input or output tensor by `change(tensor)` inside a `with` block."""
     module = model.get_submodule(port[0])
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -46,7 +46,7 @@ def hooked(model: nn.Module, port: Port, change: Callable[[Tensor], Tensor]) -> 
 
 
 class _Tap(torch.autograd.Function):
-    """Identity forward; backward shows the activation and its gradient to a sink."""
+    """Identity in forward; backward passes the activation and its gradient to a function, the sink."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sink: Sink, keep: bool) -> Tensor:  # noqa: FBT001 - autograd passes by position
@@ -63,9 +63,9 @@ class _Tap(torch.autograd.Function):
 def tap(x: Tensor, sink: Sink, *, before_inplace: bool = False) -> Tensor:
     """Return `x` unchanged; when the gradient passes back through here, call `sink(x, dL/dx)`.
 
-    The gradient is that of the *use* of `x` behind the tap, not of all its uses: a tap at a convolution's input sees
-    that convolution alone, even where a shortcut leaves from the same tensor. An operator behind the tap may work in
-    place (a ReLU on a raw output) only with `before_inplace`, which costs one copy.
+    The gradient is that of the uses of the *returned* tensor, not of all uses of `x`: at a convolution's input it is
+    that of this convolution alone, even if a shortcut starts from the same tensor. If the next operator works in place
+    (a ReLU on a raw output), `before_inplace` is needed, which costs one copy.
 
     >>> seen = []
     >>> x = torch.tensor([2.0, 3.0], requires_grad=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and keyword arguments.
+    """Return example inputs as (positional arguments, keyword arguments).
 
     A tuple is the positional arguments, a dict the keyword arguments, anything else the one argument.
     """
@@ -30,7 +30,7 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any], _depth: int = 0) -> Any:
-    """A copy of a nested value with every tensor changed."""
+    """Return a copy of a nested value with `change` applied to every tensor."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -51,7 +51,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Any], _depth: int = 0) ->
 
 
 def find_tensors(value: Any, _seen: set[int] | None = None) -> list[Tensor]:
-    """Every tensor of a nested value, in order."""
+    """Return every tensor of a nested value, in order."""
     seen = set() if _seen is None else _seen
     if isinstance(value, Tensor):
         return [value]

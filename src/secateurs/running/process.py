@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(eq=False)
 class _Stay:
-    """One thread's stay: the state of the generators when it came, and whether fused attention is off for it."""
+    """One thread inside `process_kept`: the generators' state on entry, and whether it turned fused attention off."""
 
     device: torch.device
     unfused: bool
@@ -30,16 +30,16 @@ class _Stay:
 _lock = threading.Lock()
 _stays: list[_Stay] = []
 _before: list[Any] = []
-"""Before the first stay: the generators, and whether fused attention was on. Threads overlap; the last one restores."""
+"""State before the first thread entered (generators, switch of fused attention); the last thread restores it."""
 
 
 @contextmanager
 def process_kept(device: torch.device, *, unfused: bool) -> Generator[None]:
-    """Put every random generator (Python, NumPy, torch on CPU and `device`) back on leaving.
+    """Restore every random generator (Python, NumPy, torch on CPU and `device`) when the block is left.
 
-    With `unfused`, multi-head attention meanwhile calls its inner modules instead of one fused operator that hides
-    them. Where several threads are inside, the generators return when the last one leaves to what they were before the
-    first came; a stay inside another of the same thread returns to its own beginning.
+    With `unfused`, multi-head attention calls its inner modules inside the block, instead of one fused operator that
+    hides them. If several threads are inside, the generators are restored when the last one leaves, to the state before
+    the first entered; nested blocks of one thread each restore the state at their own entry.
     """
     stay = _enter(device, unfused=unfused)
     try:
@@ -49,10 +49,10 @@ def process_kept(device: torch.device, *, unfused: bool) -> Generator[None]:
 
 
 def all_or_nothing(verb: Callable[P, R]) -> Callable[P, R]:
-    """Let a verb that is interrupted leave the process as it was, wherever the interrupt came.
+    """Decorate a function so that an interrupt at any moment leaves the process state as it was.
 
-    A `with` puts back what it set, unless the interrupt comes while it sets it. Whatever this thread is still inside of
-    is left here, and its gradient mode is put back.
+    A `with` block restores its state, unless the interrupt arrives while it is being entered. Blocks that this thread
+    has not left are left here, and its gradient mode is restored.
     """
 
     @wraps(verb)
@@ -117,5 +117,5 @@ def _write_generators(stay: _Stay) -> None:
 
 
 def _indices(device: torch.device) -> range:
-    """All devices of the kind: a model may be spread over them."""
+    """Return the indices of all devices of this type, since a model may use several."""
     return range(0) if device.type in ("cpu", "meta") else range(torch.get_device_module(device).device_count())

@@ -1,8 +1,8 @@
-"""Replicas: shallow copies of a model's module objects, around the same or other tensors, to be run in its place.
+"""Replicas: shallow copies of a model's module objects with the same or other tensors, run instead of the model.
 
 A forward may write to its module: a counter, a cache, a hook's list. In a replica, everything that it can write to is a
-copy: the modules, the containers and plain objects that they hold (as deep as they are nested), functions and bound
-methods that refer to them, caches of methods. What it only reads is shared: parameters, functions, classes.
+copy: the modules, their containers and plain objects (at any nesting), functions and bound methods that refer to them,
+and caches of methods. Objects that are only read are shared: parameters, functions, classes.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from secateurs.network import Network
 
 _SMALL = 1 << 20
-"""Tensors that are neither parameter nor buffer are copied up to this size; larger ones are taken to be only read."""
+"""Tensors that are neither parameters nor buffers are copied up to this size; larger ones are assumed read-only."""
 _CALLED = frozenset({types.FunctionType, types.MethodType, partial})
 _DEPTH = 2
-"""Plain objects are copied so deep inside one another: what lies behind is a trainer or an application, not a model."""
+"""Nesting depth to which plain objects are copied; deeper ones belong to a trainer or application, not to the model."""
 _HELD = ("_parameters", "_buffers")
 
 
 class Replica:
-    """A model once more. `model` is called; `paths` gives its modules' names by their identities."""
+    """A copy of a model: call `model`; `paths` maps the id of each of its modules to its name."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Replica:
         cold: bool = False,
         around: bool = True,
     ) -> None:
-        """`tensors` stand in for the network's own (by identity of the original; those not named are shared).
+        """`tensors`: id of an original tensor -> its replacement; all others are shared.
 
         `attributes` maps (identity of the original module, name) to a value that the replica's module has instead.
         `cold` leaves out the tensors that earlier forwards have stored in dictionaries. `around`: whether containers
-        that only a function's closure holds are copied as well; without, a hook's owner finds there what it collects.
+        referenced only by a function's closure are copied as well; otherwise, hooks still write into the originals.
         """
         self._known: dict[int, Any] = {} if tensors is None else dict(tensors)
         self._alive: list[Any] = []  # an identity is one as long as its object lives
@@ -86,7 +86,7 @@ class Replica:
 
     @property
     def refilled(self) -> bool:
-        """Whether the forward filled every dictionary that was emptied before it, so that these were caches."""
+        """True if the forward filled every dictionary that was emptied before it, so that these were caches."""
         return all(self._emptied)
 
     def release(self) -> None:
@@ -107,9 +107,9 @@ class Replica:
             if kind in PLAIN or (held is not None and name in _HELD):
                 continue
             if name in TORCHS and not value:
-                state[name] = kind()  # by far the most, and never two modules' own
+                state[name] = kind()  # the commonest case, and never shared by two modules
             elif name in TORCHS and held is not None:
-                self._later.append((state, name))  # hooks refer to what the modules hold
+                self._later.append((state, name))  # hooks refer to objects of the modules
             elif kind is not tuple or not PLAIN.issuperset(map(type, value)):
                 state[name] = self._copy(value)
         for name, value in of_class(type(module)):
@@ -120,14 +120,14 @@ class Replica:
         object.__setattr__(copy, "__dict__", state)
 
     def _own(self, value: Any, copy: nn.Module) -> Any:
-        """An instance's own in place of what all instances of a class share: a container, or a method's cache."""
+        """Return an instance's own copy of an attribute that all instances of a class share (container, cache)."""
         if isinstance(value, functools._lru_cache_wrapper):  # noqa: SLF001
             method = types.MethodType(value.__wrapped__, copy)
             return functools.lru_cache(**value.cache_parameters())(method)
         return self._copy(value)
 
     def _copy(self, value: Any) -> Any:
-        """What stands in the replica for a value that the model holds."""
+        """Return the replica's counterpart of a value of the model."""
         kind = type(value)
         if kind in PLAIN:
             return value
@@ -273,7 +273,7 @@ _COPIERS: dict[type, Callable[[Replica, Any], Any]] = {
 
 @cache
 def _copier_of(kind: type) -> Callable[[Replica, Any], Any] | None:
-    """How values of a class are copied; None for what is shared."""
+    """Return the function that copies values of a class; None for classes whose values are shared."""
     for base in kind.__mro__:
         if base in _COPIERS:
             return _COPIERS[base]

@@ -67,7 +67,7 @@ def samples_of(inputs: Iterable[Any]) -> int | None:
 
 
 def find_layouts(model: nn.Module, example: Any, paths: Iterable[str]) -> dict[str, Layout | str]:
-    """The layout of every module's input, or why there is none. The model is left as it is.
+    """Return the layout of every module's input, or a text that says why there is none. The model is not changed.
 
     Raises InputError if the model does not run on the doubled inputs, or if rows of the first dimension of its inputs
     act on one another: then that dimension does not count samples.
@@ -109,7 +109,7 @@ _MIXED = "its rows depend on other samples"
 
 @dataclass(eq=False)
 class _Watch:
-    """What one module reads in the first run, compared with the second, call by call."""
+    """Inputs of one module in two runs, compared call by call."""
 
     samples: int
     second: bool = False
@@ -126,7 +126,7 @@ class _Watch:
         return x
 
     def layout(self, *, trust: bool) -> Layout | str:
-        """One layout of all calls; `trust` takes the first dimension where values mix for another reason."""
+        """Return the common layout of all calls; `trust`: assume dimension 0 if values differ for another reason."""
         if len(self.found) != len(self.calls) or not self.calls:
             return NOT_SAMPLES
         found = [Layout() if trust and one == _MIXED else one for one in self.found]
@@ -141,7 +141,7 @@ class _Watch:
 
 
 def _compared(one: Tensor, two: Tensor, samples: int) -> Layout | str:
-    """Where the samples of the first run are among those of the second."""
+    """Positions of the first run's samples among those of the second."""
     if one.dim() != two.dim():
         return NOT_SAMPLES
     changed = [d for d in range(one.dim()) if one.shape[d] != two.shape[d]]
@@ -169,13 +169,13 @@ def _listen(model: nn.Module, watches: dict[str, _Watch], stack: ExitStack) -> N
 
 
 def _mixes_batches(model: nn.Module) -> bool:
-    """Whether a norm uses the batch's own statistics even in eval mode, so that samples act on one another."""
+    """True if a norm uses the batch's own statistics even in eval mode, so that samples act on one another."""
     norms = (nn.modules.batchnorm._BatchNorm,)  # noqa: SLF001
     return any(isinstance(m, norms) and m.running_mean is None for m in model.modules())
 
 
 def _doubled(inputs: Sequence[Any], samples: int) -> list[Any]:
-    """As many other samples behind those of the inputs: of tensors along dimension 0, of lists of images at the end."""
+    """Append as many different samples to the inputs: to tensors along dimension 0, to lists of images at the end."""
     generator = torch.Generator().manual_seed(0)
     first = next(value for value in inputs if isinstance(value, Tensor | list | tuple))
 
@@ -194,7 +194,7 @@ def _doubled(inputs: Sequence[Any], samples: int) -> list[Any]:
 
 
 def _other(value: Tensor, generator: torch.Generator) -> Tensor:
-    """A different value of the same kind: numbers with noise, indices in another order or next to those there."""
+    """Return a different value of the same type: floats with noise, integers in another order or shifted by one."""
     if value.is_floating_point() or value.is_complex():
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float32)
         return value + noise.to(value)

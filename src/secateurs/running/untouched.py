@@ -20,10 +20,11 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def untouched(model: nn.Module) -> Generator[ExitStack, None, None]:
-    """Evaluate `model` for a while: eval mode inside; modes, hooks, every random generator as before outside.
+    """Context in which `model` is in eval mode; modes, hooks and random generators are restored on leaving.
 
     Hooks go onto the yielded stack (`stack.callback(handle.remove)`). Modes are set as plain attributes, because a
-    model may override `train()` with lasting effects. Parameters and buffers are the caller's business: see `Pass`.
+    model may override `train()` with lasting effects. Parameters and buffers are not protected here: see
+    `evidence.observe.Pass`.
     """
     modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack, process_kept(device_of(model), unfused=True), torch.inference_mode(mode=False):

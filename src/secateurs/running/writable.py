@@ -1,4 +1,4 @@
-"""What a shallow copy of a module has to copy: instance dictionary, slots, and mutable class attributes."""
+"""Mutable state of a module that a shallow copy has to copy: instance dictionary, slots, mutable class attributes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PLAIN = frozenset(
     {int, float, bool, str, bytes, complex, type(None), type, torch.dtype, torch.device, torch.Size}
     | {types.ModuleType, types.BuiltinFunctionType}
 )
-"""Classes whose instances cannot be written to, or belong to everybody."""
+"""Classes whose instances are immutable or shared by the whole process."""
 
 
 def is_plain(kind: type) -> bool:
-    """Whether instances have only a `__dict__` (no slots), so that copying it copies the instance."""
+    """True if instances have only a `__dict__` (no slots), so that copying it copies the instance."""
     if kind is types.SimpleNamespace:
         return True
     if issubclass(kind, (enum.Enum, type, BaseException)) or kind.__module__.partition(".")[0] in ("torch", "numpy"):
@@ -36,7 +36,7 @@ def is_plain(kind: type) -> bool:
 
 
 def blank(module: nn.Module) -> nn.Module:
-    """A new instance of the same class with its slots copied and an empty dictionary."""
+    """Return a new instance of the same class, with its slots copied and an empty `__dict__`."""
     kind = type(module)
     copy = object.__new__(kind)
     for name in _slots(kind):
@@ -59,7 +59,7 @@ _STATE = (dict, list, set, deque, functools._lru_cache_wrapper)  # noqa: SLF001
 
 @cache
 def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
-    """Where the classes of a user's module keep what a forward could write to: containers, and caches of methods."""
+    """Mutable class attributes of a user's module that a forward could write to: containers, and caches of methods."""
     found: dict[str, type] = {}
     for base in kind.__mro__:
         if base is nn.Module or base.__module__.startswith("torch.nn."):
@@ -71,5 +71,5 @@ def _stateful(kind: type) -> tuple[tuple[type, str], ...]:
 
 
 def of_class(kind: type) -> Iterator[tuple[str, Any]]:
-    """Name and value of the mutable class attributes (lists, dicts, sets) of a module's class."""
+    """Yield name and value of the mutable class attributes (lists, dicts, sets) of a module's class."""
     return ((name, vars(base)[name]) for base, name in _stateful(kind))

@@ -1,4 +1,4 @@
-"""The training-time side: a Session drives a method inside any loop, by schedules, penalties, taps and surgery."""
+"""Pruning during training: `Session` drives a method inside any loop, by hooks on the optimizer."""
 
 from secateurs.session.best import Best
 from secateurs.session.history import Event, History

@@ -16,7 +16,7 @@ class Watched(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether the model is the pruned one at this step."""
+        """True if the model is the pruned one at this step."""
         ...
 
     @property
@@ -27,18 +27,20 @@ class Watched(Protocol):
 
 @dataclass(eq=False)
 class Best:
-    """Keeps the weights with the highest score among steps at which the model is pruned.
+    """Stores the weights with the highest score among steps at which the model is pruned.
 
-    Choosing the best validation score of the whole run would pick the unpruned model of an early epoch. `offer`
-    refuses such a step, so call it where the loop validates, right after the epoch's last step.
+    The best validation score of a whole run is often that of the unpruned model of an early epoch; `offer` ignores
+    steps before the model is pruned. Call it after each validation, right after the epoch's last step.
+
+    session: a `Session`. score: the highest score so far, None before the first.
     """
 
     session: Watched
-    score: float | None = None
-    _weights: dict[str, Any] = field(default_factory=dict[str, Any])
+    score: float | None = field(default=None, init=False)
+    _weights: dict[str, Any] = field(default_factory=dict[str, Any], init=False)
 
     def offer(self, score: float) -> bool:
-        """Keep the present weights if the model is pruned and the score is the highest so far."""
+        """Store the weights if the model is pruned and the score is the highest so far; return True if stored."""
         if not self.session.ready or (self.score is not None and score <= self.score):
             return False
         self.score = score
@@ -49,7 +51,7 @@ class Best:
         return True
 
     def restore(self) -> float:
-        """Put the kept weights back, before `finish`, and return their score."""
+        """Load the stored weights, before `finish`, and return their score; SessionError if there are none."""
         if self.score is None:
             raise SessionError(
                 "no pruned model was offered. An unpruned one cannot be chosen. Offer scores after epochs at which "

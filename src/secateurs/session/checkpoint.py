@@ -16,11 +16,11 @@ FORMAT = 3
 PARTS = (
     "method", "budget", "clock", "signature", "step", "kept", "shares", "alive", "masks", "history", "driver", "skipped"
 )  # fmt: skip
-"""What a state holds beside its format."""
+"""Keys of a session state, besides its format."""
 
 
 def save_state(run: Run, driver: Driver, method: TrainingMethod) -> dict[str, Any]:
-    """What `load_state` needs, as tensors and plain values."""
+    """Return the state of a session as tensors and plain values, for `load_state`."""
     return {
         "format": FORMAT,
         "method": repr(method),

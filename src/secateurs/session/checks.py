@@ -1,4 +1,4 @@
-"""Refusals of a session, each with the fact, the reason and the remedy."""
+"""Check the arguments of a session."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError, check_seed, expect
+from secateurs.errors import BudgetError, InputError, check_seed, expect
 from secateurs.registry import make
 from secateurs.session.method import TrainingMethod
 
 
 def named_method(method: object, seed: int = 0) -> TrainingMethod:
-    """Return the training-time method that a value or a name means; refuse what is none, with its settings."""
+    """Return the training-time method of a value or name; refuse other objects."""
     check_seed(seed)
     value = make(method, seed=seed) if isinstance(method, str) else method
     if isinstance(value, type):
@@ -33,7 +33,12 @@ def named_method(method: object, seed: int = 0) -> TrainingMethod:
 
 
 def check_budget(budget: object) -> Budget | None:
-    """Refuse what does not say what remains of what."""
+    """Refuse objects that are not budgets, and constraints that sessions do not count."""
+    if isinstance(budget, Budget) and budget.peak_memory is not None:
+        raise BudgetError(
+            f"peak_memory={budget.peak_memory} is met where all units go at once, by secateurs.prune and plan; a "
+            "session removes them by costs that add up. Give memory= here, or prune to the peak before training."
+        )
     if budget is None or isinstance(budget, Budget):
         return budget
     raise InputError(
@@ -43,14 +48,14 @@ def check_budget(budget: object) -> Budget | None:
 
 
 def check_data(data: Iterable[Any] | None) -> Iterable[Any] | None:
-    """Return the data; refuse what cannot be read batch by batch."""
+    """Return the data; refuse objects that cannot be iterated over."""
     if data is not None:
         expect("data", data, Iterable, "Pass a DataLoader or a list of batches.")
     return data
 
 
 def changes(method: object, fitted: object) -> str:
-    """The settings in which two methods of one class differ, as the second has them.
+    """Return the settings in which two values of one class differ, with the second one's values.
 
     >>> from secateurs.allocate import Budget
     >>> changes(Budget(macs=0.5), Budget(macs=0.25, min_keep=2))
@@ -61,7 +66,7 @@ def changes(method: object, fitted: object) -> str:
 
 
 def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[str]) -> None:
-    """Refuse an optimizer that does not hold the parameters that the method works on."""
+    """Refuse an optimizer without the parameters that the method changes."""
     held = {id(p) for settings in optimizer.param_groups for p in settings["params"]}
     named = dict(model.named_parameters())
     if not any(id(p) in held for p in named.values()):
@@ -81,7 +86,7 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module, written: Iterable[st
 
 
 def unwrapped(optimizer: object) -> Optimizer:
-    """The torch optimizer inside wrappers of Lightning or Accelerate."""
+    """Return the torch optimizer inside wrappers of Lightning or Accelerate."""
     inner = optimizer
     for _ in range(8):
         deeper = getattr(inner, "optimizer", None)

@@ -1,4 +1,4 @@
-"""Scores of the network as it is now, and which of its living units go so that a budget holds."""
+"""Score the network in its present state, and choose the units to remove for a budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Allocate = Callable[[Mapping[str, Tensor], Costed, Budget], Mapping[str, NDArray
 
 
 def scores_now(run: Run, criterion: Criterion) -> dict[str, Tensor]:
-    """Score every group by the present weights and the session's data: what the first process finds, on all."""
+    """Score every group by the present weights and the session's data; computed in the first process, sent to all."""
 
     def found() -> dict[str, Tensor]:
         evidence = observe(run.graph, run.model, criterion, data=run.data, loss=run.loss)
@@ -33,9 +33,9 @@ def scores_now(run: Run, criterion: Criterion) -> dict[str, Tensor]:
 
 
 def budget_so_far(run: Run, left: Callable[[float], float] | None) -> Budget:
-    """The budget in the middle of a run, in absolute numbers; None is the whole budget.
+    """Return the intermediate budget of a run, in absolute numbers.
 
-    left: of a resource of which the whole budget removes a share p, the share that remains now.
+    left: maps the share p that the final budget removes to the share that remains now; None is the final budget.
     """
     budget, dense, found = needed_budget(run), run.origin.cost(), dict[str, int]()
     for (name, full), target in zip(vars(dense).items(), run.targets.tolist(), strict=True):
@@ -44,7 +44,7 @@ def budget_so_far(run: Run, left: Callable[[float], float] | None) -> Budget:
             found[name] = goal if left is None else max(2, int(left(1.0 - goal / full) * full))
     if left is None:
         return replace(budget, **found)
-    # Shares of filters are of the groups in scope, which is known where they are allocated.
+    # Fractions of filters refer to the groups in scope, which the allocator knows.
     filters = left(1.0 - budget.filters) if isinstance(budget.filters, float) else budget.filters
     shares = tuple((name, left(1.0 - s) if isinstance(s, float) else s) for name, s in budget.shares)
     return replace(budget, **found, filters=filters, shares=shares)
@@ -53,7 +53,7 @@ def budget_so_far(run: Run, left: Callable[[float], float] | None) -> Budget:
 def surplus(
     run: Run, scores: Mapping[str, Tensor], allocate: Allocate | Allocator, budget: Budget, scope: Scope = "coupled"
 ) -> dict[str, NDArray[np.int64]]:
-    """The living units (present numbers) that an allocator takes out of the network as it is, to meet a budget."""
+    """Return the units (present numbers) that an allocator removes from the present network to meet a budget."""
     living = {name: np.flatnonzero(alive) for name, alive in run.alive.items()}
     inside = list(living) if scope == "coupled" else [group.name for group in run.groups(scope=scope)]
     budget = of_origin(run, budget, inside)

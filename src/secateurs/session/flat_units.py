@@ -1,8 +1,8 @@
-"""Units of many groups as one flat vector, and the rows of tensors that they own: everything per step is one gather.
+"""Per-unit values of all groups as one flat vector, and its map to rows of tensors, so that a step is one gather.
 
-A method keeps one value per unit (a penalty factor, a score, a mask). `Ledger` says where each group's units lie in
-the flat vector; `Rows` joins the vector to the entries of parameters, so that one `index_select` and one
-`torch._foreach` call serve a whole network, whatever its depth, and nothing waits for the device.
+A method keeps one value per unit (a penalty factor, a score, a mask). `Ledger` has the position of each group's units
+in the flat vector; `Rows` maps the vector to entries of parameters, so that one `index_select` and one `torch._foreach`
+call serve a whole network of any depth, without device synchronisation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from secateurs.graph.groups import Group, Role
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where the units of each group lie in a flat vector.
+    """Position of each group's units in one flat vector.
 
     >>> ledger = Ledger(("a", "b"), (2, 3))
     >>> ledger.total, ledger.span("b"), {k: v.tolist() for k, v in ledger.split(torch.arange(5)).items()}
@@ -67,7 +67,7 @@ class Ledger:
         return torch.repeat_interleave(torch.arange(len(self.sizes)), torch.tensor(self.sizes, dtype=torch.int64))
 
     def padded(self) -> Tensor:
-        """Flat positions as a rectangle [groups, widest]; past a group's end it is `total`, for a sentinel."""
+        """Flat positions as a rectangle [groups, widest], padded by `total`."""
         widest = max(self.sizes, default=0)
         table = torch.full((len(self.sizes), widest), self.total, dtype=torch.int64)
         for at, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
@@ -75,7 +75,7 @@ class Ledger:
         return table
 
     def positions(self, keep: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> Tensor:
-        """Flat positions of the kept units, groups not named kept whole: how state follows a smaller network."""
+        """Flat positions of the kept units (all, of groups not named), to reduce state after pruning."""
         kept = [
             start + np.asarray(keep.get(name, range(size)), dtype=np.int64)
             for name, start, size in zip(self.names, self.starts, self.sizes, strict=True)
@@ -125,7 +125,7 @@ class Owned:
 
 
 class Rows:
-    """Rows of tensors joined to a flat vector of units that own them."""
+    """Rows of tensors, each assigned to a unit of a flat vector."""
 
     def __init__(self, ledger: Ledger, owned: Sequence[Owned], tensors: Mapping[str, Tensor]) -> None:
         self.ledger = ledger
@@ -136,14 +136,14 @@ class Rows:
         self.total = sum(place.size for place in self.places)
         self._unit = _long([piece.unit for piece in owned]).to(self.device)
         self._row = _long([piece.row + starts[piece.place] for piece in owned]).to(self.device)
-        # Columns and single weights own their rows in order: no gather is needed.
+        # Columns and single weights have their rows in order: no gather is needed.
         self._plain = self.total == ledger.total and bool((self._unit == self._row).all())
 
     @classmethod
     def filters(
         cls, groups: Sequence[Group], tensors: Mapping[str, Tensor], *, roles: Iterable[Role] = ("out",)
     ) -> Rows:
-        """Units are those of coupled groups; they own the rows of their slices in the given roles."""
+        """Make units of coupled groups, with the rows of their slices in the given roles."""
         ledger, wanted = Ledger.of(groups), frozenset(roles)
         owned = [
             Owned(
@@ -159,7 +159,7 @@ class Rows:
 
     @classmethod
     def inside(cls, names: Sequence[str], tensors: Mapping[str, Tensor], *, columns: bool) -> Rows:
-        """Units are the columns (all dimensions but the first) or the single weights of each named tensor."""
+        """Make units of the columns (all dimensions but the first) or the single weights of each named tensor."""
         first = 1 if columns else 0
         places = [Place(n, tuple(range(first, tensors[n].dim())), tuple(tensors[n].shape)) for n in names]
         ledger = Ledger(tuple(names), tuple(place.size for place in places))
@@ -171,7 +171,7 @@ class Rows:
 
     @classmethod
     def layers(cls, weights: Sequence[str], tensors: Mapping[str, Tensor], *, biases: bool = False) -> Rows:
-        """Units are the filters of each named weight by itself, whatever they are coupled to; or with their biases."""
+        """Make units of the filters of each named weight, ignoring couplings; optionally with their biases."""
         ledger = Ledger(tuple(weights), tuple(tensors[name].shape[0] for name in weights))
         owned: list[Owned] = []
         for name, start, size in zip(ledger.names, ledger.starts, ledger.sizes, strict=True):
@@ -182,7 +182,7 @@ class Rows:
         return cls(ledger, owned, tensors)
 
     def relocate(self) -> None:
-        """Follow the tensors to the device they are on now: a model may move between Session and attach."""
+        """Move to the present device of the tensors: a model may move between Session and attach."""
         self.device = _one_device(self._tensors)
         self._unit, self._row = self._unit.to(self.device), self._row.to(self.device)
 
@@ -193,7 +193,7 @@ class Rows:
 
     @property
     def owners(self) -> list[Tensor]:
-        """The tensor of each place as the model holds it, with its gradient."""
+        """The model's own tensor of each place, with its gradient."""
         return self._tensors
 
     def expand(self, values: Tensor, *, fill: float) -> Tensor:
@@ -204,7 +204,7 @@ class Rows:
         return rows.index_copy_(0, self._row, values.index_select(0, self._unit))
 
     def factors(self, rows: Tensor) -> list[Tensor]:
-        """Per place, the row values as a view that broadcasts over its tensor: rewriting `rows` rewrites them all."""
+        """Row values of each place as a view that broadcasts over its tensor; changes of `rows` apply to all."""
         parts = rows.split([place.size for place in self.places])
         return [part.view(place.shape) for place, part in zip(self.places, parts, strict=True)]
 
@@ -227,7 +227,7 @@ class Rows:
         return total / self.members().clamp(min=1.0) if mean else total
 
     def members(self) -> Tensor:
-        """How many rows each unit owns, [units]."""
+        """Number of rows that each unit owns, [units]."""
         ones = torch.ones(len(self._unit), device=self.device)
         return torch.zeros(self.ledger.total, device=self.device).index_add_(0, self._unit, ones)
 

@@ -11,9 +11,9 @@ from secateurs.graph.groups import Cost
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened after `step` optimizer steps.
+    """An event after `step` optimizer steps, at the fractional `epoch`.
 
-    what: one word ("removed", "grown", "picked", "zeroed", "phase", "skipped", …); note: a sentence.
+    what: its kind ("removed", "grown", "picked", "zeroed", "phase", "skipped", …); note: a sentence.
     removed: group -> units, by the numbers they had when the session began; grown: group -> units added;
     cost: of the network that remains.
     """
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(eq=False)
 class History(Sequence[Event]):
-    """Events in order; `removed` and `cost` sum them up."""
+    """The `events` of a session in order, as a sequence."""
 
     events: list[Event] = field(default_factory=list[Event])
 
@@ -61,7 +61,7 @@ class History(Sequence[Event]):
         return "\n".join(map(str, self.events))
 
     def of(self, what: str) -> tuple[Event, ...]:
-        """Return the events of one kind."""
+        """Return the events of the kind `what`."""
         return tuple(event for event in self.events if event.what == what)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ class History(Sequence[Event]):
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]]) -> History:
-        """Read what `rows` wrote."""
+        """Make a history from the values of `rows`."""
         return cls([_event(row) for row in rows])
 
 

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from secateurs.session.run import Run
 
 State = dict[str, Any]
-"""Plain values and tensors: what a checkpoint can hold."""
+"""State for a checkpoint: plain values and tensors."""
 
 
 class Driver:
     """The state of a method during one run; a session calls these members around every optimizer step.
 
-    Every member has a default, so that a method writes only what it does: usually `gradients_ready` (add a penalty)
-    or `stepped` (cut), and `conclude`. It sets `_done` when the network is pruned, and names in `saved` the
-    attributes that the coming steps depend on ("_applied.state": of an attribute): a checkpoint holds them, numbers,
-    tensors, arrays, dataclasses and containers of these.
+    Every member has a default, so that a method overrides only what it needs: usually `gradients_ready` (add a penalty)
+    or `stepped` (remove units), and `conclude`. Set `_done` when the network is pruned. `saved` names the attributes
+    that later steps depend on (dotted for nested ones, "_applied.state"), which a checkpoint contains: numbers,
+    tensors, arrays, dataclasses and containers of these. run: the session's `Run`.
     """
 
     working: ClassVar[str] = "pruning"
-    """The phase until the network is pruned."""
+    """Name of the phase until the network is pruned."""
     saved: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, run: Run) -> None:
@@ -41,44 +41,44 @@ class Driver:
 
     @property
     def phase(self) -> str:
-        """One word: what the method is doing now."""
+        """Name of the method's present phase."""
         return "done" if self._done else self.working
 
     @property
     def ready(self) -> bool:
-        """Whether the model at this very step is the pruned one, so that a checkpoint of it may be chosen."""
+        """True if the model is the pruned one at this step, so that its checkpoint may be selected."""
         return self._done
 
     def attached(self) -> None:
-        """The session follows an optimizer now: put on the model what the method needs."""
+        """Called when an optimizer is attached: register hooks on the model."""
 
     def gradients_ready(self) -> None:
-        """Gradients are complete, unscaled, clipped and averaged: add penalties."""
+        """Called with complete gradients (unscaled, clipped, averaged): add penalties."""
 
     def stepped(self) -> None:
-        """Weights have moved, and `run.step` counts this step: update state, remove units."""
+        """Called after the optimizer's step, which `run.step` includes: update state, remove units."""
 
     def conclude(self, *, early: bool) -> None:
-        """Training is over: do what is due now; with `early`, decide from the present scores what is undecided."""
+        """Called at the end of training: finish; with `early`, decide open choices by the present scores."""
 
     def missing(self) -> str | None:
-        """Return what the method still has to do before the network is pruned, in a sentence, or None."""
+        """Return the remaining work before the network is pruned, in a sentence, or None."""
         return None if self._done else f"the method is still {self.phase}"
 
     def compacted(self, keep: Mapping[str, NDArray[Any]]) -> None:
-        """The network has physically lost units: state follows; `keep` has the old numbers of the kept units."""
+        """Called after units were physically removed: reduce the state; `keep`: old numbers of the kept units."""
 
     def shrink(self) -> None:
-        """Take the units that are silent out of the network, and out of what this driver remembers."""
+        """Physically remove the zeroed units from the network and from this driver's state."""
         keep = self._run.compact()
         if keep is not None:
             self.compacted(keep)
 
     def close(self) -> None:
-        """Remove whatever was put on the model and the optimizer."""
+        """Remove all hooks from the model and the optimizer."""
 
     def state(self) -> State:
-        """Copy everything that the coming steps depend on."""
+        """Return a copy of the state that later steps depend on."""
         return {"done": self._done, **{name: _plain(attrgetter(name)(self)) for name in self.saved}}
 
     def restore(self, state: State) -> None:
@@ -92,17 +92,17 @@ class Driver:
 
 @runtime_checkable
 class TrainingMethod(Protocol):
-    """A paper's method that works during training: a frozen dataclass with the paper's defaults."""
+    """Interface of methods that prune during training: a frozen dataclass with the paper's defaults."""
 
     reference: ClassVar[str]
-    """Authors, title, year, where."""
+    """Authors, title, venue, year."""
 
     def start(self, run: Run) -> Driver:
-        """Check that the run can reach its budget, and make the driver; the model is not touched."""
+        """Check that the run can reach its budget, and create the driver; the model is not changed."""
         ...
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
-        """Return the same method with its schedule scaled to a run of this length."""
+        """Return the same method with its schedule scaled to a run of steps_per_epoch · epochs optimizer steps."""
         ...
 
 
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 def _like(saved: Any, now: Any, device: torch.device) -> Any:
-    """Turn what `_plain` made back into the kind of value that stands there now."""
+    """Convert values of `_plain` back to the type of the present value."""
     if is_dataclass(now) and not isinstance(now, type):
         return replace(now, **{f.name: _like(saved[f.name], getattr(now, f.name), device) for f in fields(now)})
     if isinstance(now, np.ndarray):

@@ -1,4 +1,4 @@
-"""Penalties: what a method adds to gradients, one factor per unit.
+"""Penalties: terms that a method adds to gradients, with one factor per unit.
 
 A `Penalty` is a frozen value with two functions, as an optax transformation is: `init(units)` makes its state and
 `update(units, state, at)` returns a factor for every unit, and the next state. The gradient of a unit's weights then
@@ -13,7 +13,7 @@ penalty away, so under it the penalty is decoupled as AdamW's weight decay is: W
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -30,11 +30,11 @@ S = TypeVar("S")
 
 
 class Penalty(Protocol[S]):
-    """Adds factor[unit] · direction(weights) to the gradients of the units' weights at every step."""
+    """Interface of penalties: factor[unit] · direction(weights) is added to the gradients of the units' weights."""
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """Which weights of a unit it acts on: "out" (filters), "in" (what reads them), "bias", "scale", "shift"."""
+        """Roles of the penalised weights: "out" (filters), "in" (channels that read them), "bias", "scale", "shift"."""
         ...
 
     def init(self, units: Units) -> S:
@@ -42,11 +42,11 @@ class Penalty(Protocol[S]):
         ...
 
     def update(self, units: Units, state: S, at: Position) -> tuple[Tensor | None, S]:
-        """Return the factors [units] of this step (None: nothing is added), and the next state."""
+        """Return the factors [units] of the step `at` (None: nothing is added), and the next state."""
         ...
 
     def direction(self, weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return what a factor multiplies, of the same shapes as the weights."""
+        """Return the tensors that the factors multiply, in the shapes of the weights."""
         ...
 
 
@@ -57,13 +57,16 @@ class Stateless:
 
 @dataclass(frozen=True)
 class L2:
-    """A constant L2 penalty ½·strength·‖W‖² on every unit: weight decay that only prunable units get.
+    """A constant L2 penalty ½·strength·‖W‖² on every unit: weight decay of prunable units only.
+
+    strength: the factor of every unit. roles: the entries of a unit that are penalised.
 
     >>> L2(1e-4).direction([torch.tensor([2.0, -3.0])])[0].tolist()
     [2.0, -3.0]
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("out",)
 
     def init(self, units: Units) -> Stateless:
@@ -90,6 +93,7 @@ class ScaleL1:
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("scale",)
 
     def init(self, units: Units) -> Stateless:
@@ -116,6 +120,7 @@ class GroupNorm:
     """
 
     strength: float = 1e-4
+    _: KW_ONLY
     roles: tuple[Role, ...] = ("out", "in", "scale")
 
     def init(self, units: Units) -> Stateless:
@@ -134,7 +139,7 @@ class GroupNorm:
 
 
 class Applied(Generic[S]):
-    """A penalty at work: it carries the state and adds to the gradients inside the optimizer's step."""
+    """A penalty with its state, which adds to gradients inside the optimizer's step."""
 
     def __init__(self, penalty: Penalty[S], units: Units) -> None:
         self.penalty, self.units = penalty, units
@@ -144,7 +149,7 @@ class Applied(Generic[S]):
         self._views: list[Tensor] = []
 
     def relocate(self) -> None:
-        """Follow the model to another device."""
+        """Move the state to the model's present device."""
         self.units.relocate()
         self._given = self._flat = None
 
@@ -174,7 +179,7 @@ class Applied(Generic[S]):
                 _add(terms, getattr(optimizer, "grad_scale", None))
 
     def _take(self, factors: Tensor) -> None:
-        """Spread per-unit factors over rows; views stay while the kind of number does."""
+        """Expand per-unit factors to rows, reusing views while the dtype stays the same."""
         rows, self._given = self.units.rows, factors
         spread = rows.expand(factors, fill=0.0)
         if self._flat is not None and self._flat.dtype == spread.dtype and not self._copied:
@@ -185,7 +190,7 @@ class Applied(Generic[S]):
 
     @property
     def _copied(self) -> bool:
-        """Whether the views are copies, in another precision than the factors."""
+        """True if the views are copies, in another precision than the factors."""
         return self._flat is not None and any(v.dtype != self._flat.dtype for v in self._views)
 
 
@@ -209,7 +214,7 @@ def _shrink(terms: Sequence[_Term], rates: dict[int, Any]) -> None:
 
 
 def _add(terms: Sequence[_Term], scale: Tensor | None) -> None:
-    """Add factor·way to gradients, times the loss scale where they still carry it; each gradient once a kernel."""
+    """Add factor·way to gradients, times the loss scale if they are still scaled; each gradient once per kernel."""
     left = list(terms)
     while left:
         once = {id(term.parameter): term for term in reversed(left)}
@@ -226,7 +231,7 @@ def learning_rates(optimizer: Optimizer) -> dict[int, Any]:
 
 
 def normalises(optimizer: Optimizer) -> bool:
-    """Whether an optimizer divides gradients by their own size, so that a coupled penalty would lose its meaning.
+    """True if an optimizer normalises gradients (Adam), so that a penalty in the gradient would be normalised away.
 
     >>> from torch import nn
     >>> weights = [nn.Parameter(torch.zeros(1))]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from secateurs.session.flat_units import Ledger
 
-# Above this many times the units, a rectangle of groups wastes memory and the groups are sorted one by one.
+# If padding to a rectangle exceeds this multiple of the units, groups are sorted one by one.
 _RAGGED = 8
 
 
@@ -33,7 +33,7 @@ def ranks(scores: Tensor, ledger: Ledger) -> Tensor:
 
 
 def lowest(scores: Tensor, ledger: Ledger, counts: Tensor) -> Tensor:
-    """Which units are among the `counts[g]` lowest of their group g, [units] of booleans.
+    """Mark the units that are among the `counts[g]` lowest of their group g, [units] of booleans.
 
     >>> lowest(torch.tensor([3.0, 1.0, 2.0, 9.0, 8.0]), Ledger(("a", "b"), (3, 2)), torch.tensor([2, 0])).tolist()
     [False, True, True, False, False]
@@ -42,7 +42,7 @@ def lowest(scores: Tensor, ledger: Ledger, counts: Tensor) -> Tensor:
 
 
 def spread(per_group: Tensor, ledger: Ledger) -> Tensor:
-    """One value per group, given to each of its units.
+    """Repeat one value per group for each of its units.
 
     >>> spread(torch.tensor([7, 5]), Ledger(("a", "b"), (1, 2))).tolist()
     [7, 5, 5]
@@ -71,7 +71,7 @@ def group_means(values: Tensor, weights: Tensor, ledger: Ledger) -> Tensor:
 
 
 def extremes(values: Tensor, ledger: Ledger) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of its group, given to each unit: two vectors [units].
+    """Smallest and largest value of each unit's group: two vectors [units].
 
     >>> low, high = extremes(torch.tensor([1.0, 3.0, 5.0]), Ledger(("a", "b"), (2, 1)))
     >>> low.tolist(), high.tolist()

@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of the default group; one process needs nothing."""
+    """Reductions over the processes of the default group; without effect in a single process."""
 
     @property
     def size(self) -> int:
-        """How many processes train together.
+        """Number of processes that train together (the world size).
 
         >>> Ranks().size
         1
@@ -26,7 +26,7 @@ class Ranks:
         return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, the same bits on each."""
+        """The sum over all processes, bit-identical on each."""
         if self.size == 1:
             return tensor
         whole = tensor.clone()
@@ -38,7 +38,7 @@ class Ranks:
         return self.sum(tensor) / self.size
 
     def first(self, make: Callable[[], T]) -> T:
-        """The first process's value on every process: for choices that depend on its own data."""
+        """Return the first process's value on every process, for choices that depend on its data."""
         if self.size == 1:
             return make()
         same: list[Any] = [make() if dist.get_rank() == 0 else None]

@@ -32,10 +32,10 @@ from secateurs.types import Floats, Ints, Loss, Picked
 class Run:
     """One pruning run on one model.
 
-    `graph` is that of the network as it is now; `kept` says which units of the first graph its units are. Units that
-    are removed are silent first (`alive` is False and all their slices stay zero); `compact` takes them out
-    physically. `budget` is None where the method itself says what goes (explicit rates, Adaptive Pruning);
-    `shrinks`: whether the network may physically shrink before `finish`.
+    graph: of the present network. kept: group -> numbers of its present units in the first graph. Removed units are
+    first zeroed (`alive` is False, and all their slices stay zero); `compact` removes them physically. budget: None if
+    the method decides how much is removed (explicit rates, Adaptive Pruning). shrinks: True if the network may
+    physically shrink before `finish`.
     """
 
     model: nn.Module
@@ -66,7 +66,7 @@ class Run:
         self.alive = {group.name: np.ones(group.units, dtype=bool) for group in self.graph.groups}
         self.shares = {group.name: np.ones(group.units) for group in self.graph.groups}
 
-    # --- what is ---
+    # --- state ---
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     @property
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def targets(self) -> Ints:
-        """The most that may remain of (macs, params, memory); of what is not limited, all."""
+        """Most that may remain of (macs, params, memory); all if not limited."""
         if self.budget is None:
             return np.full(len(RESOURCES), UNBOUNDED, dtype=np.int64)
         return self.budget.targets(self.origin.cost())
@@ -105,24 +105,24 @@ class Run:
         return Cost(*(int(value) for value in self.graph.costs.at(self.widths)))
 
     def within_budget(self) -> bool:
-        """Whether what remains meets every constraint."""
+        """True if the present network meets every constraint."""
         return bool((self.graph.costs.at(self.widths) <= self.targets).all())
 
     @property
     def plan(self) -> Plan:
-        """What is kept of the network that the session began with."""
+        """Plan from the network that the session began with to the present one."""
         keep = {name: self.kept[name][self.alive[name]].tolist() for name in self.kept}
         if self.grew:
             shares = {name: self.shares[name][self.alive[name]].tolist() for name in self.kept}
             return plan_with_copies(self.origin, keep, shares)
         return Plan.from_keep(self.origin, keep)
 
-    # --- what happens ---
+    # --- events ---
 
     def note(
         self, what: str, note: str, *, removed: Picked | None = None, grown: Mapping[str, int] | None = None
     ) -> None:
-        """Write an event into the history."""
+        """Append an event to the history."""
         gone = {
             name: tuple(int(u) for u in self.kept[name][np.asarray(units)]) for name, units in (removed or {}).items()
         }
@@ -131,9 +131,9 @@ class Run:
         )
 
     def remove(self, units: Picked, note: str) -> None:
-        """Remove living units (present numbers): they are silent from now on, and count as gone.
+        """Remove units (present numbers): they are zero from now on, and no longer counted.
 
-        Groups that are tied in count lose the first of theirs, as many as all of them can lose in step.
+        Of groups tied in count, the first listed units are removed, as many as all of them can lose.
         """
         picked = {name: np.asarray(found, dtype=np.int64) for name, found in in_step(self.graph.ties, units).items()}
         if not picked:
@@ -152,22 +152,22 @@ class Run:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that `hold` was given."""
+        """The masks given to `hold`."""
         return dict(self._silence.held)
 
     def silence(self) -> None:
-        """Zero what was removed or is held; once after every step, one call for the whole network."""
+        """Zero removed units and masked entries, after every step, in one call for the whole network."""
         self._silence.apply()
 
     def rebuild(self) -> None:
-        """Follow the tensors as they are now: their shapes, their device."""
+        """Rebuild the masks for the present shapes and device of tensors."""
         self._silence.rebuild(self.graph.groups, self.alive, self.parameters)
 
     def compact(self) -> dict[str, Ints] | None:
-        """Take silent units out physically: parameters keep identity, moments and followers are cut too.
+        """Remove zeroed units physically; parameters keep their identity, and moments and followers shrink too.
 
-        Returns the kept units by group, in the numbers that they had until now, or None where none was silent. What
-        a driver remembers of units follows by `Driver.shrink`, which calls this.
+        Returns the kept units by group, in their previous numbers, or None if no unit was zero. `Driver.shrink` calls
+        this and also reduces the driver's state.
         """
         keep = {name: np.flatnonzero(alive) for name, alive in self.alive.items()}
         if all(len(kept) == len(self.alive[name]) for name, kept in keep.items()):
@@ -190,10 +190,10 @@ class Run:
     def grow(self, units: Mapping[str, Sequence[int]], note: str) -> None:
         """Insert copies of units (present numbers) right after them; every output stays what it was.
 
-        Silent units have been taken out before.
+        Zeroed units are removed first.
         """
         for model in (self.model, *self.followers):
-            grow(self.graph, model, units, self.optimizers if model is self.model else None)
+            grow(self.graph, model, units=units, optimizer=self.optimizers if model is self.model else None)
         for name, parents in units.items():
             self.kept[name], shares = insert(self.kept[name], self.shares[name].tolist(), parents)
             self.shares[name] = np.asarray(shares)
@@ -201,7 +201,7 @@ class Run:
         self.note("grown", note, grown={name: len(parents) for name, parents in units.items()})
 
     def become(self, kept: Mapping[str, Ints], shares: Mapping[str, Floats]) -> None:
-        """Bring the network that the session began with to the widths of a run that inserted units."""
+        """Change the first network to the widths of a run that inserted units."""
         sources = {name: units.tolist() for name, units in kept.items()}
         plan = plan_with_copies(self.origin, sources, {name: found.tolist() for name, found in shares.items()})
         for model in (self.model, *self.followers):
@@ -210,7 +210,7 @@ class Run:
         self._regrown()
 
     def _regrown(self) -> None:
-        """Read the network anew after units were inserted; its groups are those that there were."""
+        """Trace the network again after units were inserted; its groups are the same."""
         before = [group.name for group in self.graph.groups]
         self.graph = trace(self.model, self.example)
         self.alive = {name: np.ones(len(units), dtype=bool) for name, units in self.kept.items()}
@@ -223,16 +223,16 @@ class Run:
         self.grew = True
         self.rebuild()
 
-    # --- what methods work on ---
+    # --- for methods ---
 
     def groups(self, *, scope: str = "coupled") -> tuple[Group, ...]:
-        """Groups that may lose units: not excluded by the budget; `uncoupled` are those of one producer."""
+        """Groups that may lose units: not excluded by the budget; with "uncoupled", only those with one producer."""
         out = frozenset[str]() if self.budget is None else self.budget.excluded(self.graph.groups)
         allowed = [g for g in self.graph.groups if g.name not in out and any(s.role == "out" for s in g.slices)]
         return tuple(g for g in allowed if scope == "coupled" or len(self.producers(g)) <= 1)
 
     def producers(self, group: Group) -> set[str]:
-        """Modules that make the units; one that also reads them (a depthwise convolution) makes none."""
+        """Modules that produce the units, without those that also read them (depthwise convolutions)."""
         sites = self.graph.sites(group.name)
         return {s.module for s in sites if s.writes} - {s.module for s in sites if s.reads}
 
@@ -246,7 +246,7 @@ class Run:
 
 
 def absolute(budget: Budget, graph: Graph) -> Budget:
-    """A budget in absolute numbers, so that it means the same on a network that has shrunk."""
+    """Return the budget in absolute numbers, which stay valid for a network that has shrunk."""
     dense = graph.cost()
     macs, params, memory = (int(value) for value in budget.targets(dense))
     named = {"macs": macs, "params": params, "memory": memory}

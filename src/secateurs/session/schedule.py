@@ -1,25 +1,27 @@
-"""Schedules: how a rate, a decay or a target moves over a run, as printable values.
+"""Schedules of a rate, a decay or a target over a run, as printable values.
 
 A rate schedule maps (t, total) to the share of the final rate, 0 → 1. A decay schedule maps (t, total) to the
-factor that selected weights are multiplied by, 1 → 0. Both are any callable of that shape, so a user's own function
-serves as well.
+factor that selected weights are multiplied by, 1 → 0. Any function of these two
+arguments can be used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from secateurs.errors import InputError
 
 Schedule = Callable[[float, float], float]
-"""(position, total) → value; position and total in one unit, usually epochs."""
+"""(position, total) → value; both in the same unit, usually epochs."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Where in the run a step is: every schedule position is a function of the step alone.
+    """`steps_per_epoch` and `epochs` of a run: every position of a schedule is a function of the step number alone.
+
+    Raises InputError for numbers that are not whole and at least 1.
 
     >>> clock = Clock(steps_per_epoch=10, epochs=3)
     >>> clock.total, clock.epoch(10), clock.ends_epoch(10), clock.ends_epoch(11)
@@ -51,14 +53,14 @@ class Clock:
         return Position(step, self.total)
 
     def ends_epoch(self, step: int, every: int = 1) -> bool:
-        """Whether `step` steps complete an epoch whose number is a multiple of `every`, or the run."""
+        """True if `step` steps complete an epoch whose number is a multiple of `every`, or the run."""
         whole, rest = divmod(step, self.steps_per_epoch)
         return step > 0 and (step == self.total or (rest == 0 and whole % every == 0))
 
 
 @dataclass(frozen=True)
 class Position:
-    """After `step` of `total` optimizer steps: what a penalty's schedule is a function of.
+    """Position in a run: `step` of `total` optimizer steps are done.
 
     >>> Position(step=5, total=20).share
     0.25
@@ -69,7 +71,7 @@ class Position:
 
     @property
     def share(self) -> float:
-        """The share of the run that is over."""
+        """Share of the run that is done."""
         return self.step / self.total
 
 
@@ -92,14 +94,17 @@ class Asymptotic:
 
     Source: He et al. 2018 (ASFP, arXiv 1808.07471); the closed form is that of the SRFP authors' code. `exact`
     solves the three points (0, 0), (at·T, ¾), (T, 1) instead of the closed form, which only approaches 1. From
-    `snap`·T on the share is 1 (0.95 in the CIFAR script, 0.9 in the ImageNet script), so that rounding cannot leave
-    a filter behind.
+    `snap`·T on the share is 1 (0.95 in the CIFAR script, 0.9 in the ImageNet script), so that all filters are
+    selected in spite of rounding. at: share of the run at which three quarters of the rate are reached.
+
+    Raises InputError for values out of range.
 
     >>> [round(0.4 * Asymptotic()(t, 200), 3) for t in (0, 5, 10, 25, 50, 100, 150)]
     [0.0, 0.097, 0.17, 0.3, 0.375, 0.398, 0.4]
     """
 
     at: float = 0.125
+    _: KW_ONLY
     snap: float = 0.95
     exact: bool = False
 
@@ -160,7 +165,7 @@ class Cubic:
 
 @dataclass(frozen=True)
 class Exponential:
-    """Each round takes the same fraction of what is left to remove, up to 1 %: share(k) ∝ 1 − 100^(−k/n).
+    """Each round removes the same fraction of the units still to be removed, down to 1 %: share(k) ∝ 1 − 100^(−k/n).
 
     >>> round(Exponential()(5, 10), 4), Exponential()(10, 10)
     (0.9091, 1.0)
@@ -186,10 +191,10 @@ class ToZero:
 
 @dataclass(frozen=True)
 class ExponentialDecay:
-    """α(t) = α0·exp(−κ·t), κ = −ln(σ / (α0 + σ/100)) / T; 0 from `cut`·T on and wherever α falls under `below`.
+    """Exponential decay α(t) = α0·exp(−κ·t), κ = −ln(σ / (α0 + σ/100)) / T; 0 from `cut`·T on and below `below`.
 
     Source: the SRFP first author's later code (GHFP/PGMPF); the SRFP paper's abstract only says "monotonic
-    decreasing". `start` is α0 (0 makes it SFP), `floor` is σ, `cut` is 0.9 in the CIFAR script and 0.8 in the
+    decreasing". `start` is α0 (with 0 it is SFP), `floor` is σ, `cut` is 0.9 in the CIFAR script and 0.8 in the
     ImageNet ones.
 
     >>> [round(ExponentialDecay()(t, 100), 4) for t in (0, 1, 2, 3, 5, 10, 90)]
@@ -197,6 +202,7 @@ class ExponentialDecay:
     """
 
     start: float = 1.0
+    _: KW_ONLY
     floor: float = 1e-5
     cut: float = 0.9
     below: float = 0.0
@@ -211,7 +217,7 @@ class ExponentialDecay:
 
 
 def count(units: int, rate: float) -> int:
-    """How many of `units` a removal rate selects: floor(units·rate), safe against binary rounding, at least one kept.
+    """Number of `units` that a removal rate selects: floor(units·rate), robust to rounding, at least one kept.
 
     >>> count(40, 1 - 0.9), count(10, 1.0)
     (4, 9)
@@ -220,7 +226,7 @@ def count(units: int, rate: float) -> int:
 
 
 def count_up(units: int, rate: float) -> int:
-    """How many of `units` a removal rate asks for: ceil(units·rate), safe against binary rounding, at least one kept.
+    """Number of `units` that a removal rate asks for: ceil(units·rate), robust to rounding, at least one kept.
 
     >>> count_up(100, 0.55), count_up(10, 1.0)
     (55, 9)

@@ -1,4 +1,4 @@
-"""The units that a method works on (coupled filters, im2col columns, single weights), and how many of each go."""
+"""The units of a method (coupled filters, im2col columns, single weights), and the number of them to remove."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Unit = Literal["filter", "column", "weight"]
 Rates = float | Mapping[str, float]
 """`remove=`: the share of its units that every group loses, or that each named group loses (the others lose none).
 
-A name may be a pattern, as of files: "layer1.*.conv1"; of several that fit, the first one holds."""
+A name may be a pattern, as of files: "layer1.*.conv1"; of several matching ones, the first is used."""
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """The units of a run as one flat vector: what a penalty acts on, what measures them, how many go.
+    """The units of a run as one flat vector, with their penalised and measured weights, and numbers to remove.
 
-    rows: the entries of tensors that belong to each unit; measured: those that say how large it is (mostly the same);
-    counts: how many units each group of the ledger loses.
+    unit: "filter", "column" or "weight". rows: entries of tensors that a penalty changes, by unit. measured: entries
+    whose norm is the unit's size (mostly the same). counts: number of units that each group loses.
     """
 
     unit: Unit
@@ -47,20 +47,20 @@ class Units:
 
     @property
     def ledger(self) -> Ledger:
-        """Where each group's units lie in a flat vector."""
+        """Position of each group's units in a flat vector."""
         return self.measured.ledger
 
     def relocate(self) -> None:
-        """Follow the model to another device."""
+        """Move to the model's present device."""
         self.measured.relocate()
         self.rows.relocate()
 
     def picked(self, chosen: Tensor) -> dict[str, NDArray[np.int64]]:
-        """The chosen units [units] of booleans, by group."""
+        """Return the numbers of the chosen units, by group; chosen: [units] of booleans."""
         return {name: np.flatnonzero(part.cpu().numpy()) for name, part in self.ledger.split(chosen).items()}
 
     def remove(self, run: Run, picked: Mapping[str, NDArray[np.int64]], note: str) -> None:
-        """Remove units: whole filters from the network, columns and weights by masks that hold them at zero."""
+        """Remove units: filters from the network; columns and weights by masks that keep them at zero."""
         if self.unit == "filter":
             run.remove(picked, note)
             return
@@ -79,7 +79,7 @@ def find_units(
 ) -> Units:
     """Find the units and the numbers to remove; `up` rounds a group's share up (GReg, IncReg), else down (SFP).
 
-    roles: which entries of a coupled filter are acted on; its size is that of its producing rows in any case.
+    roles: penalised entries of a coupled filter; its size is always that of its producing filters.
     """
     rounding = count_up if up else count
     if unit == "filter":
@@ -91,13 +91,13 @@ def find_units(
     names = layers(run)
     rows = Rows.inside(names, run.parameters, columns=unit == "column")
     shares = share_of_entries(run, rows, rates)
-    rounding = rounding if rates is not None else count_up  # a budget holds to the last weight
+    rounding = rounding if rates is not None else count_up  # a budget has to be met exactly
     counts = tuple(rounding(n, s) for n, s in zip(rows.ledger.sizes, shares, strict=True))
     return Units(unit, rows, rows, counts)
 
 
 def layers(run: Run) -> tuple[str, ...]:
-    """Weights of convolutions and linear layers that the budget does not exclude, each once."""
+    """Return the weights of convolutions and linear layers that the budget does not exclude, each once."""
     seen: dict[int, str] = {}
     excluded = () if run.budget is None else run.budget.exclude
     for path, module in run.model.named_modules():
@@ -109,7 +109,7 @@ def layers(run: Run) -> tuple[str, ...]:
 
 
 def silent_units(run: Run) -> dict[str, NDArray[np.int64]]:
-    """Units that every consumer reads with zero weights, so that nothing depends on them; one of each group stays."""
+    """Return the units that all layers read with zero weights, and so can be removed; one of each group stays."""
     tensors, found = run.parameters, dict[str, NDArray[np.int64]]()
     for group in run.groups():
         read = [piece for piece in group.slices if piece.role == "in" and piece.tensor in tensors]
@@ -127,10 +127,10 @@ def silent_units(run: Run) -> dict[str, NDArray[np.int64]]:
 def removals(
     run: Run, groups: Sequence[Group], rates: Rates | None, *, rounding: Callable[[int, float], int]
 ) -> tuple[int, ...]:
-    """Units that each group loses.
+    """Return the number of units that each group loses.
 
-    With explicit rates (the papers' per-layer rates) these are rounding(units, rate), and the budget, if any, must
-    hold afterwards. Otherwise the same share of every group goes, found by bisection on the exact cost.
+    With explicit rates (the papers' per-layer rates) it is rounding(units, rate), and the budget, if any, must be met.
+    Otherwise the same share of every group is removed, found by bisection on the exact cost.
     """
     if rates is None:
         return _by_budget(run, groups)
@@ -150,7 +150,7 @@ def removals(
 
 
 def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, ...]:
-    """Removed share of each tensor's columns or weights: explicit, or the one that leaves `params` of the budget."""
+    """Return the removed share of each tensor's columns or weights: explicit, or for the budget's `params`."""
     names = rows.ledger.names
     if rates is not None:
         return named_rates(names, rates)
@@ -172,7 +172,7 @@ def share_of_entries(run: Run, rows: Rows, rates: Rates | None) -> tuple[float, 
 
 
 def of_origin(run: Run, budget: Budget, names: Sequence[str]) -> Budget:
-    """A budget whose shares of filters are numbers: of these groups, as the session began with them."""
+    """Return the budget with fractions of filters as numbers, of these groups in the first network."""
     if budget.filters is None and not budget.shares:
         return budget
     out = budget.excluded(run.origin.groups)
@@ -192,14 +192,14 @@ def refuse_filters(budget: Budget | None, method: object) -> None:
 
 def _by_budget(run: Run, groups: Sequence[Group]) -> tuple[int, ...]:
     budget = of_origin(run, needed_budget(run), [group.name for group in groups])
-    # Not exclude=outside: the name of a group is that of a module, which groups inside may touch as well.
+    # Not exclude=outside: a group has the name of a module, which other groups may change as well.
     scores = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in groups}
     keep = Uniform()(scores, Part(run.graph, tuple(groups)), replace(budget, exclude=()))
     return tuple(group.units - len(keep[group.name]) for group in groups)
 
 
 def needed_budget(run: Run) -> Budget:
-    """The budget of a run in which nothing else says how much goes."""
+    """Return the run's budget; BudgetError if there is none and the method needs one."""
     if run.budget is None:
         raise BudgetError(
             "neither a budget nor removal rates are given, so nothing says how small the network is to be. "
@@ -213,7 +213,7 @@ def _rates(groups: Sequence[Group], rates: Rates) -> tuple[float, ...]:
 
 
 def named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
-    """The removed share of each of these groups or layers; one that a mapping does not name loses nothing.
+    """Return the removed share of each group or layer; 0 for those that a mapping does not name.
 
     >>> named_rates(["layer1.0.conv1", "layer1.1.conv1", "head"], {"layer1.*.conv1": 0.5})
     (0.5, 0.5, 0.0)
@@ -232,7 +232,7 @@ def named_rates(names: Sequence[str], rates: Rates) -> tuple[float, ...]:
 
 
 def check_reach(run: Run, floors: Mapping[str, int]) -> None:
-    """Refuse a budget below the network in which every group named in `floors` has only so many units."""
+    """Refuse a budget smaller than the network with only `floors` units in each named group."""
     widths = [floors.get(group.name, group.units) for group in run.graph.groups]
     left = run.graph.costs.at(np.array(widths, dtype=np.int64))
     if (left > run.targets).any():
@@ -244,7 +244,7 @@ def check_reach(run: Run, floors: Mapping[str, int]) -> None:
 
 
 def too_short(method: str, needed: int, given: int, because: str) -> ScheduleError:
-    """The error of a schedule that cannot reach its budget in the steps given."""
+    """Return the error of a schedule that cannot reach its budget in the given steps."""
     error = ScheduleError(
         f"{method} needs {needed} optimizer steps and the run has {given}: {because}. It would end with the network "
         f"half pruned. Train for at least {needed} steps, or let it be fitted to the run: without strict=True, or by "

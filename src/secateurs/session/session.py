@@ -39,14 +39,19 @@ class Session:
     small = session.finish()
 
     Penalties are added in the optimizer's step hooks, when gradient clipping, AMP's unscaling and DDP's all-reduce
-    have happened. With one process, methods that shrink as they go cut parameters, moments and `ema` copies in
-    place; under DDP or with `shrink=False` removed units are masked, and cut by `finish`.
+    have happened. With one process, methods that remove units during training shrink parameters, moments and `ema`
+    copies in place; under DDP or with shrink=False, removed units are masked until `finish`.
 
-    method: a method or its name. budget: what remains; None where the method itself says how much goes (explicit
-    rates) or decides (Adaptive Pruning). steps_per_epoch, epochs: the length of the run in the optimizer's steps,
-    after gradient accumulation; every schedule is a function of the step. A method whose schedule is longer than the
-    run is `fitted` to it, and `note` says so; with `strict=True` it is refused. data, loss: batches and a function of
-    (outputs, targets), for methods that measure importance themselves (OrthoReg) or probe (Adaptive Pruning).
+    model: the network in training, or its DDP wrapper. example_inputs: as for `trace`. method: a method or its name.
+    budget: what remains; None if the method decides how much is removed (explicit rates, Adaptive Pruning).
+    steps_per_epoch, epochs: length of the run in optimizer steps, after gradient accumulation; every schedule is a
+    function of the step. data, loss: batches, and a function of (outputs, targets), for methods that measure importance
+    (OrthoReg, Adaptive Pruning). shrink: False masks removed units until `finish`. protect: names of modules whose
+    channels stay. seed: of random choices. strict: refuse a schedule that is longer than the run, instead of fitting it
+    (`method.fitted`) and noting so in `note`.
+
+    Raises ModelError or TraceError for a model that cannot be traced, RecipeError for an unknown method, BudgetError
+    for a budget that cannot be reached, ScheduleError with strict, InputError for other wrong arguments.
     """
 
     def __init__(  # noqa: PLR0913
@@ -80,7 +85,7 @@ class Session:
             seed=seed,
         )
         self.note = ""
-        """How the method's schedule was changed to fit the run; empty where it was not."""
+        """The change that fitted the method's schedule to the run, in a sentence; empty if none was needed."""
         self.method, self._driver = self._start(asked, strict=strict)
         self._identities = {name: id(p) for name, p in self._run.parameters.items()}
         self._handles: list[Any] = []
@@ -102,14 +107,14 @@ class Session:
         return fitted, fitted.start(run)
 
     def __repr__(self) -> str:
-        """One line: method, position, phase, and how the schedule was fitted."""
+        """One line: method, position, phase, and the change of the schedule."""
         run, note = self._run, f"; {self.note}" if self.note else ""
         return (
             f"Session({type(self.method).__name__}, step {run.step} of {run.clock.total}, {self._driver.phase}{note})"
         )
 
     def _repr_html_(self) -> str:
-        """Where the session stands, as a table, for notebooks."""
+        """Progress of the session as a table, for notebooks."""
         run, cost = self._run, self.cost
         rows = [
             ("step", f"{run.step:,} of {run.clock.total:,}"),
@@ -120,7 +125,7 @@ class Session:
         ]
         return html_table(f"Session({type(self.method).__name__})", ("", ""), rows, [self.note] if self.note else [])
 
-    # --- reading ---
+    # --- state ---
 
     @property
     def model(self) -> nn.Module:
@@ -139,7 +144,7 @@ class Session:
 
     @property
     def phase(self) -> str:
-        """The present phase of the method, in one word."""
+        """Name of the method's present phase."""
         return self._driver.phase
 
     @property
@@ -149,7 +154,7 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        """What is kept, up to now, of the network that the session began with."""
+        """Plan from the network that the session began with to the present one."""
         return self._run.plan
 
     @property
@@ -159,17 +164,17 @@ class Session:
 
     @property
     def masks(self) -> dict[str, torch.Tensor]:
-        """Entries held at zero by methods that prune columns or single weights, by tensor name."""
+        """Tensor name -> mask of entries kept, of methods that prune columns or single weights."""
         return self._run.masks
 
     @property
     def ready(self) -> bool:
-        """Whether the model at this step is the pruned one: choose the best checkpoint among these only."""
+        """True if the model at this step is the pruned one: choose the best checkpoint among these only."""
         return self._driver.ready
 
     @property
     def finished(self) -> bool:
-        """Whether `finish` was called, so that the model is the pruned one and the session is over."""
+        """True if `finish` was called, so that the model is the pruned one and the session is over."""
         return self._finished
 
     @property
@@ -177,13 +182,14 @@ class Session:
         """Optimizer steps that were dropped because a gradient was not finite."""
         return self._skipped + (0 if self._skipped_on_device is None else int(self._skipped_on_device))
 
-    # --- doing ---
+    # --- actions ---
 
     def attach(self, optimizer: Optimizer, *more: Optimizer, ema: nn.Module | Iterable[nn.Module] = ()) -> Session:
-        """Follow an optimizer's steps; the model trains in the loop as before.
+        """Register the session's hooks on an optimizer, and return the session; the loop stays as it is.
 
         more: further optimizers of the same model (the first one counts the steps). ema: averaged copies of the
-        model, cut along with it when it shrinks. Attach before `torch.compile` traces the model.
+        model, which shrink with it. Call it before `torch.compile` traces the model. Raises SessionError if attached
+        already, InputError for an optimizer without the model's parameters.
         """
         inner = [unwrapped(one) for one in (optimizer, *more)]
         if self._finished:
@@ -213,7 +219,7 @@ class Session:
         return self
 
     def detach(self) -> None:
-        """Remove all hooks from the model and the optimizer; what is pruned stays pruned."""
+        """Remove all hooks from the model and the optimizer; removed units stay removed."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -222,10 +228,10 @@ class Session:
         self._driver.close()
 
     def finish(self, *, early: bool = False) -> nn.Module:
-        """Complete the pruning, cut removed units out of the tensors, remove all hooks, and return the pruned model.
+        """Complete the pruning, remove units from the tensors, remove all hooks, and return the pruned model.
 
-        A run that is not complete is refused with what is missing, and goes on; `early` decides what is undecided
-        from the present scores instead.
+        early: decide open choices by the present scores. Otherwise a run that is not complete raises SessionError with
+        the missing steps, and can continue.
         """
         run = self._run
         if self._finished:
@@ -248,13 +254,14 @@ class Session:
         return run.model
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, as tensors and plain values."""
+        """Return the state of the run as tensors and plain values."""
         return {**save_state(self._run, self._driver, self.method), "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a run that was saved: cut this model to the saved widths, then restore the method's state.
+        """Continue a saved run: prune this model to the saved widths, then restore the method's state.
 
-        Call it before the model's and the optimizer's own `load_state_dict`, which then find the saved shapes.
+        Call it before the model's and the optimizer's own `load_state_dict`, whose shapes then match. Raises InputError
+        for a state of another session.
         """
         load_state(self._run, self._driver, self.method, state)
         self._skipped, self._skipped_on_device = int(state["skipped"]), None
@@ -270,7 +277,7 @@ class Session:
                 self._run.note("skipped", "a gradient was not finite; the step was dropped")
                 drop_step(optimizer)
         else:
-            # Waiting for the device at every step would cost more than a step that only momentum moves.
+            # A device synchronisation at every step would cost more than a step by momentum alone.
             neutralise(grads, fine)
             lost = (~fine).long()
             self._skipped_on_device = lost if self._skipped_on_device is None else self._skipped_on_device + lost

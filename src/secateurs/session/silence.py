@@ -13,7 +13,7 @@ from secateurs.types import Ints, Mask
 
 
 class Silence:
-    """Per tensor and on its device, one factor of zeros and ones; applied once after every step for all tensors."""
+    """A mask of zeros and ones per tensor, on its device; applied to all tensors once after every step."""
 
     def __init__(self) -> None:
         self.held: dict[str, Tensor] = {}
@@ -22,16 +22,16 @@ class Silence:
         self._factors: list[Tensor] = []
 
     def hold(self, masks: Mapping[str, Tensor]) -> None:
-        """Keep more entries at zero, beginning with the next `rebuild`."""
+        """Keep further entries at zero, from the next `rebuild` on."""
         for name, mask in masks.items():
             self.held[name] = mask if name not in self.held else self.held[name] & mask
 
     def cut(self, kept: Mapping[str, Mapping[int, Ints]]) -> None:
-        """The held masks lose the entries that their tensors lost: tensor -> dimension -> kept entries."""
+        """Shrink the masks with their tensors: tensor -> dimension -> kept entries."""
         self.held = {name: _cut(mask, kept.get(name, {})) for name, mask in self.held.items()}
 
     def rebuild(self, groups: tuple[Group, ...], alive: Mapping[str, Mask], tensors: Mapping[str, Tensor]) -> None:
-        """Gather, per tensor, the product of what its dimensions lost and of its held mask."""
+        """Compute the mask of every tensor, from removed units and masked entries."""
         masks: dict[str, list[Tensor]] = {}
         for group in groups:
             gone = np.flatnonzero(~alive[group.name])
@@ -49,7 +49,7 @@ class Silence:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Zero what was removed or is held."""
+        """Zero removed units and masked entries."""
         if self._tensors:
             torch._foreach_mul_(self._tensors, self._factors)  # pyright: ignore[reportPrivateImportUsage]
 

@@ -4,7 +4,7 @@
 
 * Network Slimming (Liu et al. 2017) = ScaleL1 + BatchNormScale + Ranked(AsIs()): `methods.NetworkSlimming`
 * DepGraph's sparse learning (Fang et al. 2023) = GroupNorm + Magnitude(p=2) + Ranked(ByMax()): `methods.DepGraph`
-* GReg-1 = a growing L2 on the smallest units + those units, when they have vanished: `methods.GReg1`
+* GReg-1 = a growing L2 on the smallest units + removal of these units at the end: `methods.GReg1`
 * OrthoReg = an orthonormality penalty + first-order importance + Ranked(AsIs()), in rounds: `methods.OrthoReg`
 
 `Gradual` = criterion + allocator + schedule: score, cut and retrain, in rounds.
@@ -13,12 +13,12 @@
 * iterative Taylor pruning (Molchanov et al. 2017) = Taylor + Linear
 * one-shot pruning in the middle of a run = any criterion + OneShot
 
-SFP and its family set units to zero and let them return instead: `methods.SFP`. Penalties are in `penalty.py`.
+SFP and its variants instead set units to zero and let them recover: `methods.SFP`. Penalties are in `penalty.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from secateurs.allocate import Allocator, Ranked
 from secateurs.criteria import Criterion, Magnitude
-from secateurs.errors import EvidenceError, InputError
+from secateurs.errors import EvidenceError, InputError, check_choice
 from secateurs.evidence import Weights
 from secateurs.session.choose import budget_so_far, scores_now, surplus
 from secateurs.session.method import Driver
@@ -37,14 +37,17 @@ from secateurs.session.schedule import Cubic, Schedule
 from secateurs.session.scope import Units, needed_budget
 from secateurs.types import Scope
 
+First = Literal["train", "cut"]
+
 
 @dataclass(frozen=True)
 class Sparsify:
     """Penalise units for the first part of a run, then cut the network to its budget, and recover.
 
-    penalty: see `secateurs.session.penalty`. criterion, allocator: what is cut at the step until·(steps of the run).
-    until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups that one
-    operator writes). decoupled: whether W ← W − lr·λ·W instead of adding to the gradient; None follows the optimizer.
+    penalty: see `secateurs.session.penalty`. criterion, allocator: choose the units removed at the step until·(steps of
+    the run). until: share of the run in which units are penalised. scope: "coupled" (all groups) or "uncoupled" (groups
+    with one producer). decoupled: True applies W ← W − lr·λ·W instead of adding to the gradient; None follows the
+    optimizer (decoupled under Adam). Raises InputError for values out of range.
 
     >>> from secateurs.session.penalty import GroupNorm
     >>> Sparsify(GroupNorm(1e-4), Magnitude(p=2)).until
@@ -53,6 +56,7 @@ class Sparsify:
 
     penalty: Penalty[Any]
     criterion: Criterion
+    _: KW_ONLY
     allocator: Allocator = Ranked()  # noqa: RUF009
     until: float = 0.5
     scope: Scope = "coupled"
@@ -60,6 +64,7 @@ class Sparsify:
     reference: ClassVar[str] = "A sum of a penalty, a criterion and an allocator; see secateurs.session.sparsify"
 
     def __post_init__(self) -> None:
+        check_choice(self, scope=Scope)
         if not 0.0 < self.until <= 1.0:
             raise InputError(f"until={self.until}: the cut is at a share of the run above 0 and at most 1.")
 
@@ -68,12 +73,12 @@ class Sparsify:
         return self
 
     def start(self, run: Run) -> Driver:
-        """Find the units and check that the budget can be reached; the model is not touched."""
+        """Find the units and check that the budget can be reached; the model is not changed."""
         return SparsifyDriver(run, self)
 
 
 class SparsifyDriver(Driver):
-    """Adds the penalty until the cut."""
+    """Adds the penalty until the units are removed."""
 
     working: ClassVar[str] = "penalised"
     saved: ClassVar[tuple[str, ...]] = ("_applied.state",)
@@ -124,12 +129,12 @@ class SparsifyDriver(Driver):
 class Gradual:
     """Score, prune and retrain in rounds, with any criterion.
 
-    After round k of `rounds`, schedule(k, rounds) of what the budget removes has been removed; the rounds are spread
-    evenly from the share `begin` of the run to the share `end`, and the rest of it recovers. first: "train" cuts at the
-    end of each round, "cut" at its beginning (iterative pruning: cut, retrain, cut, ...). schedule: `Cubic` (Zhu &
-    Gupta 2017), `Linear`, `Exponential`, `OneShot`, or a function of (k, n). scope: see `Sparsify`. Zhu & Gupta remove
-    single weights of each layer; here units of the whole network go, and the share is of the budget's MACs, parameters
-    or memory (ours).
+    After round k of `rounds`, the share schedule(k, rounds) of the budget's removal is done; the rounds are spread
+    evenly from the share `begin` of the run to the share `end`, and the rest of the run recovers. first: "train" cuts
+    at the end of each round, "cut" at its beginning (iterative pruning: cut, retrain, cut, ...). schedule: `Cubic` (Zhu
+    & Gupta 2017), `Linear`, `Exponential`, `OneShot`, or a function of (k, n). criterion, allocator, scope: see
+    `Sparsify`. Raises InputError for values out of range. Zhu & Gupta remove single weights of each layer; here units
+    of the whole network are removed, and the share is of the budget's MACs, parameters or memory (ours).
 
     >>> Gradual(rounds=4).steps(100)
     (12, 25, 37, 50)
@@ -138,19 +143,21 @@ class Gradual:
     """
 
     criterion: Criterion = Magnitude(p=2)  # noqa: RUF009
+    _: KW_ONLY
     allocator: Allocator = Ranked()  # noqa: RUF009
     schedule: Schedule = Cubic()  # noqa: RUF009
     rounds: int = 10
     begin: float = 0.0
     end: float = 0.5
     scope: Scope = "coupled"
-    first: Literal["train", "cut"] = "train"
+    first: First = "train"
     reference: ClassVar[str] = (
         "Michael Zhu, Suyog Gupta. To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression. "
         "ICLR workshop 2018. arXiv 1710.01878"
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, scope=Scope, first=First)
         if self.rounds < 1 or not 0.0 <= self.begin < self.end <= 1.0:
             raise InputError(
                 f"Gradual(rounds={self.rounds}, begin={self.begin}, end={self.end}): rounds count from 1, and begin "
@@ -168,7 +175,7 @@ class Gradual:
         return self
 
     def start(self, run: Run) -> Driver:
-        """Check that the budget can be reached; the model is not touched."""
+        """Check that the budget can be reached; the model is not changed."""
         return GradualDriver(run, self)
 
 

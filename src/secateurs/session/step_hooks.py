@@ -21,11 +21,11 @@ class StepHooks:
         self._before, self._after = before, after
 
     def register(self, optimizer: Optimizer) -> list[Any]:
-        """Put the hooks on an optimizer; returns the handles that remove them."""
+        """Register the hooks on an optimizer; return handles that remove them."""
         return [optimizer.register_step_pre_hook(self.begin), optimizer.register_step_post_hook(self.end)]
 
     def begin(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before the step."""
+        """Run before the step."""
         closure = kwargs.get("closure") or next((a for a in args[1:] if callable(a)), None)
         if closure is None:
             self._before(optimizer)
@@ -39,7 +39,7 @@ class StepHooks:
         return tuple(closed if a is closure else a for a in args), _with(kwargs, closure, closed)
 
     def end(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """After the step."""
+        """Run after the step."""
         if self._after is not None:
             self._after()
 
@@ -49,12 +49,12 @@ def _with(kwargs: dict[str, Any], closure: Callable[[], Any], closed: Callable[[
 
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
-    """All gradients that the coming step will use."""
+    """Return all gradients that the step will use."""
     return [p.grad for settings in optimizer.param_groups for p in settings["params"] if p.grad is not None]
 
 
 def all_finite(grads: Sequence[Tensor]) -> Tensor:
-    """One boolean on the device: whether every gradient is finite; one reduction for all of them."""
+    """Return one boolean on the device: True if every gradient is finite."""
     dense = [g for g in grads if g.layout is torch.strided]
     if not dense:
         return torch.tensor(True)
@@ -63,13 +63,13 @@ def all_finite(grads: Sequence[Tensor]) -> Tensor:
 
 
 def drop_step(optimizer: Optimizer) -> None:
-    """Make the next optimizer step do nothing: an optimizer passes over parameters without a gradient."""
+    """Make the next optimizer step do nothing, by removing all gradients."""
     for settings in optimizer.param_groups:
         for parameter in settings["params"]:
             parameter.grad = None
 
 
 def neutralise(grads: Iterable[Tensor], fine: Tensor) -> None:
-    """Zero every gradient where `fine` is False, without waiting for the device."""
+    """Zero every gradient where `fine` is False, without a device synchronisation."""
     for grad in grads:
         grad.copy_(torch.where(fine, grad, torch.zeros_like(grad)))

@@ -12,7 +12,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def descriptions(model: nn.Module) -> dict[str, str]:
-    """Give module path -> class name and settings, as `print(model)` shows them.
+    """Return module path -> class name and settings, as `print(model)` shows them.
 
     >>> descriptions(nn.Sequential(nn.Linear(4, 2), nn.ReLU()))
     {'': 'Sequential()', '0': 'Linear(in_features=4, out_features=2, bias=True)', '1': 'ReLU()'}

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How files of torch.save and pickle.dump begin."""
+"""First bytes of files written by torch.save and pickle.dump."""
 
 _OWN = re.compile(r"\.(?P<name>.+)\.(?P<mark>[0-9a-f]{16,64})\.new")
-"""Names of files that are not in place yet."""
+"""Names of temporary files."""
 
 MARK = 16
 """Digits of the random part of such a name; a hash has 64."""
 
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""O_NONBLOCK: opening a named pipe would wait for somebody to write into it."""
+"""O_NONBLOCK: opening a named pipe would block until it is written to."""
 
 _ONE_AT_A_TIME = RLock()
 
 Content = bytes | Callable[[BinaryIO], None]
-"""What a file is to hold, or a function that writes it."""
+"""Content of a file, or a function that writes it."""
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a file is one that `write_files` began and did not put in place, because the process was killed.
+    """True for a temporary file that `write_files` left when its process was killed.
 
     >>> is_unfinished(Path(".plan.json.0123456789abcdef.new")), is_unfinished(Path("plan.json"))
     (True, False)
@@ -54,14 +54,14 @@ def pending(directory: Path, name: str, sha256: str) -> Path:
 def write_files(
     directory: Path, files: Mapping[str, Content], *, overwrite: bool, named: tuple[str, str] | None = None
 ) -> None:
-    """Write files into a directory, each whole or not at all: full disks and interrupts leave what was there.
+    """Write files into a directory, each atomically: after a full disk or an interrupt, the old files are intact.
 
     Each is written and flushed to disk under a temporary name, then renamed over its target, in the order given;
-    links are replaced, not followed. Other files in the directory are left alone. One writer at a time works in a
+    links are replaced, not followed. Other files in the directory are unchanged. One writer at a time works in a
     directory, of all threads and all processes.
 
-    `named` is (name, sha256) of a file whose hash the first of the files holds: it waits under a name made of its hash
-    until the first is in place, so that a kill at any moment leaves a pair that belongs together, the old or the new.
+    named: (name, sha256) of a file whose hash is in the first file: it has a temporary name made of its hash until the
+    first is in place, so that a kill at any moment leaves a matching pair, the old or the new.
     """
     try:
         with _directory(directory), _held(directory):
@@ -82,7 +82,7 @@ def write_files(
 
 
 def read_file(path: Path, *, most: int) -> bytes:
-    """Read one file of at most so many bytes; DamageError if it is missing, unreadable, no plain file, or a pickle."""
+    """Read one file of at most `most` bytes; DamageError if it is missing, unreadable, no plain file, or a pickle."""
     directory = path.parent
     if not _is_folder(directory):
         what = _kind(directory)
@@ -156,7 +156,7 @@ def _directory(directory: Path) -> Generator[None]:
 
 @contextmanager
 def _held(directory: Path) -> Generator[None]:
-    """Keep other writers out of a directory; the system lets go of it when the process is killed."""
+    """Lock a directory against other writers; the system releases the lock when the process is killed."""
     with _ONE_AT_A_TIME, _locked(directory) if os.name == "posix" else lock_beside(directory):
         yield
 
@@ -208,7 +208,7 @@ def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str]
 def sweep(directory: Path) -> None:
     """Remove the temporary files of killed writers in a directory and below; call it while nobody writes there.
 
-    What waits under a name made of its hash stays: the file in place may name it. Links are not followed.
+    Files named by their hash stay, since a finished file may refer to them. Links are not followed.
     """
     if directory.is_symlink():
         return
@@ -220,7 +220,7 @@ def sweep(directory: Path) -> None:
 
 
 def _clean(directory: Path, files: Mapping[str, Content]) -> None:
-    """Remove what writers of the same files left when they were killed."""
+    """Remove temporary files that killed writers of the same files left."""
     for path in directory.iterdir():
         found = _OWN.fullmatch(path.name)
         if found and found["name"] in files:
@@ -239,7 +239,7 @@ def write_new(path: Path, content: Content) -> None:
 
 
 def flush_file(path: Path) -> None:
-    """Make the contents of a file durable that another library wrote."""
+    """Flush a file that another library wrote to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""Pruned models on the Hugging Face Hub: safetensors, the plan and a model card; nothing that runs code."""
+"""Pruned models on the Hugging Face Hub: safetensors, the plan and a model card, without code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def push(
 ) -> str:
     """Upload a saved model with a card made from its report; return the address of the commit.
 
-    The weights, the plan and the card go into one commit; checkpoints, recipes and other files of the folder stay.
-    The repository is made if it is not there, private unless said otherwise. `license_id` is a licence as the Hub
-    names it ("apache-2.0", "cc-by-nc-4.0", "other"). `token`: the one of `hf auth login` by default.
+    One commit contains the weights, the plan and the card; other files of the folder are not uploaded. folder: of
+    `save` or of a run. repo: "user/name"; it is created if missing, private by default. license_id: a licence
+    identifier of the Hub ("apache-2.0", "cc-by-nc-4.0", "other"). token: by default that of `hf auth login`. endpoint:
+    another Hub.
 
-    Raises InputError for a name that is none, StoreError if the folder is damaged or the Hub refuses; nothing is
+    Raises InputError for an invalid name or licence, StoreError if the folder is damaged or the Hub refuses; nothing is
     uploaded then.
     """
     content = checked_files(folder)
@@ -55,13 +56,13 @@ def pull(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> nn.Module:
-    """Download a saved model and replay its plan on `model`, the network as it was before pruning; see `load`.
+    """Download a saved model and apply its plan to `model`, the network before pruning; return it as `load` does.
 
-    Only the plan and the weights are fetched, of one commit, and checked as `load` checks any folder. `revision` is a
-    branch, a tag or a commit; name a commit where others can write to the repository.
+    Only the plan and the weights of one commit are downloaded, and checked as by `load`. repo: "user/name". revision: a
+    branch, a tag or a commit; name a commit if others can write to the repository. token, endpoint: as for `push`.
 
-    Raises InputError for a name that is none, StoreError if the Hub refuses or has no such files, and what `load`
-    raises; the model is untouched then.
+    Raises InputError for an invalid name, StoreError if the Hub refuses or lacks the files, and what `load` raises; the
+    model is unchanged then.
     """
     hub = _hub()
     with _told(hub, repo):
@@ -82,7 +83,7 @@ def _hub() -> ModuleType:
 
 @contextmanager
 def _told(hub: ModuleType, repo: str) -> Generator[None]:
-    """Say what the Hub refused as an error of this library, with its own reason chained."""
+    """Turn errors of the Hub into errors of this library, with the original chained."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from typing import Any, cast
 
@@ -15,19 +14,20 @@ import torch
 
 from secateurs.errors import DamageError, PlanError, StoreError
 from secateurs.surgery.plan import Plan
+from secateurs.version import library_version
 
 FORMAT = 1
 HEADER = 2**27
-"""Bytes that safetensors may need beside the numbers: its header is limited to 100 MB."""
+"""Bytes that safetensors may need besides the numbers: its header is limited to 100 MB."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The contents of `plan.json`.
 
-    plan: what was removed from the dense model; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
-    the name it is stored under; orders: tensors that do not lie in memory in the default order of dimensions; states:
-    module -> what its `get_extra_state` gave; sha256 and size are those of the weights file; modules: module -> class
+    plan: from the dense model to this one; dtypes: every tensor -> type; aliases: other name of a tied tensor ->
+    the name it is stored under; orders: tensors whose memory order is not the default; states:
+    module -> result of its `get_extra_state`; sha256 and size are those of the weights file; modules: module -> class
     and settings, empty in files of versions that did not write them.
     """
 
@@ -55,7 +55,7 @@ class Manifest:
         return json.dumps({**body, "seal": seal(body)}, indent=1).encode()
 
     def check(self, weights: bytes) -> None:
-        """Refuse a weights file that is not the one that was saved."""
+        """Refuse a weights file with another size or hash."""
         if len(weights) != self.size or hashlib.sha256(weights).hexdigest() != self.sha256:
             fact = f"has {len(weights)} of {self.size} bytes" if len(weights) != self.size else "was changed"
             message = (
@@ -65,21 +65,13 @@ class Manifest:
             raise DamageError(message)
 
     def most_bytes(self) -> int:
-        """How large the weights file can be: its tensors as they are after pruning, and a header."""
+        """Largest size in bytes of the weights file: its tensors as they are after pruning, and a header."""
         after = self.plan.signature_after()
         return HEADER + sum(prod(shape) * _type(self.dtypes[name]).itemsize for name, shape in after.items())
 
 
-def library_version() -> str:
-    """Give the installed version, or say that the source is run without being installed."""
-    try:
-        return version("secateurs")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def read_manifest(content: bytes) -> Manifest:
-    """Read `plan.json`; DamageError says why a file is not one that can be trusted."""
+    """Read `plan.json`; DamageError if it is not a valid manifest, with the reason."""
     try:
         body = cast("dict[str, Any]", json.loads(content))
         wrote = _mapping(body["secateurs"])
@@ -119,7 +111,7 @@ def _manifest(body: Mapping[str, Any]) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """Refuse what does not fit the tensors that the plan names."""
+    """Refuse entries that do not match the tensors of the plan."""
     signature = manifest.plan.signature
     if manifest.dtypes.keys() != signature.keys():
         raise ValueError("its types are not those of its tensors")
@@ -157,7 +149,7 @@ def _type(name: object) -> torch.dtype:
 
 
 def seal(body: Mapping[str, Any]) -> str:
-    """Give the SHA-256 of a JSON document, whatever the order of its keys.
+    """Return the SHA-256 of a JSON document, independent of the order of its keys.
 
     >>> seal({"a": 1, "b": 2}) == seal({"b": 2, "a": 1})
     True

@@ -1,4 +1,4 @@
-"""The page that a model has on the Hub, made of what was measured and of the plan."""
+"""Write a model card for the Hub from the report of a run and the plan."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from secateurs.store.files import read_file
 from secateurs.store.save import load_plan
 
 LARGEST = 2**26
-"""Bytes of a report or a recipe; real ones have some thousands."""
+"""Largest size in bytes of a report or a recipe; real ones have some thousand."""
 
 MOST_LAYERS = 40
-"""So many narrower tensors are listed; plan.json has all."""
+"""Largest number of narrower tensors that are listed; plan.json has all."""
 
 FIGURES = {
     "accuracy": "test accuracy",
@@ -27,7 +27,7 @@ FIGURES = {
 }
 
 PRIVATE = ("weights", "data", "model")
-"""Settings of a recipe that may hold paths of the machine it ran on: only what is no path is shown."""
+"""Settings of a recipe that may be paths of a machine, and are shown without folders."""
 
 USE = """\
 ## Use
@@ -44,11 +44,10 @@ The weights are safetensors and the plan is JSON: nothing here runs code.
 
 
 def model_card(folder: Path, repo: str, *, license_id: str) -> str:
-    """Write the card of a saved model: licence, figures before and after, recipe, what became narrower.
+    """Write the card of a saved model: licence, figures before and after, recipe, and narrower tensors.
 
-    Figures and recipe come from `report.json` and `recipe.yaml` where a run left them; there is nothing in the card
-    that is not in the folder, and no path of the machine. Raises InputError for a licence that cannot be one,
-    DamageError for a report that cannot be read.
+    Figures and recipe are read from `report.json` and `recipe.yaml`, if they exist; the card has no paths of a machine.
+    Raises InputError for a licence that cannot be one, DamageError for a report that cannot be read.
     """
     from huggingface_hub import ModelCardData  # of the extra `hub`
 
@@ -119,7 +118,7 @@ def _recipe(folder: Path) -> Iterator[str]:
 
 
 def _public(key: str, value: Any) -> Any:
-    """Leave out what may be a path of the machine.
+    """Remove folders of the machine from a value.
 
     >>> _public("data", "imagefolder:/home/me/photos"), _public("model", "/home/me/net.py:build"), _public("macs", 0.5)
     ('imagefolder', 'net.py:build', 0.5)

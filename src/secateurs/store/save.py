@@ -1,8 +1,8 @@
 """Save a pruned model and load it back onto its own class: safetensors for weights, JSON for the plan, no pickle.
 
 A saved model is a directory of two files. `model.safetensors` holds every parameter and buffer once; `plan.json` holds
-the plan, with the dense model's tensor names and shapes, and the SHA-256 of the weights. `load` replays the plan on a
-freshly built dense model, so that the result is an ordinary model of the user's own class.
+the plan, with the dense model's tensor names and shapes, and the SHA-256 of the weights. `load` applies the plan to a
+newly built dense model, so that the result is an ordinary model of the user's own class.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ STATISTICS = ("running_mean", "running_var")
 
 
 def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwrite: bool = False) -> Path:
-    """Save a pruned model, with the plan that led to it from the dense one; return the directory.
+    """Save a pruned model and its plan into a directory; return the directory.
 
-    Every parameter and buffer is stored, in its type and memory order, tied ones once. For a network pruned in several
-    steps give the composed plan (`first.then(second)`); for one of the same shape (masked, unstructured) the identity.
+    Every parameter and buffer is stored, in its dtype and memory order, tied ones once. plan: from the dense model to
+    this one; after several prunings the composed plan (`first.then(second)`), for a model of unchanged shape (masked,
+    unstructured) `Plan.identity`. overwrite: replace files in a directory that is not empty.
 
-    Files are written whole or not at all: killed at any moment, the directory holds the old model or the new one.
-    Raises StoreError if the model is not what the plan leaves or holds NaN or infinite weights, the directory is not
-    empty (unless `overwrite`), or the disk is full.
+    Files are written atomically: after a kill at any moment, the directory has the old model or the new one. Raises
+    StoreError if the model does not have the plan's shapes or has NaN or infinite weights, if the directory is not
+    empty, or if the disk is full.
     """
     network = Network.of(model)
     expect("plan", plan, Plan, "Pass the plan that led to this model; Plan.identity(graph) if nothing was removed.")
@@ -75,14 +76,27 @@ def save(model: nn.Module, plan: Plan, directory: str | PathLike[str], *, overwr
 
 
 def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
-    """Turn a freshly built dense model into the saved one, in place, and return it.
+    """Turn a newly built dense model into the one saved in `directory`, in place, and return it.
 
-    Its outputs are those of the saved model, bit for bit. Types are those that were saved; device, mode and
-    `requires_grad` are those of the model given. All files are checked, and every tensor is read, before the model is
-    touched. Raises StoreError for a model of another class or configuration (naming the tensors that differ) or on
-    the meta device, for files that are missing, and for an unknown format; DamageError, a StoreError, for files that
-    are cut off, changed or not what they should be, for pickles, and for NaN or infinite weights. Warns if the tensors
-    fit and a module is of another class, or has other settings (a stride, say), than when it was saved.
+    Its outputs equal those of the saved model bit for bit. Dtypes are the saved ones; device, mode and `requires_grad`
+    are those of the given model. All files are checked, and every tensor is read, before the model is changed.
+
+    Raises StoreError for a model of another class or configuration (naming the tensors that differ) or on the meta
+    device, for missing files, and for an unknown format; DamageError, a StoreError, for truncated, changed or wrong
+    files, pickles, and NaN or infinite weights. Warns if all shapes match but a module has another class or other
+    settings (such as a stride) than when it was saved.
+
+    >>> import tempfile
+    >>> from secateurs.graph import trace
+    >>> from secateurs.surgery import apply
+    >>> def build():
+    ...     return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> net = build()
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(apply(plan, net), plan, folder)
+    ...     load(build(), folder)[0]
+    Linear(in_features=2, out_features=2, bias=True)
     """
     network = Network.of(model)
     directory = _path(directory)
@@ -112,7 +126,7 @@ def load(model: nn.Module, directory: str | PathLike[str]) -> nn.Module:
 
 
 def load_plan(directory: str | PathLike[str]) -> Plan:
-    """Read the plan of a saved model: what was removed, by name, without its weights."""
+    """Read the plan of the model saved in `directory`, without its weights; raises what `load` raises for its files."""
     return _manifest(_path(directory)).plan
 
 
@@ -133,7 +147,7 @@ def _manifest(directory: Path) -> Manifest:
 
 
 def _weights(directory: Path, manifest: Manifest) -> bytes:
-    """Read the weights that the plan names, also where a kill left them one rename short of their place."""
+    """Read the weights that the plan names, also if a kill prevented their last rename."""
     waiting = pending(directory, WEIGHTS, manifest.sha256)
     content = read_file(waiting if waiting.is_file() else directory / WEIGHTS, most=manifest.most_bytes())
     manifest.check(content)
@@ -141,7 +155,7 @@ def _weights(directory: Path, manifest: Manifest) -> bytes:
 
 
 def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
-    """Give what the plan sets; numbers only shrink where a saved plan only removes."""
+    """Return the attributes that the plan sets; with a plan that only removes, they may only decrease."""
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
         settings = settings_of(plan, model)
@@ -163,7 +177,7 @@ def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
 
 
 def _check_values(network: Network) -> None:
-    """Refuse a model without memory for the values."""
+    """Refuse a model on the meta device."""
     for name, tensor in network.named.items():
         if tensor.is_meta:
             message = (
@@ -223,7 +237,7 @@ def _swaps(network: Network, manifest: Manifest, saved: Mapping[str, Tensor]) ->
 
 
 def _extra_states(model: nn.Module) -> dict[str, Any]:
-    """Give what modules hand out beside their tensors, if JSON can hold it."""
+    """Return the modules' extra state (`get_extra_state`), if it can be written as JSON."""
     states: dict[str, Any] = {}
     for path, module in model.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:

@@ -14,13 +14,13 @@ from secateurs.surgery.tensors import in_order, physical_order
 
 
 def tied(named: Mapping[str, Tensor]) -> dict[str, str]:
-    """Give every other name of a tensor -> its first name."""
+    """Return further name of a tied tensor -> its first name."""
     first: dict[int, str] = {}
     return {name: first[id(t)] for name, t in named.items() if first.setdefault(id(t), name) != name}
 
 
 def layouts(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Give the order of dimensions in memory where it is not the default: convolutions choose algorithms by it."""
+    """Return the order of dimensions in memory where it is not the default (channels_last)."""
     orders = {name: physical_order(tensor) for name, tensor in named.items() if not tensor.is_contiguous()}
     return {name: order for name, order in orders.items() if order != tuple(range(len(order)))}
 
@@ -48,7 +48,7 @@ def to_bytes(named: Mapping[str, Tensor]) -> bytes:
 
 
 def from_bytes(content: bytes, aliases: Mapping[str, str], orders: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Read what `to_bytes` wrote: every name -> its tensor, laid out in memory as it was."""
+    """Read the content of `to_bytes`: every name -> its tensor, in its saved memory order."""
     try:
         owned = safetensors.torch.load(content)
         owned = {name: in_order(t, orders.get(name, range(t.dim()))) for name, t in owned.items()}

@@ -4,6 +4,6 @@ from secateurs.surgery.apply import apply
 from secateurs.surgery.grow import grow
 from secateurs.surgery.mask import mask
 from secateurs.surgery.plan import Plan
-from secateurs.surgery.verify import GroupError, Verification, verify
+from secateurs.surgery.verify import GroupDeviation, Verification, verify
 
-__all__ = ["GroupError", "Plan", "Verification", "apply", "grow", "mask", "verify"]
+__all__ = ["GroupDeviation", "Plan", "Verification", "apply", "grow", "mask", "verify"]

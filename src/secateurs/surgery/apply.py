@@ -24,7 +24,7 @@ from secateurs.surgery.tensors import as_index, differences, select
 from secateurs.surgery.transaction import Transaction
 
 Targets = Mapping[str, tuple[Tensor, Mapping[int, Indices]]]
-"""Name -> the tensor, and dimension -> indices to keep (or repeat) of it."""
+"""Name -> (tensor, dimension -> indices to keep or repeat)."""
 
 
 class Swap(NamedTuple):
@@ -47,20 +47,27 @@ def apply(
     """Remove a plan's units from a model, insert those that it copies, in place, and return the model.
 
     Every Parameter and buffer stays the same object and only its contents shrink, so that optimizers, schedulers and
-    averages that hold it go on as they were; gradients and the optimizer's moments lose the same entries;
-    `requires_grad`, memory format, hooks and mode stay. Module attributes (`out_channels`, `groups`, `num_heads`)
-    follow. Pass every optimizer of the model, alone or in a list.
+    averaged models that refer to it continue to work; gradients and optimizer moments lose the same entries;
+    `requires_grad`, memory format, hooks and mode are unchanged. Module attributes (`out_channels`, `groups`,
+    `num_heads`) are updated. optimizer: every optimizer of the model, alone or in a list.
 
-    Nothing is written before all is checked and prepared, and a failure while writing undoes what was written. If the
-    plan has its graph, or `graph` is given (for a plan that was read from a file), the pruned network is first proved,
-    on the meta device, to compute what the masked one does (`proof=False` is for callers that have just done so).
-    Without a graph only names, shapes and what is kept within each layer are checked, not what other layers read.
+    All new tensors are prepared before the first is written, and a failure while writing undoes all writes. If the plan
+    has its graph, or `graph` is given (for a plan read from a file), it is first proved on the meta device that the
+    pruned network computes what the masked one does; proof=False skips this, for callers that have just proved it.
+    Without a graph only names, shapes, attributes and the entries kept within each layer are checked.
 
-    A wrapper (DistributedDataParallel, torch.compile) is taken off: the model inside is cut and returned. Wrap it
-    again, because the wrapper's buckets or compiled code are made for the old shapes.
+    A wrapper (DistributedDataParallel, torch.compile) is removed: the model inside is pruned and returned. Wrap it
+    again, since the wrapper's buckets or compiled code have the old shapes.
 
-    Raises ModelError for a model that cannot be cut as it is, PlanError if the plan or the optimizer does not belong
-    to it, ProofError if the result would compute something else.
+    Raises ModelError for a model that cannot be pruned, PlanError if the plan or an optimizer is not of this model,
+    ProofError if the pruned network would compute something else. The model is unchanged then.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> apply(plan, net)[2]
+    Linear(in_features=2, out_features=1, bias=True)
     """
     network = Network.of(model)
     model = network.model
@@ -76,7 +83,7 @@ def apply(
     elif proof:
         prove(known, network, {name: tuple(dict.fromkeys(units)) for name, units in plan.keep.items()})
     with lock_of(model), torch.inference_mode(mode=False), torch.no_grad():
-        check_signature(plan, network)  # another thread may have cut it meanwhile
+        check_signature(plan, network)  # another thread may have pruned it meanwhile
         swaps, remembered = prepare(targets, plan), memories(optimizers, parameters)
         with Transaction() as transaction:
             write(transaction, model, swaps, settings)
@@ -88,7 +95,7 @@ def apply(
 
 
 def check_signature(plan: Plan, network: Network) -> None:
-    """Refuse a model whose tensors do not have the names and shapes that the plan was made for, and what is no plan."""
+    """Refuse objects that are not plans, and models whose tensors have other names or shapes than the plan."""
     expect("plan", plan, Plan, "Pass a plan: what secateurs.plan, Plan.from_keep or secateurs.load_plan gives.")
     check_shapes(plan.signature, network, plan.signature_after)
 
@@ -98,7 +105,7 @@ def check_shapes(
     network: Network,
     after: Callable[[], Mapping[str, tuple[int, ...]]] | None = None,
 ) -> None:
-    """Refuse a model whose tensors do not have these names and shapes; `after`: those that a plan leaves."""
+    """Refuse a model whose tensors do not have these names and shapes; `after`: those after the plan."""
     found = network.shapes
     if found == signature:
         return
@@ -116,7 +123,7 @@ def _guess(
     found: Mapping[str, tuple[int, ...]],
     after: Callable[[], Mapping[str, tuple[int, ...]]] | None,
 ) -> str:
-    """Name the two likely reasons why a plan does not fit, where they hold."""
+    """Return the likely reason why a plan does not fit (wrapped, or pruned already), if one applies."""
     inside = {name.removeprefix("module."): shape for name, shape in found.items() if name.startswith("module.")}
     if not differences(signature, inside):
         return "They are all there, inside a wrapper: pass model.module. "
@@ -126,7 +133,7 @@ def _guess(
 
 
 def prepare(targets: Targets, plan: Plan) -> list[Swap]:
-    """Slice every tensor that changes, and its gradient, without touching it."""
+    """Return sliced copies of every tensor that changes, and of its gradient."""
     known: dict[tuple[int, torch.device], Tensor] = {}
     swaps: list[Swap] = []
     for name, (tensor, dims) in targets.items():
@@ -137,7 +144,7 @@ def prepare(targets: Targets, plan: Plan) -> list[Swap]:
 
 
 def _index(kept: Indices, device: torch.device, known: dict[tuple[int, torch.device], Tensor]) -> Tensor:
-    """Kept indices as a tensor: tensors that are cut alike share the tuple, which is turned into one only once."""
+    """Return kept indices as a tensor, converted once for all tensors that share the tuple."""
     index = known.get((id(kept), device))
     if index is None:
         index = known[id(kept), device] = as_index(kept, device)
@@ -147,13 +154,13 @@ def _index(kept: Indices, device: torch.device, known: dict[tuple[int, torch.dev
 def write(
     transaction: Transaction, model: nn.Module, swaps: Iterable[Swap], settings: Mapping[tuple[str, str], object]
 ) -> None:
-    """Write prepared contents and attributes into the model, on record."""
+    """Write prepared contents and attributes into the model, inside a transaction."""
     for swap in swaps:
         transaction.swap(*swap)
     _write_attributes(transaction, model, settings)
     for module, name, value in derived(model):
         transaction.assign(module, name, value)
-    # the integers that standard modules keep beside their weights are read off the new shapes, once `groups` is set
+    # integers of standard modules are computed from the new shapes, after `groups` is set
     _write_attributes(transaction, model, fit_attributes(model))
 
 
@@ -169,7 +176,7 @@ def _write_attributes(transaction: Transaction, model: nn.Module, settings: Mapp
 
 
 def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
-    """Give the plan's attributes as (module path, name) -> value; refuse those that the model does not have."""
+    """Return the plan's attributes as (module path, name) -> value; refuse those that the model does not have."""
     modules = dict(model.named_modules(remove_duplicate=False))
     settings: dict[tuple[str, str], object] = {}
     for place, value in plan.attributes.items():
@@ -191,7 +198,7 @@ def settings_of(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
 
 
 def targets_of(plan: Plan, network: Network) -> Targets:
-    """Give each tensor that changes once, under its first name, with what is kept of it."""
+    """Return each tensor that changes once, under its first name, with its kept indices."""
     first: dict[int, str] = {}
     targets: dict[str, tuple[Tensor, Mapping[int, Indices]]] = {}
     for name, tensor in network.named.items():
@@ -208,7 +215,7 @@ def targets_of(plan: Plan, network: Network) -> Targets:
 
 
 def refuse_shared_memory(network: Network, targets: Container[str]) -> None:
-    """Refuse two different tensors in one piece of memory, if one of them is to be cut: they would come apart."""
+    """Refuse to prune one of two different tensors that share memory: they would no longer share it."""
     owner: dict[tuple[str, int], tuple[str, Tensor]] = {}
     for name, tensor in _in_memory(network):
         place = (str(tensor.device), tensor.untyped_storage().data_ptr())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fit_attributes(model: nn.Module) -> dict[tuple[str, str], Any]:
-    """Give (module path, attribute) -> the value that fits the shapes of the module's tensors, where it differs."""
+    """Return (module path, attribute) -> new value, for attributes that no longer fit the shapes of tensors."""
     found: dict[tuple[str, str], Any] = {}
     for path, module in model.named_modules():
         for attribute, value in fitting(module, _shape_of(module), partial(getattr, module)).items():
@@ -35,9 +35,9 @@ def _shape_of(module: nn.Module) -> Callable[[str], tuple[int, ...] | None]:
 
 
 def derived(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Give module, attribute and its value computed anew, for weight norm, spectral norm and torch's own pruning masks.
+    """Yield module, attribute and recomputed value, for weight norm, spectral norm and `torch.nn.utils.prune` masks.
 
-    Until the next forward the attribute would keep its old shape, and the module would describe itself by it.
+    Otherwise the attribute would have its old shape until the next forward.
     """
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():  # noqa: SLF001

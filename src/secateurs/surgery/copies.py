@@ -1,4 +1,4 @@
-"""Plans that also insert units: copies of those that are there, among which the weights that read them are divided."""
+"""Plans that also insert units: copies of present units, with the weights that read them divided among the copies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ Shares = Mapping[str, Sequence[float]]
 
 
 def plan_with_copies(graph: Graph, sources: Mapping[str, Sequence[int]], shares: Shares | None = None) -> Plan:
-    """Make a plan by naming, for every unit of the result, the unit that it comes from, ascending.
+    """Make a plan from the origin of every unit of the result, ascending.
 
-    A unit that is named k times is there k times, one right after the other, with equal filters; one that is not named
-    is gone; a group that is not named stays. shares: without them, copies have those that `grow` gives. Raises
-    InputError for units that are not there or out of order, and for groups whose units cannot be copied.
+    sources: group -> unit numbers. A unit listed k times occurs k times in a row, with equal filters; one that is not
+    listed is removed; a group that is not named stays. shares: factors of the weights that read each unit; by default
+    those of `grow`. Raises InputError for units that do not exist or are out of order, and for groups whose units
+    cannot be copied.
 
     >>> import torch
     >>> from secateurs.graph import trace
@@ -62,7 +63,7 @@ def plan_with_copies(graph: Graph, sources: Mapping[str, Sequence[int]], shares:
 
 
 def default_shares(copies: int) -> list[float]:
-    """The shares of a unit and its copies, 2 : 3 : …: unequal, so that they get unequal gradients and part.
+    """Return the shares of a unit and its copies, 2 : 3 : …: unequal, so that gradients of copies differ.
 
     >>> default_shares(1)
     [0.4, 0.6]
@@ -72,7 +73,7 @@ def default_shares(copies: int) -> list[float]:
 
 
 def unit_shares(graph: Graph, plan: Plan, name: str) -> tuple[float, ...]:
-    """The share of every unit that a plan keeps of a group."""
+    """Return the share of every kept unit of a group."""
     for piece in graph.group(name).slices:
         found = plan.shares.get(plan.aliases.get(piece.tensor, piece.tensor), {}).get(piece.dim)
         if piece.role == "in" and found is not None:
@@ -90,7 +91,7 @@ def unit_shares(graph: Graph, plan: Plan, name: str) -> tuple[float, ...]:
 
 
 def insert(kept: Ints, shares: Sequence[float], parents: Sequence[int]) -> tuple[Ints, list[float]]:
-    """Where units come from, and their shares, once copies of `parents` (present numbers) stand right after them.
+    """Return each unit's origin and share after copies of `parents` (present numbers) were inserted right behind them.
 
     >>> insert(np.array([0, 4]), [1.0, 1.0], [1])
     (array([0, 4, 4]), [1.0, 0.4, 0.6])
@@ -102,16 +103,16 @@ def insert(kept: Ints, shares: Sequence[float], parents: Sequence[int]) -> tuple
 
 
 class Axis:
-    """One dimension of one tensor: for every position, the entries of the result that stand in its place."""
+    """One dimension of one tensor: for every position, the entries of the result that replace it."""
 
     def __init__(self, size: int) -> None:
         self.after: list[list[tuple[int, float]]] = [[(i, 1.0)] for i in range(size)]
         self.shared = False
 
     def put(self, positions: Ints, shares: Sequence[float]) -> None:
-        """Replace a unit's positions by as many copies as there are shares, run by run: they stay in line.
+        """Replace a unit's positions by one copy per share, each run of positions as a whole.
 
-        Without shares the unit is gone.
+        Without shares the unit is removed.
         """
         self.shared |= any(share != 1.0 for share in shares)
         for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1):
@@ -129,7 +130,7 @@ class Axis:
 
 
 def refuse_copies(group: Group) -> None:
-    """Refuse a group whose units cannot be copied unseen."""
+    """Refuse a group whose units cannot be copied without changing outputs."""
     reasons = (
         (not group.exact, f"it is inexact: {'; '.join(group.inexact_because)} would count a copy twice"),
         (all(s.role != "in" for s in group.slices), "no weight reads its units, so none can be shared with a copy"),
@@ -170,7 +171,7 @@ def _shares(name: str, units: Indices, given: Sequence[float] | None) -> list[fl
 
 
 def _families(count: int, units: Indices, shares: Sequence[float]) -> list[list[float]]:
-    """For each unit of the group, the shares of itself and its copies in the result; none if it is gone."""
+    """Return, for each unit of the group, the shares of itself and its copies in the result; empty if it is removed."""
     families: list[list[float]] = [[] for _ in range(count)]
     for unit, share in zip(units, shares, strict=True):
         families[unit].append(share)
@@ -178,7 +179,7 @@ def _families(count: int, units: Indices, shares: Sequence[float]) -> list[list[
 
 
 def _attributes(graph: Graph, keep: Mapping[str, Indices], unique: Mapping[str, Indices]) -> dict[str, Setting]:
-    """Widths that module attributes hold: all units of a group count alike, so one less tells what one is worth."""
+    """Return new attribute values: they are linear in the widths, so that a plan with one unit less gives the slope."""
     everything = {group.name: np.arange(group.units) for group in graph.groups}
     left = {name: np.asarray(units, dtype=np.int64) for name, units in unique.items()}
     whole, grown = graph.attributes(everything), dict(graph.attributes(left))

@@ -31,15 +31,15 @@ from secateurs.surgery.tensors import duplicate
 from secateurs.surgery.transaction import Transaction
 
 TOLERANCE = 1e-9
-"""How far float64 outputs may move, relative to the largest (law 10)."""
+"""Largest change of float64 outputs, relative to the largest output (law 10)."""
 
 
 @dataclass(frozen=True)
 class Expansion:
     """The source and the factor of every entry of the grown tensors.
 
-    plan: a plan whose indices repeat those of the copied units, with their shares. new: tensor -> dimension -> which
-    entries of the result are copies.
+    plan: a plan whose indices repeat those of the copied units, with their shares. new: tensor -> dimension -> mark of
+    the entries of the result that are copies.
     """
 
     plan: Plan
@@ -50,25 +50,35 @@ class Expansion:
 def grow(
     graph: Graph,
     model: nn.Module,
+    *,
     units: Mapping[str, int | Sequence[int]],
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
-    *,
     copy_moments: bool = True,
 ) -> nn.Module:
-    """Add units to groups, in place, so that every output stays what it was, and return the model.
+    """Add copies of units to groups, in place and without changing any output, and return the model.
 
-    units: group -> how many (copies of units spread evenly over the group), or the units to copy, each as often as it
-    is named. A copy has its parent's filters, biases and norm parameters; whatever reads the two divides the weight
-    w it gave the parent, w = λ w + (1 - λ) w, with λ = 0.4 for the parent (k copies: shares 2 : 3 : … : k + 2).
-    Unequal shares, because equal ones would get equal gradients and never part. (Chen, Goodfellow and Shlens,
-    "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016, arXiv 1511.05641, section 3.1, where shares are
-    equal and noise parts them.) A copy stands right after its parent.
+    units: group -> number of units to add (copies of units spread evenly over the group), or the list of units to copy,
+    once for each time it is listed. A copy has the filters, biases and norm parameters of its original, and follows it
+    directly; the weight w that reads the original is divided, w = λ w + (1 - λ) w, with λ = 0.4 for the original (k
+    copies: shares 2 : 3 : … : k + 2). Equal shares would get equal gradients and stay equal.
 
-    The optimizer remembers of a copy what it does of its parent, or nothing with `copy_moments=False`. Everything is
-    tried on a copy of the model in float64 first. The graph describes the model as it was: trace again afterwards.
+    optimizer: every optimizer of the model; its moments are copied too, or zero with copy_moments=False. The growth is
+    first tried in float64 on a copy of the model. The graph describes the model before: trace again afterwards.
 
-    Raises InputError for groups that cannot grow (inexact ones: a mean or a norm over the units would change) and
-    ProofError where the outputs of the trial moved; nothing is changed then.
+    Raises InputError for groups that cannot grow (inexact ones: a mean or a norm over the units would change),
+    PlanError if the graph or an optimizer is not of this model, and ProofError if an output changed in the trial; the
+    model is unchanged then.
+
+    Source: Chen, Goodfellow and Shlens, "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016, arXiv
+    1511.05641, section 3.1, where shares are equal and noise makes copies differ.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> x, before = torch.ones(1, 2), net(torch.ones(1, 2))
+    >>> wider = grow(trace(net, x), net, units={"0": 2})
+    >>> wider[0].out_features, bool(torch.allclose(wider(x), before))
+    (5, True)
     """
     network = Network.of(model)
     model = network.model
@@ -96,7 +106,7 @@ def _write(transaction: Transaction, network: Network, expansion: Expansion) -> 
 
 
 def _try(graph: Graph, network: Network, expansion: Expansion) -> None:
-    """Grow a copy in float64 and compare its outputs with the original's, on noise of the example's shapes."""
+    """Grow a float64 copy and compare its outputs with the original's, on noise of the example's shapes."""
     before = duplicate(network.model).double()
     after = duplicate(before)
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +141,7 @@ def _output(grown: nn.Module, call: Call) -> Any:
 
 
 def _expansion(graph: Graph, units: Mapping[str, int | Sequence[int]]) -> Expansion:
-    """The plan of a growth, and which entries of the grown tensors are copies."""
+    """Return the plan of a growth, with the mark of copied entries of the grown tensors."""
     sources: dict[str, list[int]] = {}
     for name, wanted in units.items():
         group = graph.group(name)
@@ -142,7 +152,7 @@ def _expansion(graph: Graph, units: Mapping[str, int | Sequence[int]]) -> Expans
 
 
 def _repeats(kept: Indices) -> tuple[bool, ...]:
-    """Which entries come from a position that an earlier one came from.
+    """Mark the entries that are copies of an earlier entry.
 
     >>> _repeats((0, 1, 1))
     (False, False, True)
@@ -152,7 +162,7 @@ def _repeats(kept: Indices) -> tuple[bool, ...]:
 
 
 def _parents(group: Group, wanted: int | Sequence[int]) -> list[int]:
-    """Read how many units to add, or which to copy; refuse a group whose units cannot be copied unseen."""
+    """Return the units to copy; refuse a group whose units cannot be copied without changing outputs."""
     refuse_copies(group)
     count = group.units
     if isinstance(wanted, int):
@@ -169,7 +179,7 @@ def _parents(group: Group, wanted: int | Sequence[int]) -> list[int]:
 
 
 def _forgotten(memory: Memory, expansion: Expansion) -> Memory:
-    """Zero what an optimizer would remember of copies, where it remembers something of the parameter's own shape."""
+    """Zero the copies' entries in an optimizer state of the parameter's shape."""
     value = memory.value.clone()
     for dim, new in expansion.new[expansion.plan.aliases.get(memory.name, memory.name)].items():
         if dim < value.dim() and value.shape[dim] == len(new):

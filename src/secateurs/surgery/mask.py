@@ -15,12 +15,20 @@ from secateurs.surgery.tensors import duplicate
 
 @all_or_nothing
 def mask(plan: Plan, model: nn.Module | Network) -> nn.Module:
-    """Copy a model with every removed unit silent: all its slices (filters, biases, norm parameters, statistics) zero.
+    """Return a copy of a model with all removed units set to zero: filters, biases, norm parameters and statistics.
 
-    Only the direction of a weight norm stays, which has no zero: its scale is silenced instead.
-    The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact. Where a
-    plan inserts units, a unit and its copies are one here, read by the sum of their shares.
-    The model itself is not touched. Raises PlanError if the plan was made for another network.
+    The copy has the shapes of the model, and computes what the pruned model computes wherever removal is exact. The
+    direction v of a weight norm stays, since it is divided by its norm; its scale is zeroed instead. If a plan inserts
+    units, a unit and its copies are one unit here, with the sum of their shares.
+
+    Raises PlanError if the plan was made for another network.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> plan = Plan.from_keep(trace(net, torch.ones(1, 2)), {"0": [0, 2]})
+    >>> mask(plan, net)[0].weight[1].tolist()
+    [0.0, 0.0]
     """
     network = Network.of(model)
     check_signature(plan, network)
@@ -45,7 +53,7 @@ def silence(plan: Plan, model: nn.Module) -> None:
 
 
 def _whole(shares: tuple[float, ...], tensor: Tensor, dim: int, kept: tuple[int, ...]) -> Tensor:
-    """What is left of each entry when it and its copies are read as one: the sum of their shares."""
+    """Return, for each entry, the sum of the kept shares of it and its copies."""
     total = torch.zeros(tensor.shape[dim], dtype=torch.float64)
     total.index_add_(0, torch.tensor(kept), torch.tensor(shares, dtype=torch.float64))
     return total.to(tensor).view([-1 if d == dim else 1 for d in range(tensor.dim())])

@@ -24,7 +24,7 @@ class Memory(NamedTuple):
 
 
 def optimizers_of(optimizer: Optimizer | Iterable[Optimizer] | None) -> tuple[Optimizer, ...]:
-    """Give the optimizers as a tuple, each without the wrapper of a training framework (`.optimizer`)."""
+    """Return the optimizers as a tuple, each without the wrapper of a training framework (`.optimizer`)."""
     if optimizer is None:
         return ()
     several = [optimizer] if isinstance(optimizer, Optimizer) or hasattr(optimizer, "optimizer") else optimizer
@@ -33,11 +33,11 @@ def optimizers_of(optimizer: Optimizer | Iterable[Optimizer] | None) -> tuple[Op
 
 
 def memories(optimizers: Iterable[Optimizer], cut: Mapping[str, tuple[Tensor, Mapping[int, Indices]]]) -> list[Memory]:
-    """Slice what the optimizers remember of the parameters that are cut (name -> parameter, dimension -> kept).
+    """Slice the optimizer state of the parameters that are pruned (name -> parameter, dimension -> kept indices).
 
-    SGD's momentum, Adam's moments and whatever else has the parameter's shape is sliced like the parameter; single
-    numbers (a step count) stay. Factored moments (Adafactor) are sliced where only one reading of their shape is
-    possible. Anything else has no known tie to the parameter's entries and is refused.
+    State of the parameter's shape (SGD's momentum, Adam's moments) is sliced like the parameter; single numbers (a step
+    count) stay. Factored moments (Adafactor) are sliced if their shape can be matched in only one way. Any other state
+    has no known relation to the parameter's entries, and is refused with PlanError.
     """
     found: list[Memory] = []
     held = False
@@ -107,8 +107,8 @@ def moment_dims(
 ) -> dict[int, Indices] | None:
     """Match the dimensions of a state tensor to those of its parameter; None if its shape fits in several ways.
 
-    Same number of dimensions: each is the parameter's, or 1 for a dimension averaged away. Fewer: the parameter's with
-    some left out; where two readings would cut differently, there is no answer.
+    With equal numbers of dimensions, each is the parameter's, or 1 if it was averaged. With fewer, some of the
+    parameter's are left out; if two matches would be sliced differently, the result is None.
 
     >>> moment_dims((64, 1), (64, 32), {0: (0, 1), 1: (5,)})
     {0: (0, 1)}

@@ -23,7 +23,7 @@ Indices = tuple[int, ...]
 Setting = int | tuple[int, ...]
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What a wrapper (DistributedDataParallel, an averaged model, torch.compile) writes before each name."""
+"""Prefixes that wrappers (DistributedDataParallel, an averaged model, torch.compile) add to each name."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,12 @@ class Plan:
     keep: every group of the graph -> its kept units, ascending; units: every group -> how many units it has now.
     tensors: canonical tensor name -> dimension -> kept indices, for what shrinks only; aliases: other name of a tied
     tensor -> canonical name; signature: every name -> shape before. attributes: `module.path:attribute` -> new value,
-    for integers that follow a width and cannot be read off a shape (`groups`, `num_heads`). directions: tensor ->
-    dimensions that silence leaves alone, because what lies along them is divided by its own length (the v of a weight
-    norm). A plan may insert units (`plan_with_copies`): a unit that `keep` names k times is copied; shares: tensor ->
-    dimension -> the factor of each entry, where a weight that reads a copied unit is divided. graph is what the plan
-    was made on, in memory only: it is neither compared nor saved, and a plan read from a file has none. It stays with
-    the plan so that `apply` always proves a plan before it writes, without tracing again and without the caller's
-    having to remember to ask; `apply(..., graph=)` and `verify(..., graph=)` take another.
+    for integers that depend on a width and on no shape (`groups`, `num_heads`). directions: tensor -> dimensions that
+    `mask` leaves unchanged, because the entries along them are divided by their norm (the v of a weight norm). A plan
+    may insert units (`plan_with_copies`): a unit that `keep` lists k times is copied; shares: tensor -> dimension ->
+    factor of each entry, where the weight that reads a copied unit is divided. graph: the graph that the plan was made
+    on, kept in memory so that `apply` can prove the plan without tracing again; it is neither compared nor saved, and a
+    plan read from a file has none (`apply(..., graph=)` and `verify(..., graph=)` take one).
 
     >>> from secateurs.surgery.plan import Plan
     >>> plan = Plan({"fc1": (0, 2)}, {"fc1": 3}, {"fc1.weight": {0: (0, 2)}}, signature={"fc1.weight": (3, 4)})
@@ -58,7 +57,7 @@ class Plan:
     graph: Graph | None = field(default=None, compare=False, repr=False)
 
     def __repr__(self) -> str:
-        """One line: how many units stay."""
+        """One line: the number of units that stay."""
         changed = sum(len(self.keep[name]) < units for name, units in self.units.items())
         kept, units = sum(map(len, self.keep.values())), sum(self.units.values())
         return f"Plan(keeps {kept} of {units} units; {changed} of {len(self.units)} groups lose some)"
@@ -74,9 +73,9 @@ class Plan:
 
     @staticmethod
     def from_keep(graph: Graph, keep: Mapping[str, Units]) -> Plan:
-        """Choose by hand: group name -> kept units (indices in any order, or a boolean mask); other groups keep all.
+        """Make a plan from the kept units of some groups (indices in any order, or a boolean mask); others keep all.
 
-        InputError names an unknown group (with near matches), a unit out of range, one named twice, an empty choice.
+        Raises InputError for an unknown group (with near matches), a unit out of range or listed twice, or no unit.
         """
         known = {group.name for group in graph.groups}
         expect("keep", keep, Mapping, "Pass a dict of group name -> kept units.")
@@ -107,25 +106,25 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """Read what `to_json` wrote; PlanError says what is wrong with anything else."""
+        """Read a plan that `to_json` wrote; PlanError says what is wrong with any other text."""
         return Plan(**read_plan(text))
 
     def to_json(self) -> str:
-        """Write the plan as JSON (versioned, indices as runs such as `0-3,5`); the graph stays behind."""
+        """Write the plan as JSON (versioned, indices as runs such as `0-3,5`), without its graph."""
         return write_plan(self)
 
     @property
     def copies(self) -> dict[str, int]:
-        """Group -> how many units of the result are copies; empty for a plan that only removes."""
+        """Group -> number of copied units in the result; empty for a plan that only removes."""
         counts = {name: len(units) - len(set(units)) for name, units in self.keep.items()}
         return {name: count for name, count in counts.items() if count}
 
     def dims(self, name: str) -> Mapping[int, Indices]:
-        """Give what is kept of one tensor, under any of its names: dimension -> kept indices; empty if untouched."""
+        """Return the kept indices of one tensor, under any of its names, by dimension; empty if it is unchanged."""
         return self.tensors.get(self.aliases.get(name, name), {})
 
     def signature_after(self) -> dict[str, tuple[int, ...]]:
-        """Give every tensor's shape in the pruned network, under all of its names."""
+        """Return every tensor's shape in the pruned network, under all of its names."""
         return {
             name: tuple(len(self.dims(name).get(d, range(n))) for d, n in enumerate(shape))
             for name, shape in self.signature.items()
@@ -134,14 +133,13 @@ class Plan:
     def slice(self, mapping: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Slice any name -> tensor mapping: a state dict, gradients, an average of weights.
 
-        Names that the plan does not know pass as they are; where units are inserted, weights that read them are
-        divided.
-        A name that only a wrapper's prefix (`module.`) hides from the plan is refused rather than passed on whole.
+        Tensors that the plan does not name are returned unchanged; weights that read inserted units are divided.
+        PlanError for a tensor of another shape, and for a name that a wrapper's prefix (`module.`) hides.
         """
         return {name: self._slice_one(name, tensor) for name, tensor in mapping.items()}
 
     def then(self, after: Plan) -> Plan:
-        """Compose: this plan, then one made on the graph that this one leaves (`graph.shrink(plan.keep)`)."""
+        """Compose this plan with `after`, made on the pruned network's graph; PlanError for another network's."""
         left = {name: len(units) for name, units in self.keep.items()}
         if dict(after.units) != left or dict(after.signature) != self.signature_after():
             message = (
@@ -164,7 +162,7 @@ class Plan:
         )
 
     def summary(self) -> str:
-        """Show the width of every group before and after, as a text table."""
+        """Return the width of every group before and after, as a text table."""
         wide = max((len(name) for name in self.keep), default=5)
         lines = [f"{'group':<{wide}}  before  after   kept"]
         for name, units in self.keep.items():
@@ -196,7 +194,7 @@ class Plan:
 
 
 def shared(plan: Plan, name: str, data: Tensor) -> Tensor:
-    """Multiply the cut contents of a tensor by the shares of its entries, in place where there are any."""
+    """Multiply the sliced contents of a tensor by the shares of its entries, if there are any, in place."""
     for dim, factors in plan.shares.get(plan.aliases.get(name, name), {}).items():
         shape = [-1 if d == dim else 1 for d in range(data.dim())]
         data.mul_(torch.tensor(factors, dtype=data.dtype, device=data.device).view(shape))
@@ -204,7 +202,7 @@ def shared(plan: Plan, name: str, data: Tensor) -> Tensor:
 
 
 def _shares(first: Plan, after: Plan) -> dict[str, dict[int, tuple[float, ...]]]:
-    """The shares of two plans in a row: those that are left of the first, times those of the second."""
+    """Return the shares of two composed plans: the remaining ones of the first, times those of the second."""
     found: dict[str, dict[int, tuple[float, ...]]] = {}
     for name in sorted(first.shares.keys() | after.shares.keys()):
         before, then, cut = first.shares.get(name, {}), after.shares.get(name, {}), after.tensors.get(name, {})
@@ -264,7 +262,7 @@ def _chain(first: Mapping[int, Indices], second: Mapping[int, Indices]) -> dict[
 
 
 def _as_tuples(indices: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> dict[str, dict[int, Indices]]:
-    """Indices as plain numbers; tensors that are cut alike share one tuple."""
+    """Convert index arrays to tuples; tensors with equal indices share one tuple."""
     known: dict[int, Indices] = {}
     for dims in indices.values():
         for index in dims.values():

@@ -1,4 +1,4 @@
-"""Plans as JSON: a versioned document, read back with every part checked."""
+"""Plans as JSON: a versioned document, every part of which is checked when it is read."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from secateurs.surgery.plan import Indices, Plan, Setting
 
 FORMAT, COPYING = 1, 2
-"""Of plans that only remove, and of those that insert units too, which older versions do not know."""
+"""Format versions: of plans that only remove, and of those that also insert units, which older versions cannot read."""
 MOST_GROWTH = 16
-"""How many times as long a dimension may become: more is damage."""
+"""Largest growth factor of a dimension that is accepted from a file; more means a damaged file."""
 MOST_DIMS, LONGEST, MOST_INDICES = 64, 2**48, 2**24
-"""Dimensions of a tensor, length of one, and different indices of a plan: more are damage, refused before they cost."""
+"""Most dimensions of a tensor, largest size, and most distinct indices; larger numbers mean a damaged file."""
 _RUNS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 _PLACE = re.compile(r"[^:]*:[^\W\d]\w*.*", re.DOTALL)
 
 
 class Parts(TypedDict):
-    """The fields of a plan that a document holds."""
+    """The fields of a plan in a document."""
 
     keep: dict[str, Indices]
     units: dict[str, int]
@@ -40,7 +40,7 @@ class Parts(TypedDict):
 
 
 def write_plan(plan: Plan) -> str:
-    """Write a plan as a JSON document; `read_plan` gives back an equal one."""
+    """Write a plan as a JSON document, which `read_plan` reads as an equal plan."""
     copying = bool(plan.copies or plan.shares)  # of a unit and its copy, one may be left, with its share
     document: dict[str, Any] = {
         "format": COPYING if copying else FORMAT,
@@ -57,7 +57,7 @@ def write_plan(plan: Plan) -> str:
 
 
 def read_plan(text: str) -> Parts:
-    """Read the parts of a plan; PlanError says which one is not what it should be."""
+    """Read the parts of a plan; PlanError names the invalid part."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError, TypeError) as error:
@@ -101,7 +101,7 @@ def _parts(document: Mapping[str, Any]) -> Parts:
 
 
 class _Reader:
-    """Reads runs: equal ones once, so that tensors that are cut alike share one tuple, and not too many in all."""
+    """Reads runs of indices: equal ones only once, so that tensors share tuples, and limited in total number."""
 
     def __init__(self, *, copies: bool) -> None:
         self.copies = copies
@@ -174,7 +174,7 @@ def _fractions(values: object) -> tuple[float, ...]:
 
 
 def _check(parts: Parts) -> None:
-    """Refuse names that the signature does not have, and ties, directions and shares that do not fit it."""
+    """Refuse names that the signature lacks, and aliases, directions and shares that do not match it."""
     for name, dims in parts["shares"].items():
         for dim, shares in dims.items():
             if len(shares) != len(parts["tensors"][name][dim]):
@@ -208,7 +208,7 @@ def to_runs(indices: Sequence[int]) -> str:
 
 
 def from_runs(text: str, most: int = MOST_INDICES, *, ascending: bool = True) -> tuple[int, ...]:
-    """Read what `to_runs` wrote; a ValueError says what is not ascending runs, or that they are more than `most`.
+    """Read the text of `to_runs`; ValueError for text that is not ascending runs, or more than `most` indices.
 
     >>> from_runs("0-3,5,7-8")
     (0, 1, 2, 3, 5, 7, 8)

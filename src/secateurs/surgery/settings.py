@@ -29,11 +29,11 @@ WIDTHS = frozenset(
         "proj_size",
     }
 )
-"""What PyTorch's layers call their widths; their other constants (stride, kernel size) are no plan's business."""
+"""Names of the width attributes of PyTorch's layers; other constants (stride, kernel size) are not changed by plans."""
 
 
 def refusal(module: nn.Module, place: str, value: object) -> str:
-    """Why a plan may not give a module's attribute this value; empty if it may.
+    """Return the reason why a plan may not set a module's attribute to this value; empty if it may.
 
     >>> conv = nn.Conv2d(8, 8, 3, groups=8)
     >>> refusal(conv, "groups", 4), refusal(conv, "stride", 4)
@@ -53,7 +53,7 @@ def refusal(module: nn.Module, place: str, value: object) -> str:
 
 
 def _counts(value: object) -> bool:
-    """Whether a value is a whole number, or a list, tuple or dict that holds some."""
+    """True if a value is an integer, or a list, tuple or dict that contains integers."""
     if isinstance(value, (list, tuple)):
         return any(map(_counts, cast("list[object]", value)))
     if isinstance(value, dict):
@@ -62,6 +62,6 @@ def _counts(value: object) -> bool:
 
 
 def _constants(kind: type[nn.Module]) -> set[str]:
-    """What PyTorch's classes among the bases of a class declare as their constants."""
+    """Constants that PyTorch's classes among the bases of a class declare."""
     torchs = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.")]
     return {name for base in torchs for name in getattr(base, "__constants__", ())}

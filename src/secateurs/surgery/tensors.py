@@ -22,7 +22,7 @@ M = TypeVar("M", bound="nn.Module")
 
 
 def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """Say in words how two signatures differ, the first few tensors by name; empty where they agree.
+    """Describe how two signatures differ, with the names of the first tensors; empty if they agree.
 
     >>> differences({"a": (2, 3), "b": (1,)}, {"a": (2, 4), "c": (1,)})
     'missing: b; unexpected: c; other shape: a is 2×4, not 2×3'
@@ -44,10 +44,9 @@ def show(shape: Sequence[int]) -> str:
 
 
 def physical_order(tensor: Tensor) -> tuple[int, ...]:
-    """Give the dimensions from slowest to fastest in memory: (0, 2, 3, 1) for channels_last, (0, 1, 2, 3) by default.
+    """Return the dimensions from slowest to fastest in memory: (0, 2, 3, 1) for channels_last, (0, 1, 2, 3) by default.
 
-    A dimension of size 1 has no say in memory, so ties put the larger dimension first, as the default strides of
-    both formats do.
+    Strides of dimensions of size 1 are arbitrary; ties are ordered as in the default strides of both formats.
     """
     strides, sizes = tensor.stride(), tensor.shape
     return tuple(sorted(range(tensor.dim()), key=lambda d: (-strides[d], -sizes[d], d)))
@@ -76,7 +75,7 @@ def select(tensor: Tensor, dims: Mapping[int, Sequence[int] | Tensor]) -> Tensor
         return tensor
     order = physical_order(tensor)
     inner = tensor.permute(order)
-    # the dimension that loses most goes first: what lies between is smaller
+    # the dimension that loses most is sliced first, so that the intermediate tensor is small
     for dim, index in sorted(chosen.items(), key=lambda cut: len(cut[1]) / max(tensor.shape[cut[0]], 1)):
         inner = inner.index_select(order.index(dim), index)
     back = sorted(range(tensor.dim()), key=order.__getitem__)
@@ -84,17 +83,17 @@ def select(tensor: Tensor, dims: Mapping[int, Sequence[int] | Tensor]) -> Tensor
 
 
 def as_index(index: Sequence[int] | Tensor, device: torch.device) -> Tensor:
-    """Indices as an int64 tensor; one that already is, as it is."""
+    """Return indices as an int64 tensor on a device, without a copy if they already are one."""
     if isinstance(index, Tensor):
         return index.to(device)
     return torch.from_numpy(np.array(index, dtype=np.int64)).to(device)
 
 
 def duplicate(model: M) -> M:
-    """Copy a model, also where a module caches an activation that autograd still tracks.
+    """Copy a model, also if a module stores a tensor that requires grad but is not a leaf.
 
-    `copy.deepcopy` refuses tensors with a history (a stored feature map, the `weight` of the old weight norm); such a
-    cache is copied by value.
+    `copy.deepcopy` refuses such tensors (a stored feature map, the `weight` of the old weight norm); they are copied by
+    value.
     """
     memo: dict[int, object] = {}
     with lock_of(model):

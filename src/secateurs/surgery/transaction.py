@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @final
 class Transaction:
-    """A block of writes that leaves either all of them done or none.
+    """A block of writes of which either all or none take effect.
 
     >>> weight = torch.nn.Parameter(torch.ones(4))
     >>> try:
@@ -36,7 +36,7 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Undo everything, the last write first, if the block did not run to its end."""
+        """Undo all writes, last first, if the block raised."""
         if error is not None:
             for undo in reversed(self._undo):
                 undo()
@@ -53,7 +53,7 @@ class Transaction:
         mapping[key] = value
 
     def drop(self, mapping: MutableMapping[Any, object], key: Any) -> None:
-        """Take an existing key out."""
+        """Remove an existing key."""
         self._undo.append(partial(mapping.__setitem__, key, mapping[key]))
         del mapping[key]
 
@@ -71,8 +71,8 @@ class Transaction:
 def _assign(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.grad = None
     if tensor.requires_grad:
-        # autograd caches the shape of a leaf for as long as any old loss is alive, and forgets it only when the type
-        # changes: without this detour the next backward fails wherever the caller still holds the last loss
+        # autograd caches the shape of a leaf while any old loss is alive, and resets it only when the type
+        # changes: without this detour the next backward fails if the caller still has the last loss
         other = torch.float16 if tensor.dtype != torch.float16 else torch.float32
         tensor.data = torch.empty(0, dtype=other, device=tensor.device)
     tensor.data = data

@@ -22,12 +22,12 @@ from secateurs.surgery.plan import Plan
 from secateurs.surgery.tensors import duplicate
 
 TOLERANCE = 1e-9
-"""What float64 may leave of an exact removal, relative to the largest output (law 1)."""
+"""Largest error of an exact removal in float64, relative to the largest output (law 1)."""
 
 
 @dataclass(frozen=True)
-class GroupError:
-    """The relative error when one group alone is pruned; `because` names what makes an inexact group inexact."""
+class GroupDeviation:
+    """Relative `error` when the group `name` alone is pruned; `because`: the operators that make it not `exact`."""
 
     name: str
     error: float
@@ -43,22 +43,22 @@ class GroupError:
 class Verification:
     """The relative differences between the outputs of the pruned and of the masked network.
 
-    error: all exact groups of the plan removed together, max|pruned − masked| / max|masked|; it must stay below
-    tolerance. deviation: the whole plan, inexact groups included. groups: each group alone.
+    error: max|pruned − masked| / max|masked| with all exact groups of the plan removed; must be below `tolerance`.
+    deviation: the same for the whole plan, with inexact groups. groups: the same for each group alone.
 
-    >>> print(Verification(2e-16, 2e-16, (GroupError("conv1", 2e-16),), 1e-9))
+    >>> print(Verification(2e-16, 2e-16, (GroupDeviation("conv1", 2e-16),), 1e-9))
     removal equals silence: relative error 2.0e-16 (tolerance 1.0e-09)
       conv1: 2.0e-16
     """
 
     error: float
     deviation: float
-    groups: tuple[GroupError, ...]
+    groups: tuple[GroupDeviation, ...]
     tolerance: float
 
     @property
     def passed(self) -> bool:
-        """Whether the exact groups, together and each alone, stay below the tolerance."""
+        """True if the exact groups, together and each alone, stay below the tolerance."""
         return max([self.error, *(g.error for g in self.groups if g.exact)]) < self.tolerance
 
     def raise_if_failed(self) -> None:
@@ -83,13 +83,13 @@ class Verification:
 
 @dataclass(frozen=True, eq=False)
 class _Bench:
-    """A copy of the model in the dtype of the comparison, and what to run it on."""
+    """A copy of the model in the dtype of the comparison, and the inputs."""
 
     model: nn.Module
     call: Call
 
     def error(self, plan: Plan) -> float:
-        """Compare the model pruned by the plan with the model silenced by it."""
+        """Compare the model pruned by the plan with the model masked by it."""
         if not plan.tensors:
             return 0.0
         masked, pruned = duplicate(self.model), duplicate(self.model)
@@ -118,15 +118,21 @@ def verify(
     per_group: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Verification:
-    """Compare the pruned with the masked network on an input, in eval mode, without touching the model.
+    """Compare the outputs of the pruned and of the masked network, in eval mode; the model is not changed.
 
-    Both are copies in `dtype`. With `per_group`, each pruned group is also compared alone (two forwards a group). The
-    tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in any other type. Without example inputs,
-    those that the graph was traced on are used. A plan that was read from a file has no graph; give it as `graph` to
-    have the groups told apart.
+    Both are copies in `dtype`. example_inputs: those of the trace by default. per_group: also compare each pruned group
+    alone (two forwards a group). graph: for a plan read from a file, which has none; without a graph, groups are not
+    compared one by one. The tolerance is 1e-9 in float64, and 10⁴ machine epsilons (1e-3 in float32) in other types.
 
     Raises InputError if there are neither inputs nor a graph that has them, TraceError if the model does not run in
     `dtype`, PlanError if the plan was made for another network.
+
+    >>> import torch
+    >>> from secateurs.graph import trace
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> plan = Plan.from_keep(trace(net, torch.zeros(1, 2)), {"0": [0, 2]})
+    >>> verify(plan, net, torch.ones(4, 2)).passed
+    True
     """
     network = Network.of(model).with_values
     check_signature(plan, network)
@@ -145,16 +151,16 @@ def _measure(plan: Plan, graph: Graph | None, bench: _Bench, tolerance: float, *
     cut = [g for g in graph.groups if plan.keep[g.name] != tuple(range(g.units))]
     exact = [g.name for g in cut if not _because(graph, g)]
     error = bench.error(_part(plan, graph, exact)) if len(exact) < len(cut) else deviation
-    groups: list[GroupError] = []
+    groups: list[GroupDeviation] = []
     for g in cut if per_group else ():
         because = _because(graph, g)
         error_alone = bench.error(_part(plan, graph, graph.tied_with(g.name)))
-        groups.append(GroupError(g.name, error_alone, not because, because))
+        groups.append(GroupDeviation(g.name, error_alone, not because, because))
     return Verification(error, deviation, tuple(groups), tolerance)
 
 
 def _part(plan: Plan, graph: Graph, names: Iterable[str]) -> Plan:
-    """What a plan does to some groups."""
+    """The part of a plan that concerns some groups."""
     chosen = list(names)
     return plan_with_copies(
         graph, {name: plan.keep[name] for name in chosen}, {name: unit_shares(graph, plan, name) for name in chosen}
@@ -162,7 +168,7 @@ def _part(plan: Plan, graph: Graph, names: Iterable[str]) -> Plan:
 
 
 def _because(graph: Graph, group: Group) -> tuple[str, ...]:
-    """What makes a group, or one that is tied to it in count, inexact."""
+    """Operators that make a group, or one that is tied to it in count, inexact."""
     found = (why for name in graph.tied_with(group.name) for why in graph.group(name).inexact_because)
     return tuple(dict.fromkeys(found))
 

@@ -1,1 +1,1 @@
-"""Measurements: how fast, how small, and under which conditions."""
+"""Benchmarks: latency of networks, and coverage of architectures."""

@@ -35,14 +35,14 @@ linear layers that belong to a unit; *smallest* is what is left of the MACs with
 
 @dataclass(frozen=True)
 class Row:
-    """One network's line of the page."""
+    """One row of the page: a network's figures."""
 
     name: str
     graph: Graph
     channels: int
 
     def text(self) -> str:
-        """The line as Markdown."""
+        """The row as Markdown."""
         graph = self.graph
         written = {(s.tensor, s.dim): s.index.size for g in graph.groups for s in g.slices if s.role == "out"}
         owned = sum(s.index.size for g in graph.groups for s in g.slices if s.role == "out")
@@ -60,7 +60,7 @@ class Row:
 
 
 def _reasons(graph: Graph) -> str:
-    """The commonest reasons among written channels, without the places."""
+    """Return the commonest reasons among output channels, without their positions."""
     counts: Counter[str] = Counter()
     for p in graph.protected:
         if p.dim == 0 and p.tensor.endswith("weight"):
@@ -69,7 +69,7 @@ def _reasons(graph: Graph) -> str:
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
-    """A torchvision classifier on the meta device, and an input of its own size."""
+    """Return a torchvision classifier on the meta device, and an input of its default size."""
     import torchvision
 
     options: dict[str, Any] = {"weights": None}

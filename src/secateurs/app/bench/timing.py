@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 BLOCK = 5e-3
-"""Seconds that one sample should last, so that the clock's grain does not show. Networks take turns sample by sample,
-so that what else the machine does falls on all of them alike."""
+"""Seconds that one sample should last, well above the resolution of the clock. Networks alternate sample by sample,
+so that other load affects all of them alike."""
 
 LEAST = 11
-"""Samples of each network, however slow it is."""
+"""Fewest samples of each network."""
 
 
 @final
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of one forward pass in eval mode: the median of `runs` forwards, and the quartiles around it.
+    """Latency of one forward pass in eval mode, in seconds: the median of `runs` forwards, and its quartiles.
 
     device: the processor or accelerator by name. threads: CPU threads it was allowed.
     """
@@ -52,10 +52,10 @@ class Latency:
 def latency(
     models: Sequence[nn.Module], example_inputs: tuple[Any, ...], *, threads: int = 1, seconds: float = 2.0
 ) -> tuple[Latency, ...]:
-    """Time the models on the same inputs, after a warm-up, taking turns for about `seconds` altogether.
+    """Time the models alternately on the same inputs, after a warm-up, for about `seconds` in all.
 
-    A sample is the mean of as many forwards as fill `BLOCK` seconds, one at least, the accelerator waited for. Models
-    run where their parameters are; their modes and the process's thread count are left as they were.
+    A sample is the mean of as many forwards as fill `BLOCK` seconds, at least one, with the accelerator synchronised.
+    Models run on the device of their parameters; modes and the process's thread count are restored.
     """
     device = next((p.device for p in models[0].parameters()), torch.device("cpu"))
     inputs = tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in example_inputs)
@@ -84,7 +84,7 @@ def device_name(device: torch.device | None = None) -> str:
 
 @contextmanager
 def _prepared(models: Sequence[nn.Module], threads: int) -> Generator[None]:
-    """Eval mode and so many threads; afterwards everything as before."""
+    """Run in eval mode with a number of threads; restore both afterwards."""
     before = torch.get_num_threads()
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
@@ -99,7 +99,7 @@ def _prepared(models: Sequence[nn.Module], threads: int) -> Generator[None]:
 
 
 def _repeats(model: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> int:
-    """Warm up for ten blocks or three forwards, whichever is longer; then how many forwards fill a block."""
+    """Warm up for ten blocks or three forwards, whichever is longer; return how many forwards fill a block."""
     end = time.perf_counter() + 10 * BLOCK
     times = [_mean_time(model, inputs, device, 1) for _ in range(3)]
     while time.perf_counter() < end:

@@ -1,4 +1,4 @@
-"""The command line: `secateurs demo`, `secateurs prune`, `secateurs inspect`."""
+"""The command line: `secateurs prune`, `inspect`, `demo`, `export`, `compare`, `sweep`, `leaderboard`, `reproduce`."""
 
 from secateurs.app.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Amounts as people write them: 50%, 20M, 1e6, 16MiB, 10ms."""
+"""Parse amounts with units: 50%, 20M, 1e6, 16MiB, 10ms."""
 
 import argparse
 import math
@@ -17,17 +17,17 @@ SUFFIXES = {
     "mib": 2**20,
     "gib": 2**30,
 }
-"""What a number is multiplied by, by the letters after it, in lower case."""
+"""Lower-case suffix of a number -> its factor."""
 
 Amount = float | int | None
 
 
 class AmountError(argparse.ArgumentTypeError, ValueError):
-    """A text that is no amount; the message says what would be."""
+    """Raised for text that is not an amount; the message names valid forms."""
 
 
 def amount(value: object) -> Amount:
-    """Read a share or a number of something: a float below or at 1 is a share, a whole number above it a count.
+    """Read a share or a count: a float up to 1 is a share, a whole number above 1 a count.
 
     >>> amount("50%"), amount("20M"), amount("1e6"), amount("16MiB"), amount(0.5), amount(2e7)
     (0.5, 20000000, 1000000, 16777216, 0.5, 20000000)
@@ -45,7 +45,7 @@ def amount(value: object) -> Amount:
 
 
 def duration(value: object) -> float | None:
-    """Read a share of a time, or a time in milliseconds.
+    """Read a share of a latency, or a latency in milliseconds.
 
     >>> duration("50%"), duration("10ms"), duration("0.2s"), duration(8)
     (0.5, 10.0, 200.0, 8.0)
@@ -59,7 +59,7 @@ def duration(value: object) -> float | None:
 
 
 def _read(text: str, suffixes: dict[str, int]) -> float | None:
-    """The number that a text is, or None."""
+    """Return the number in a text, or None."""
     number = r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
     if found := re.fullmatch(rf"\s*({number})\s*%\s*", text):
         return float(found[1]) / 100

@@ -22,7 +22,7 @@ from secateurs.registry import make, summary
 
 @dataclass(frozen=True)
 class RunFlags:
-    """What a run is told beside its recipe."""
+    """Flags of a run that are not part of its recipe."""
 
     out: Path | None = setting("folder of the run; a new one", "FOLDER", default=None, group="run")
     config: Path | None = setting("recipe file, in YAML; flags win over it", "FILE", default=None, group="run")
@@ -37,9 +37,9 @@ class RunFlags:
 
 @dataclass(frozen=True)
 class Invocation:
-    """A recipe, which of its fields were given, the folder of the run, and whether the run goes on.
+    """A run as requested: its recipe, the fields that were given, its folder, and whether it resumes.
 
-    flags: what the command line itself gave, and so agreed to.
+    flags: fields given on the command line itself, which are thereby trusted.
     """
 
     recipe: Recipe
@@ -55,13 +55,14 @@ class Invocation:
     @classmethod
     def parser(cls, argv: Sequence[str]) -> ArgumentParser:
         """Make the parser of a run's flags, with those of the method that `argv` or its recipe file names."""
-        name = _method_name(argv) or cls.BASE.method
         parser = new_parser()
         add_fields(parser, RunFlags)
         add_fields(parser, Recipe, cls.BASE, only=cls.ONLY, headings=GROUPS)
-        method = default_method(name)
-        group = parser.add_argument_group(f"options of --method {name}", summary(method))
-        add_method(group, method)
+        if _tells_of_method(argv):
+            name = _method_name(argv) or cls.BASE.method
+            method = default_method(name)
+            group = parser.add_argument_group(f"options of --method {name}", summary(method))
+            add_method(group, method)
         parser.usage = None if cls.ONLY else "secateurs prune --macs X --out FOLDER [FLAGS]"
         if not cls.ONLY and {"-h", "--help"} & set(argv):
             parser.epilog = METHODS.format(list_methods())
@@ -69,7 +70,7 @@ class Invocation:
 
     @classmethod
     def settings(cls, values: Mapping[str, Any]) -> "Invocation":
-        """Lay the flags that were given over the recipe file, and both over the base recipe."""
+        """Merge the flags over the recipe file, and both over the base recipe."""
         flags = dict(values)
         method = dict(flags.pop("method", {}))
         flags |= {"method": method.pop("name")} if "name" in method else {}
@@ -93,10 +94,10 @@ class Invocation:
 
 
 FROM_WEIGHTS = {"train_epochs": 20, "train_lr": 0.01}
-"""A new classifier on trained weights is trained for less, and more gently, than a network from the start."""
+"""Defaults for training a new classifier on trained weights: fewer epochs and a lower rate than from scratch."""
 
 IMAGES_ALONE = {"epochs": 0, "recover": "reconstruct"}
-"""What a recipe without labels does unless it says otherwise: there is no loss to train by."""
+"""Defaults of a recipe on data without labels, for which there is no training loss."""
 
 METHODS = """\
 {}
@@ -108,8 +109,16 @@ Options of another method: secateurs prune --method NAME --help. In a recipe fil
 """
 
 
+def _tells_of_method(argv: Sequence[str]) -> bool:
+    """Return whether options of a method, or the help, are asked for: they need PyTorch, a slow import."""
+    words = {word.partition("=")[0] for word in argv}
+    return bool(
+        {"-h", "--help"} & words or {word for word in words if word.startswith("--method.")} - {"--method.name"}
+    )
+
+
 def _method_name(argv: Sequence[str]) -> str | None:
-    """The method that flags name, or else their recipe file, so that its options become flags too."""
+    """Return the method named by flags or else by the recipe file, so that its options become flags."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--method", "--method.name", dest="method")
     early.add_argument("--config", type=Path)
@@ -117,7 +126,7 @@ def _method_name(argv: Sequence[str]) -> str | None:
     try:
         found, _ = early.parse_known_args([word for word in argv if not word.startswith("--method.") or "name" in word])
     except argparse.ArgumentError:
-        return None  # a value is missing, which the whole parser tells
+        return None  # a value is missing, which the complete parser reports
     if found.method or found.config is None:
         return found.method
     stated = _keys(found.config).get("method")
@@ -129,7 +138,7 @@ def _method_name(argv: Sequence[str]) -> str | None:
 
 
 def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Recipe:
-    """Lay keys and a method's own settings over a recipe; the options of the method come out complete.
+    """Merge keys and a method's settings over a recipe; the method's options are filled in completely.
 
     >>> compose(Recipe(), {"method": "l2"}).options
     {'p': 2, 'roles': None}
@@ -146,7 +155,7 @@ def compose(base: Recipe, keys: Mapping[str, Any], own: Mapping[str, Any] | None
 
 
 def _merged(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with others over them, also inside values that have settings of their own."""
+    """Merge options over others, also inside nested settings."""
     both = dict(options)
     for key, value in own.items():
         old = both.get(key)
@@ -155,19 +164,19 @@ def _merged(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
 
 
 def default_method(name: str) -> Any:
-    """The method or criterion of this name, or of the class in `path.py:Class`, with its paper's settings."""
+    """Return the method or criterion of this name, or of the class in `path.py:Class`, with its default settings."""
     return method_in_file(name) if is_file(name) else make(name)
 
 
 def chosen_method(recipe: Recipe) -> Any:
-    """The method that a recipe asks for, with its options and the run's seed."""
+    """Return the method of a recipe, with its options and the run's seed."""
     method = with_options(default_method(recipe.method), recipe.options, recipe.method)
     seeded = "seed" in {f.name for f in fields(method)}
     return replace(method, seed=recipe.seed) if seeded else method
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The keys of a recipe file, as the fields of `Recipe`."""
+    """Read the keys of a recipe file as fields of `Recipe`."""
     keys = _keys(path)
     known = {f.name for f in fields(Recipe) if f.name != "options"}
     for key in keys:

@@ -1,38 +1,24 @@
-"""`secateurs compare`: two finished runs side by side."""
+"""`secateurs compare`: compare two finished runs."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from secateurs.app.cli.flags import setting
 from secateurs.app.cli.report_file import finished
+from secateurs.app.cli.requests import Comparison
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.report import ROWS, Figures, Report
 from secateurs.errors import InputError
 
 
-@final
-@dataclass(frozen=True)
-class Comparison:
-    """Which runs are compared."""
-
-    first: Path = setting("the folder of a finished run", "RUN")
-    second: Path = setting("the folder of another", "RUN")
-    json: bool = setting("print the figures as JSON", default=False)
-
-
 def compare(comparison: Comparison, console: Console) -> None:
-    """Show the figures of two finished runs side by side: each run's network after pruning, and its dense one.
-
-    example:
-      secateurs compare runs/l2 runs/taylor
-    """
+    """Compare the figures of two finished runs: the network after pruning, and the dense one."""
     reports = [finished(RunFolder(path)) for path in (comparison.first, comparison.second)]
     first, second = (
         _there(report, path) for report, path in zip(reports, (comparison.first, comparison.second), strict=True)
@@ -65,7 +51,7 @@ def _accuracies(first: Report, second: Report) -> tuple[str, ...]:
 
 
 def _caption(first: Report, second: Report) -> str:
-    """What was done in each, and that their dense networks differ where they do."""
+    """Titles of the two runs, and a note if their dense networks differ."""
     lines = [first.title, second.title]
     if _dense(first.before) != _dense(second.before):
         lines.append("The dense networks differ; the column is that of the first run.")

@@ -1,4 +1,4 @@
-"""Whose code runs: what the command line names, and nothing that only a file names."""
+"""Ask before running code that only a file names; code named on the command line runs without a question."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ CODE = ("model", "method")
 
 
 def check_consent(keys: Mapping[str, Any], flags: Mapping[str, Any], where: Path) -> None:
-    """Refuse code that the file `where` names, unless the command line names it too, or trusts such files.
+    """Refuse code that the file `where` names, unless the command line names it too or has --trust-code.
 
     >>> check_consent({"model": "net.py:net"}, {"model": "net.py:net"}, Path("recipe.yaml"))
     >>> check_consent({"model": "net.py:net"}, {}, Path("recipe.yaml"))

@@ -1,11 +1,11 @@
-"""Controls: the run of a recipe with something else, or nothing, in the place of its method.
+"""Controls: runs of a recipe with another method, or none, for comparison.
 
-A control trains as long and at the same rates as the run that it stands beside; only what prunes differs.
+A control trains as long and at the same rates as the run that it is compared with; only the pruning differs.
 
 | control | dense training | while the method would prune | then | fine-tuning |
 |---|---|---|---|---|
 | random, l2 | the same | trains, nothing is pruned | units go at once, drawn or of the smallest L2 norm | the same |
-| dense | the same | trains, nothing is pruned | nothing goes | the same |
+| dense | the same | trains, nothing is pruned | nothing is removed | the same |
 | scratch | of the small network | of the small network | | the same |
 """
 
@@ -34,7 +34,7 @@ from secateurs.session import TrainingMethod
 
 
 def check_control(recipe: Recipe) -> None:
-    """Refuse a control that cannot be."""
+    """Refuse a control that is impossible for this recipe."""
     if recipe.control == "none" and recipe.like is not None:
         raise InputError(
             "--like names the run that a control is as large as; add --control random, l2, scratch or dense"
@@ -51,7 +51,7 @@ def check_control(recipe: Recipe) -> None:
 
 
 def report_of(run: Path) -> Report:
-    """The report of a finished run; InputError where there is none."""
+    """Return the report of a finished run; InputError if there is none."""
     report = finished(RunFolder(run))
     if report is None:
         raise InputError(f"{run} is no finished run, so a control cannot be as large; finish it: --resume")
@@ -59,7 +59,7 @@ def report_of(run: Path) -> Report:
 
 
 def in_place_of(recipe: Recipe, method: Any, budget: sct.Budget | None) -> tuple[Any, sct.Budget | None]:
-    """The method and the budget of a control that prunes; those of the recipe for any other run."""
+    """Return method and budget of a control that prunes; those of the recipe for any other run."""
     if recipe.control not in ("random", "l2"):
         return method, budget
     if recipe.like is not None:
@@ -79,12 +79,12 @@ def in_place_of(recipe: Recipe, method: Any, budget: sct.Budget | None) -> tuple
 
 
 def trained_elsewhere(work: Work) -> nn.Module:
-    """The dense network of the run that a small network is trained from scratch beside."""
+    """Return the dense network of the run whose small network is trained from scratch."""
     return work.again(work.like / TRAINED)[0]
 
 
 def cut_control(work: Work, dense: nn.Module) -> Cut:
-    """Give the network of a control, as it is before fine-tuning, and its plan."""
+    """Return the network of a control before fine-tuning, and its plan."""
     if work.recipe.control == "scratch":
         return _from_scratch(work)
     model, record = copy.deepcopy(dense), dict[str, Any]()
@@ -97,7 +97,7 @@ def cut_control(work: Work, dense: nn.Module) -> Cut:
 
 
 def _from_scratch(work: Work) -> Cut:
-    """Cut the network as the plan of the other run says, initialise it anew, and train it like the dense one."""
+    """Prune the network by the plan of the other run, initialise it anew, and train it like the dense one."""
     _, plan = work.again(work.like)
     model = anew(sct.apply(plan, work.fresh()), work.recipe.seed)
     history: list[dict[str, Any]] = []
@@ -109,7 +109,7 @@ def _from_scratch(work: Work) -> Cut:
 
 
 def anew(model: nn.Module, seed: int) -> nn.Module:
-    """Initialise every module by its own `reset_parameters`, from the seed; other parameters stay as they were made."""
+    """Initialise every module by its own `reset_parameters`, from the seed; other parameters are unchanged."""
     seed_everything(seed, verbose=False)
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)
@@ -119,7 +119,7 @@ def anew(model: nn.Module, seed: int) -> nn.Module:
 
 
 def _trained(work: Work, model: nn.Module, part: Part) -> dict[str, Any]:
-    """One of the recipe's trainings, with nothing pruned."""
+    """Run one of the recipe's trainings without pruning."""
     name = {"train": "training", "prune": "pruning", "recover": "recovery"}[part]
     work.tell(f"Training without pruning, as a control ({name})")
     loaders = work.pruning_loaders if part == "prune" else work.loaders

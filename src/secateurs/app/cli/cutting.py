@@ -1,4 +1,4 @@
-"""Choose and remove: at once, or while the network trains."""
+"""The pruning stage: in one shot, or by a session while the network trains."""
 
 import copy
 from dataclasses import asdict
@@ -35,7 +35,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
 
 
 def session_of(work: Work, model: nn.Module) -> sct.Session:
-    """Begin a session on a model; it fits a schedule that is longer than the epochs it has."""
+    """Start a session on a model; it fits a schedule that is longer than its epochs."""
     recipe, epochs = work.recipe, work.recipe.prune_epochs
     if getattr(work.method, "unit", "filter") != "filter" and recipe.epochs:
         raise RecipeError(
@@ -43,7 +43,7 @@ def session_of(work: Work, model: nn.Module) -> sct.Session:
             "Give --epochs 0."
         )
     steps = stepping(recipe).steps(len(work.pruning_loaders.shuffled(0)))
-    wanted = int(getattr(work.method, "samples", 0))  # a method that says how many images it measures on gets them
+    wanted = int(getattr(work.method, "samples", 0))  # give a method the number of images that its `samples` asks for
     try:
         return sct.Session(
             model,
@@ -77,6 +77,6 @@ def cut_while_training(work: Work, dense: nn.Module) -> Cut:
 
 
 def held_at_zero(session: sct.Session) -> dict[str, torch.Tensor]:
-    """The masks of single weights and columns, as large as their tensors."""
+    """Return the masks of single weights and columns, in the shapes of their tensors."""
     tensors = dict(session.model.named_parameters())
     return {name: mask.expand_as(tensors[name]) for name, mask in session.masks.items()}

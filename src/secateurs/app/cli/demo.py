@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
-
-from rich.console import Console
+from typing import TYPE_CHECKING, ClassVar, final
 
 from secateurs.app.cli.arguments import Invocation
-from secateurs.app.cli.pruning import prune
 from secateurs.app.cli.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OUT = Path("runs", "demo")
 
@@ -28,23 +28,25 @@ RECIPE = Recipe(
 )
 
 FLAGS = ("method", "macs", "params", "memory", "train_epochs", "epochs", "seed")
-"""What may be changed about it."""
+"""Settings that can be changed from the command line."""
 
 
 @final
 @dataclass(frozen=True)
 class Demonstration(Invocation):
-    """A run of the demo's own recipe."""
+    """Train a ResNet-20 on handwritten digits, prune it to half of its multiply-accumulates, recover and measure it.
+
+    The digits are bundled with scikit-learn: no network is needed. It takes about two minutes on two cores.
+    FOLDER is runs/demo where none is given.
+    """
 
     BASE: ClassVar[Recipe] = RECIPE
     FOLDER: ClassVar[Path | None] = OUT
     ONLY: ClassVar[tuple[str, ...]] = FLAGS
 
 
-def demo(invocation: Demonstration, console: Console) -> None:
-    """Train a ResNet-20 on handwritten digits, prune it to half of its multiply-accumulates, recover and measure it.
+def demo(invocation: Demonstration, console: "Console") -> None:
+    """Run the demo's recipe."""
+    from secateurs.app.cli.pruning import prune  # seconds of imports, of which the help needs nothing
 
-    The digits are bundled with scikit-learn: no network is needed. It takes about two minutes on two cores.
-    FOLDER is runs/demo where none is given.
-    """
     prune(invocation, console)

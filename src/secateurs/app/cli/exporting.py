@@ -1,9 +1,8 @@
-"""`secateurs export`: the network of a run as a file for a runtime, beside the dense one, in figures."""
+"""`secateurs export`: write the pruned and the dense network of a run for a runtime, and compare them."""
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, final
+from dataclasses import asdict
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,9 +12,9 @@ from torch import nn
 import secateurs as sct
 from secateurs.app import data, models
 from secateurs.app.cli.arguments import compose, read_file
-from secateurs.app.cli.flags import setting
 from secateurs.app.cli.pretrained import classes_of
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.cli.requests import ExportOrder
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.work import TRAINED
 from secateurs.app.training import Loaders, evaluate
@@ -26,28 +25,8 @@ from secateurs.store.files import write_files
 FIGURES = "export.json"
 
 
-@final
-@dataclass(frozen=True)
-class Order:
-    """What is to be exported, and how."""
-
-    run: Path = setting("the folder of a finished run", "RUN")
-    to: Literal["onnx", "openvino", "torch-export"] = setting("format of the files", default="onnx")
-    out: Path | None = setting("where they are written; RUN/export if not given", "FOLDER", default=None)
-    int8: bool = setting("also in 8 bits, calibrated on training images of the run", default=False)
-    threads: int = setting("CPU threads of the measurement", "N", default=1)
-
-
-def export(order: Order, console: Console) -> None:
-    """Write the dense and the pruned network of a finished run as files that run without this library.
-
-    Their batch size is free. Each file is run and compared with the network, evaluated on the test split, and measured
-    on its runtime.
-
-    examples:
-      secateurs export runs/half --to onnx --int8
-      secateurs export runs/half --to openvino --out files
-    """
+def export(order: ExportOrder, console: Console) -> None:
+    """Write the dense and the pruned network of a finished run as files that run without this library."""
     folder = RunFolder(order.run)
     recipe_file = folder.recipe()
     if recipe_file is None or not folder.done("recovered"):
@@ -57,7 +36,7 @@ def export(order: Order, console: Console) -> None:
     device = sct.Device(runtimes[order.to], threads=order.threads)
     if order.int8 and order.to == "torch-export":
         raise InputError("--int8 is written as onnx or openvino, not as torch-export; add --to onnx")
-    splits = data.load(recipe.data, image_size=recipe.image_size)
+    splits = data.load(recipe.data, how=recipe.preprocessing())
     loaders = Loaders(splits, batch_size=recipe.batch_size, workers=recipe.workers, seed=recipe.seed)
 
     def fresh() -> nn.Module:

@@ -1,15 +1,15 @@
-"""Which extra of the package brings a package that is missing: read from the package's own metadata."""
+"""Find the extra that installs a missing package, from the metadata of secateurs."""
 
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, requires
 
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python"}
-"""Packages that are installed under another name than they are imported by."""
+"""Import name -> name of the package to install, where they differ."""
 
 
 def remedy(missing: ImportError, extras: Sequence[str]) -> str:
-    """Say what to install where a package is missing; `extras` are those that the command uses."""
+    """Return a message with the extra to install for a missing package; `extras`: those of the command."""
     name = (missing.name or str(missing)).partition(".")[0]
     wanted = _key(DISTRIBUTIONS.get(name, name))
     brought = packages_by_extra()
@@ -23,7 +23,7 @@ def remedy(missing: ImportError, extras: Sequence[str]) -> str:
 
 
 def packages_by_extra() -> dict[str, tuple[str, ...]]:
-    """The packages that each extra brings, without the extras made of others; empty where nothing was installed."""
+    """Return extra -> its packages, without extras of extras; empty if secateurs is not installed."""
     try:
         lines = requires("secateurs") or []
     except PackageNotFoundError:

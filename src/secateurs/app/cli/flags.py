@@ -1,4 +1,4 @@
-"""Flags made from the fields of a dataclass, and one sentence for what does not fit.
+"""Make flags from the fields of a dataclass, and turn parser errors into one sentence.
 
 @dataclass(frozen=True)
 class Comparison:
@@ -24,13 +24,13 @@ from secateurs.errors import InputError, RecipeError, near
 
 Read = Callable[[Any], Any]
 MOST = 12
-"""So many known flags are listed where a name is wrong."""
+"""Most known flags that a message lists for a wrong name."""
 
 
 def about(group: str, meaning: str, shown: str = "", *, read: Read | None = None) -> dict[str, Any]:
-    """What the help says of a field: in which part it stands, what it means, and what stands for its value.
+    """Metadata of a field for the help: its section, its meaning, and the placeholder of its value.
 
-    read: what makes the value of the text that was given, where its type alone does not.
+    read: function from text to value, if the type alone is not enough.
     """
     return {"group": group, "help": meaning, "shown": shown, "read": read}
 
@@ -46,7 +46,7 @@ def setting(
 ) -> Any:
     """Make a field of a command's dataclass; without a default it is an argument that has to be given.
 
-    argument: with a default, an argument that may be left out. A tuple without a default takes one or more.
+    argument: a positional argument that may be omitted. A tuple without a default takes one or more values.
     """
     told = about(group, meaning, shown, read=read)
     return field(default=default, metadata={**told, "switch": default is False, "argument": argument})
@@ -54,14 +54,14 @@ def setting(
 
 @final
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """jsonargparse's help, as wide as reads well, with a type only where it says more than the text beside it."""
+    """jsonargparse's help with limited width, and with types only for the methods' flags."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=min(110, shutil.get_terminal_size().columns))
 
     @override
     def _get_help_string(self, action: argparse.Action) -> str:
-        """The library's, without a default that says nothing."""
+        """Return the default help text, without empty defaults."""
         text = super()._get_help_string(action)
         silent = action.default in (None, False, [], "") or action.required
         return (
@@ -72,7 +72,7 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
     @override
     def _get_type_str(self, action: argparse.Action) -> str | None:
-        """No type for a flag of ours, whose meaning says it; methods' own flags show theirs."""
+        """Return the type for flags of methods only; other flags describe theirs in the text."""
         shown = any(option.startswith("--method.") and option != "--method.name" for option in action.option_strings)
         return super()._get_type_str(action) if shown else None
 
@@ -132,7 +132,7 @@ def _add_flag(group: Any, f: Field[Any], hint: Any, default: Any) -> None:
 
 
 def parse_flags(parser: ArgumentParser, argv: Sequence[str], command: ArgumentParser | None = None) -> dict[str, Any]:
-    """Read flags: only those that are given come out. command: the parser of the command that `argv` names first."""
+    """Parse flags; return only those that were given. command: the parser of the command in `argv`."""
     spoken = command or parser
     argv = [re.sub(r"^--method(?==|$)", "--method.name", word) for word in argv]
     for word in argv:
@@ -146,7 +146,7 @@ def parse_flags(parser: ArgumentParser, argv: Sequence[str], command: ArgumentPa
 
 
 def parse_keys(parser: ArgumentParser, keys: Mapping[str, Any], where: str) -> Any:
-    """Read keys that stand in the file or place `where`, checked like flags."""
+    """Read the keys of the file `where`, checked like flags."""
     try:
         return parser.parse_object(dict(keys), defaults=False)
     except argparse.ArgumentError as cause:
@@ -154,7 +154,7 @@ def parse_keys(parser: ArgumentParser, keys: Mapping[str, Any], where: str) -> A
 
 
 def told(parser: ArgumentParser, message: str, where: str = "") -> InputError:
-    """Tell in one sentence what jsonargparse refused on the command line, or in the place `where`."""
+    """Turn an error of jsonargparse into one sentence, about the command line or the file `where`."""
     text = " ".join(message.split()).strip('"')
     unknown = re.match(r"unrecognized arguments: (\S+)", text)
     if unknown and unknown[1].startswith("-"):
@@ -204,7 +204,7 @@ WORDS = {
 
 
 def type_words(hint: Any) -> str:
-    """Say a plain type in words.
+    """Describe a plain type in words.
 
     >>> type_words(float | None), type_words(Literal["a", "b"]), type_words(tuple[str, ...])
     ('a number or null', 'a or b', 'a list of text')

@@ -1,4 +1,4 @@
-"""What a recipe says, as the values that its stages take."""
+"""Turn the fields of a recipe into the values that its stages take."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from secateurs.session.schedule import Cubic, Exponential, Linear
 
 Part = Literal["train", "prune", "recover"]
 PARTS: tuple[Part, ...] = ("train", "prune", "recover")
-"""The trainings of a run: the first one, the one in which a method prunes, and the one after removal."""
+"""The trainings of a run: of the dense network, with a pruning method, and after removal."""
 
 SCHEDULES = {"linear": Linear, "cubic": Cubic, "exponential": Exponential}
 ALLOCATORS: Mapping[str, Allocator] = {
@@ -28,7 +28,7 @@ ALLOCATORS: Mapping[str, Allocator] = {
 
 
 def optimisation(recipe: Recipe, part: Part) -> Optimisation:
-    """The settings of one of the run's trainings; Optimisation, Rate and Stepping refuse what cannot train.
+    """Return the settings of one of the run's trainings; Optimisation, Rate and Stepping check them.
 
     >>> from secateurs.app.cli.recipe import Recipe
     >>> recipe = Recipe(lr=0.01, schedule="multi-step", milestones=(20, 30), prune_lr=0.001, prune_schedule="constant")
@@ -43,7 +43,7 @@ def optimisation(recipe: Recipe, part: Part) -> Optimisation:
     elif part == "prune":
         epochs, lr = recipe.prune_epochs, recipe.lr if recipe.prune_lr is None else recipe.prune_lr
         own, milestones = recipe.prune_schedule, recipe.prune_milestones
-    # A training with a shape of its own has milestones of its own.
+    # A training with its own schedule has its own milestones.
     shape, steps = (own, milestones) if own else (recipe.schedule, milestones or recipe.milestones)
     return Optimisation(
         epochs,
@@ -66,7 +66,7 @@ def optimisation(recipe: Recipe, part: Part) -> Optimisation:
 
 
 def stepping(recipe: Recipe) -> Stepping:
-    """What happens in a step of all of the run's trainings."""
+    """The options of a training step, which all of the run's trainings share."""
     return Stepping(
         precision=recipe.precision,
         channels_last=recipe.channels_last,
@@ -79,12 +79,12 @@ def stepping(recipe: Recipe) -> Stepping:
 
 
 def augmentation(recipe: Recipe) -> Augmentation:
-    """How training images are augmented."""
+    """The augmentation of training images."""
     return Augmentation(recipe.crop, recipe.randaugment, recipe.randaugment_magnitude, recipe.erase)
 
 
 def in_rounds(recipe: Recipe, method: Any) -> Any:
-    """The method, or a criterion in the rounds that are asked for.
+    """Return the method, or the criterion in `rounds` rounds.
 
     >>> from secateurs.criteria import Magnitude
     >>> in_rounds(Recipe(rounds=5), Magnitude()).steps(100)
@@ -98,4 +98,4 @@ def in_rounds(recipe: Recipe, method: Any) -> Any:
             "no criterion, or the number is none; leave --rounds out"
         )
     schedule, allocator = SCHEDULES[recipe.round_schedule](), ALLOCATORS[recipe.ranking]
-    return Gradual(method, allocator, schedule, recipe.rounds, end=1.0, first="cut")
+    return Gradual(method, allocator=allocator, schedule=schedule, rounds=recipe.rounds, end=1.0, first="cut")

@@ -1,10 +1,10 @@
-"""`secateurs inspect`: what can be removed from a network, what cannot and why, and what it costs."""
+"""`secateurs inspect`: list a network's groups, its protected channels with reasons, and its cost."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import Any
 
 import torch
 from rich import box
@@ -14,40 +14,26 @@ from rich.table import Table
 
 import secateurs as sct
 from secateurs.app import models
-from secateurs.app.cli.flags import setting
+from secateurs.app.cli.requests import Inspection
 from secateurs.app.report.summary import in_bytes, in_units
 from secateurs.errors import InputError
 
 MOST_NUMBERS, MOST_CLASSES = 2**27, 10**6
-"""Beyond these an input or a network does not fit into memory."""
+"""Limits of an input's size, beyond which memory would not be enough."""
 
 MOST_NAMES = 3
-"""So many tensors or operators are named for each reason."""
+"""Number of tensors or operators that are named for each reason."""
 
 
-@final
-@dataclass(frozen=True)
-class Question:
-    """Which network is to be shown, on which input."""
-
-    model: str = setting(f"the network ({', '.join(models.NAMES)})", "MODEL")
-    input: str = setting("shape of an input; what the network was made for, if known", "1x3x224x224", default="")
-    classes: int = setting("classes it tells apart", "N", default=10)
-    protect: tuple[str, ...] = setting("modules to leave whole", "MODULE", default=())
-
-
-def inspect(question: Question, console: Console) -> None:
-    """Show what can be removed from a network, what cannot and why, and what one forward pass costs.
-
-    Weights do not matter.
-
-    example:
-      secateurs inspect torchvision:mobilenet_v3_large --input 1x3x224x224
-    """
+def inspect(question: Inspection, console: Console) -> None:
+    """Show the groups of channels of a network, its protected channels with reasons, and the cost of a forward pass."""
     shape = shape_of(question)
     channels = shape[1] if len(shape) > 1 else 1
     model = models.build(question.model, in_channels=channels, num_classes=question.classes).eval()
     graph = sct.trace(model, torch.zeros(shape), protect=question.protect)
+    if question.json:
+        console.print_json(json.dumps(_figures(graph)))
+        return
     cost, units = graph.cost(), sum(group.units for group in graph.groups)
     console.print(_groups(graph, f"{escape(question.model)} on {'x'.join(map(str, shape))}"))
     console.print(_protected(graph))
@@ -60,8 +46,42 @@ def inspect(question: Question, console: Console) -> None:
     )
 
 
-def shape_of(question: Question) -> tuple[int, ...]:
-    """The shape of the input that a network is shown on, checked with the rest before anything is built."""
+def _figures(graph: sct.Graph) -> dict[str, Any]:
+    """Return the contents of the tables, unshortened."""
+    dense = graph.cost()
+    return {
+        "macs": dense.macs,
+        "params": dense.params,
+        "memory": dense.memory,
+        "groups": [
+            {
+                "name": group.name,
+                "units": group.units,
+                "macs_a_unit": saved,
+                "exact": group.exact,
+                "inexact_because": list(group.inexact_because),
+                "tensors": sorted({s.tensor for s in group.slices}),
+            }
+            for group, saved in zip(graph.groups, _saved(graph), strict=True)
+        ],
+        "protected": [{"tensor": p.tensor, "dim": p.dim, "reason": p.reason} for p in graph.protected],
+        "notes": list(graph.notes),
+    }
+
+
+def _saved(graph: sct.Graph) -> list[int]:
+    """Return the multiply-accumulates that one unit of each group costs."""
+    dense, whole = graph.widths, graph.cost().macs
+    found: list[int] = []
+    for place in range(len(graph.groups)):
+        one_less = dense.copy()
+        one_less[place] -= 1
+        found.append(whole - int(graph.costs.at(one_less)[0]))
+    return found
+
+
+def shape_of(question: Inspection) -> tuple[int, ...]:
+    """Return the shape of the network's input; checks all arguments before the network is built."""
     models.check_name(question.model)
     shape = _shape(question.input) if question.input else models.native_shape(question.model)
     if shape is None:
@@ -74,17 +94,13 @@ def shape_of(question: Question) -> tuple[int, ...]:
 
 
 def _groups(graph: sct.Graph, title: str) -> Table:
-    """What can be removed: each group, and what becomes of the costs without one of its units."""
+    """Table of removable groups, with the costs of one unit of each."""
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("group")
     for heading in ("units", "MACs a unit", "tensors"):
         shown.add_column(heading, justify="right")
     shown.add_column("removal is silence", overflow="fold")
-    dense, whole = graph.widths, graph.cost().macs
-    for place, group in enumerate(graph.groups):
-        one_less = dense.copy()
-        one_less[place] -= 1
-        saved = whole - int(graph.costs.at(one_less)[0])
+    for group, saved in zip(graph.groups, _saved(graph), strict=True):
         tensors = len({s.tensor for s in group.slices})
         exact = "yes" if group.exact else f"no: {_first(group.inexact_because, '; ')}"
         shown.add_row(escape(group.name), str(group.units), in_units(saved), str(tensors), exact)
@@ -92,7 +108,7 @@ def _groups(graph: sct.Graph, title: str) -> Table:
 
 
 def _protected(graph: sct.Graph) -> Table:
-    """What cannot be removed, by reason."""
+    """Table of protected tensors, by reason."""
     shown = Table(title="protected", box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("why", ratio=3, overflow="fold")
     shown.add_column("tensors", ratio=2, overflow="fold")
@@ -105,7 +121,7 @@ def _protected(graph: sct.Graph) -> Table:
 
 
 def _first(names: Sequence[str], between: str) -> str:
-    """The first few names, and how many more there are.
+    """Return the first names, and the number of the others.
 
     >>> _first("abcde", ", ")
     'a, b, c, and 2 more'
@@ -119,7 +135,7 @@ def _sentence(reason: str) -> str:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    """Read a shape.
+    """Parse a shape.
 
     >>> _shape("1x3x32x32")
     (1, 3, 32, 32)

@@ -1,59 +1,52 @@
-"""`secateurs leaderboard`: tables of many runs from their records alone."""
+"""`secateurs leaderboard`: compare many runs from their records."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import final
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from secateurs.app.cli.flags import setting
-from secateurs.app.leaderboard import Standing, read_records, standings
+from secateurs.app.cli.requests import FORMATS, Board
+from secateurs.app.leaderboard import Record, Standing, read_records, standings
+from secateurs.app.leaderboard.archive import written
 from secateurs.app.leaderboard.board import page
 from secateurs.app.leaderboard.text import HEADINGS, cells, comma_separated, markdown
-from secateurs.errors import InputError
+from secateurs.errors import InputError, near
 from secateurs.store.files import write_files
 
-SHOWN = (0, 2, 3, 4, 5, 6, 8)
+SHOWN = (0, 2, 3, 4, 5, 6, 7, 9)
 """Columns that fit a terminal; the files have all."""
-FILES = ("leaderboard.md", "leaderboard.csv", "leaderboard.html")
-
-
-@final
-@dataclass(frozen=True)
-class Board:
-    """Where the runs are, and where the tables go."""
-
-    runs: tuple[Path, ...] = setting("folders of runs, or folders that hold them", "FOLDER")
-    out: Path = setting("folder of the tables", "FOLDER", default=Path("leaderboard"))
 
 
 def leaderboard(board: Board, console: Console) -> None:
-    """Put finished runs side by side: accuracy, cost and latency, seeds with their spread, and the controls.
-
-    Everything comes from the records in the folders; nothing is run. Written are leaderboard.md, leaderboard.csv with a
-    line a run, and leaderboard.html, one page that needs no other file.
-
-    examples:
-      secateurs leaderboard runs
-      secateurs leaderboard runs/half runs/small --out tables
-    """
+    """Compare finished runs in tables: accuracy, cost and latency, mean and spread over seeds, and controls."""
+    for end in board.formats:
+        if end not in FORMATS:
+            raise InputError(f"--formats {end}: there is no such table; {near(end, FORMATS)}")
     records, unfinished = read_records(board.runs)
     if not records:
         raise InputError(f"none of the {len(unfinished)} runs there is finished; go on with one: --resume")
+    show(standings(records), console)
+    files = write(records, board, len(unfinished))
+    console.print(f"[bold]{board.out}[/] holds {', '.join(files)}.", emoji=False)
+
+
+def write(records: Sequence[Record], board: Board, unfinished: int) -> list[str]:
+    """Write the files that are asked for; return their names."""
     tables = standings(records)
-    show(tables, console)
-    write(tables, board.out, len(unfinished))
-    written = ", ".join(FILES)
-    console.print(f"[bold]{board.out}[/] holds {written}.", emoji=False)
-
-
-def write(tables: tuple[Standing, ...], out: Path, unfinished: int) -> None:
-    """Write the three files."""
-    texts = (markdown(tables, unfinished), comma_separated(tables), page(tables, unfinished))
-    write_files(out, {name: text.encode() for name, text in zip(FILES, texts, strict=True)}, overwrite=True)
+    chosen = "" if set(board.formats) == set(FORMATS) else f" --formats {' '.join(board.formats)}"
+    titled = "" if board.title == Board.title else f" --title {board.title!r}"
+    made = f"secateurs leaderboard {board.name}.json --name {board.name}{titled}{chosen}"
+    texts = {
+        "md": lambda: markdown(tables, unfinished, title=board.title, source=made if "json" in board.formats else ""),
+        "csv": lambda: comma_separated(tables),
+        "html": lambda: page(tables, unfinished, title=board.title),
+        "json": lambda: written(records),
+    }
+    files = {f"{board.name}.{end}": texts[end]().encode() for end in board.formats}
+    write_files(board.out, files, overwrite=True)
+    return list(files)
 
 
 def show(tables: tuple[Standing, ...], console: Console) -> None:

@@ -1,5 +1,6 @@
-"""Entry point of the command line: what goes wrong is one sentence and an exit code."""
+"""Entry point of the command line: every error becomes one sentence and an exit code."""
 
+import logging
 import re
 import sys
 import traceback
@@ -8,9 +9,10 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 from secateurs.errors import DamageError, InputError, SecateursError
+from secateurs.version import library_version
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit codes: the work failed, an input or a file was refused before any work, Ctrl-C."""
+"""Exit codes: failure during work, refusal before any work, Ctrl-C."""
 
 KEPT = "what was finished is kept: --resume"
 
@@ -18,12 +20,14 @@ KEPT = "what was finished is kept: --resume"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # PyTorch notes the absence of a compiler of GPU kernels that nothing here needs.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     with _printable():
         return _told(arguments, debug="--debug" in arguments)
 
 
 def _told(arguments: list[str], *, debug: bool) -> int:
-    """Run a command, and tell whatever goes wrong in one line."""
+    """Run a command, and print any error in one line."""
     try:
         return _done(arguments)
     except KeyboardInterrupt:
@@ -62,19 +66,22 @@ def _fact(error: Exception) -> str:
 
 
 def _done(arguments: list[str]) -> int:
-    """Run a command; the parser leaves by itself after a help text or the version."""
+    """Run a command; the parser leaves by itself after a help text."""
+    if arguments == ["--version"]:  # also where the extra that brings the parser is missing
+        sys.stdout.write(f"secateurs {library_version()}\n")
+        return 0
     from secateurs.app.cli import commands
 
     try:
-        function, settings = commands.read(arguments)
+        command, settings = commands.read(arguments)
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    commands.execute(function, settings)
+    commands.execute(command, settings)
     return 0
 
 
 def _missing(error: ImportError, arguments: list[str]) -> str:
-    """Say what to install for the command that was given."""
+    """Return the message about packages missing for this command."""
     from secateurs.app.cli.extras import remedy
 
     try:
@@ -87,7 +94,7 @@ def _missing(error: ImportError, arguments: list[str]) -> str:
 
 @contextmanager
 def _printable() -> Generator[None]:
-    """Let a terminal that cannot show a character show a question mark, instead of failing after hours of work."""
+    """Replace characters that the terminal's encoding lacks by question marks, instead of failing."""
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, TextIOWrapper)]
     before = [stream.errors for stream in streams]
     for stream in streams:
@@ -107,7 +114,7 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 
 
 def _without_traceback(message: str) -> str:
-    r"""What an error of a process that reads images said; torch passes it on with its traceback in the message.
+    r"""Return the message of an error in a data-loading process; torch puts its traceback into the message too.
 
     >>> _without_traceback("Caught InputError in DataLoader worker process 0.\n ...\nsecateurs.errors.InputError: no")
     'no'

@@ -1,4 +1,4 @@
-"""The last stage of a run: measure the network before and after, on the test split this once, and tell."""
+"""The last stage of a run: evaluate both networks on the test split, once, measure latency, and report."""
 
 import hashlib
 import platform
@@ -9,6 +9,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import device_name
+from secateurs.app.cli.pretrained import reads_files
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import stages
 from secateurs.app.cli.work import LAST, TRAINED, Work
@@ -32,11 +33,11 @@ from secateurs.store.save import WEIGHTS
 PICTURE, PAGE = "report.png", "report.html"
 
 SECONDS, RUNS = 4.0, 10
-"""Time to compare two networks in on one device, and forward passes that a profile is made of."""
+"""Seconds for the comparison of two networks on one device, and forward passes of a profile."""
 
 
 def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
-    """Give the report of the run, written beside the model as JSON, as a picture and as a page."""
+    """Return the report of the run, and write it next to the model as JSON, picture and HTML page."""
     record = work.folder.done("pruned", "before", "after", "error", "tolerance")
     if record is None:
         raise StoreError(f"{work.folder.path} has no record of the pruning; start the run anew in another --out")
@@ -50,7 +51,7 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
             accuracy=None if found is None else found.accuracy,
             top5=None if found is None else found.top5,
             **record[key],
-            peak_memory=sct.deploy.activations(model.cpu(), (example,)).peak,
+            peak_memory=sct.deploy.activation_memory(model.cpu(), (example,)).peak,
             file_bytes=file.stat().st_size,
             latency=time.median,
         )
@@ -78,14 +79,14 @@ def measure(work: Work, dense: nn.Module, recovered: nn.Module) -> Report:
 
 
 def _write(work: Work, report: Report) -> None:
-    """Put the report beside the model, as JSON, picture and page, and record that it is there."""
+    """Write the report next to the model, as JSON, picture and page, and record the stage as finished."""
     content = report.to_json().encode()
     work.folder.put({REPORT: content, PICTURE: draw(report), PAGE: page(report)})
     work.folder.finish("measured", {"report": hashlib.sha256(content).hexdigest()})
 
 
 def _last(work: Work, picked: float | None) -> float | None:
-    """Test accuracy after the last epoch, where that was kept; that of the picked one where the two are the same."""
+    """Return test accuracy after the last epoch, if its weights were kept or it is the chosen epoch."""
     if not (work.folder.path / LAST).is_dir():
         return picked
     scored = _scored(work, work.again(work.folder.path / LAST)[0])
@@ -93,27 +94,27 @@ def _last(work: Work, picked: float | None) -> float | None:
 
 
 def _scored(work: Work, model: nn.Module) -> Score | None:
-    """What the test split says; None where there are no labels."""
+    """Score on the test split; None without labels."""
     loaders = work.loaders
     return score(model, loaders.test_dataloader(), device=work.recipe.device, splits=loaders.splits)
 
 
 def _devices(work: Work) -> list[sct.Device]:
-    """Where the time is measured: on the budget's device, and in PyTorch, where the run trained."""
+    """Devices on which latency is measured: the budget's, and PyTorch on the device that trained."""
     eager = sct.Device("cuda" if work.device().type == "cuda" else "eager", threads=work.recipe.threads or 1)
     asked = None if work.budget is None else work.budget.device
     return [asked, eager] if isinstance(asked, sct.Device) and asked != eager else [eager]
 
 
 def _layers(devices: list[sct.Device], dense: nn.Module, pruned: nn.Module, example: torch.Tensor) -> LayerTimes:
-    """The profile of both networks, on the first of the devices that tells layers apart."""
+    """Profile both networks, on the first device that can time layers."""
     device = next(device for device in devices if "compile" not in device.runtime or device is devices[-1])
     before, after = (device.profile(model, (example,), runs=RUNS).layers for model in (dense, pruned))
     return LayerTimes(device.name, before, after)
 
 
 def _settings(work: Work) -> Settings:
-    """What was asked for, and with what it was done."""
+    """The request and the environment of the run, for its report."""
     recipe, splits = work.recipe, work.loaders.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     named = ("macs", "params", "memory", "latency", "runtime", "min_keep", "min_keep_fraction", "multiple_of")
@@ -133,14 +134,14 @@ def _settings(work: Work) -> Settings:
 
 
 def title(work: Work) -> str:
-    """What was done, in a line."""
+    """Title of the report: model, budget and method in one line."""
     recipe = work.recipe
     to = "" if work.budget is None else f" to {budget_words(work.budget)}"
     return f"{recipe.model} on {work.loaders.splits.name}, pruned{to} by {recipe.method}"
 
 
 def budget_words(budget: sct.Budget) -> str:
-    """Say a budget in words.
+    """Describe a budget in words.
 
     >>> budget_words(sct.Budget(macs=0.5, params=100_000))
     '50 % of the MACs and 100,000 parameters'
@@ -169,6 +170,7 @@ def _conditions(work: Work, times: tuple[Measurement, ...], record: dict[str, An
     return {
         "seed": str(work.recipe.seed),
         "data": f"{splits.name}: {drawn}",
+        **({"images": str(work.recipe.preprocessing())} if reads_files(work.recipe) else {}),
         "verified": f"removal equals silence: relative error {record['error']:.1e}",
         **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",

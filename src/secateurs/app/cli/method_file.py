@@ -1,4 +1,4 @@
-"""A method or criterion in somebody's own file: `--method path.py:Class`."""
+"""Load a method or criterion from a user's file: `--method path.py:Class`."""
 
 import importlib.util
 import sys
@@ -13,22 +13,22 @@ from secateurs.registry import Entry
 
 
 def is_file(name: str) -> bool:
-    """Whether a method is named by a file and what is in it.
+    """True if a method name has the form path.py:NAME.
 
-    >>> is_file("mine/chip.py:CHIP"), is_file("l2")
+    >>> is_file("mine/rank.py:HRank"), is_file("l2")
     (True, False)
     """
     return name.rpartition(":")[0].endswith(".py") or name.endswith(".py")
 
 
 def absolute(name: str) -> str:
-    """The same name with the path of its file made absolute, so that a recipe can be run from anywhere."""
+    """Return the name with an absolute path, so that a recipe works in any directory."""
     file, colon, inside = name.rpartition(":")
     return f"{Path(file).expanduser().absolute()}:{inside}" if colon and is_file(name) else name
 
 
 def method_in_file(name: str) -> Any:
-    """The value that `path.py:Class` makes: a class or a function without arguments, or a value with its settings."""
+    """Return the value of `path.py:NAME`: an instance of a class, the result of a function, or the value itself."""
     file, colon, inside = name.rpartition(":")
     if not colon or name.endswith(".py"):
         raise RecipeError(f"the method {name!r} names a file but nothing in it; write {name}:CLASS")
@@ -43,19 +43,19 @@ def method_in_file(name: str) -> Any:
 
 
 def value_from(value: Any, module: ModuleType) -> bool:
-    """Whether a module made this itself, and did not import it."""
+    """True if a value is defined in this module and not imported."""
     return getattr(value, "__module__", None) == module.__name__
 
 
 @cache
 def _module(path: Path, changed: int) -> ModuleType:
-    """The module of a file, run once; files beside it can be imported, as with `python path.py`."""
+    """Import a file once; modules in its folder can be imported, as with `python path.py`."""
     name = f"secateurs_method_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses defined in the file look themselves up here
+    sys.modules[name] = module  # needed by dataclasses that the file defines
     try:
         with neighbours_importable(path):
             spec.loader.exec_module(module)

@@ -14,7 +14,7 @@ KINDS: dict[Kind, str] = {
 
 
 def list_methods() -> str:
-    """List everything that --method takes, each with the first sentence of its documentation."""
+    """List all values of --method, each with the first sentence of its docstring."""
     spellings: dict[str, list[str]] = {}
     known = entries()
     for name, entry in known.items():

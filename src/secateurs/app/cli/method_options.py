@@ -1,4 +1,4 @@
-"""The settings of a method as flags and as keys of a recipe: those of its fields that can be written down."""
+"""The settings of a method as flags and as keys of a recipe, for fields of plain types."""
 
 import re
 import sys
@@ -15,11 +15,11 @@ from secateurs.app.cli.flags import WORDS, new_parser, parse_keys
 from secateurs.errors import RecipeError, near
 
 METHOD = "--method."
-"""How a flag of the method's own begins."""
+"""Prefix of the flags for a method's own settings."""
 
 
 def add_method(group: Any, method: Any, prefix: str = METHOD) -> None:
-    """Add a flag for each setting of a method to a parser or a group; those of a value inside it under its name."""
+    """Add a flag for each setting of a method to a parser or a group; nested settings get dotted names."""
     meanings = meanings_of(type(method))
     for f, hint in method_fields(method):
         value, flag = getattr(method, f.name), f"{prefix}{f.name}"
@@ -31,7 +31,7 @@ def add_method(group: Any, method: Any, prefix: str = METHOD) -> None:
 
 
 def _metavar(hint: Any) -> dict[str, str]:
-    """Choices are listed by the parser itself."""
+    """Return the placeholder; none for choices, which the parser lists itself."""
     return (
         {} if get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, Enum)) else {"metavar": "X"}
     )
@@ -45,9 +45,9 @@ def method_parser(method: Any) -> ArgumentParser:
 
 
 def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
-    """The settings of a method that can be written down, with their types; its seed is the run's.
+    """Return the settings of a method that can be written in a file, with types; not its seed, which is the run's.
 
-    Where a part could be of more than one type, as the penalty of a sum of parts, it keeps the type it has.
+    If a field could have several types, such as a penalty, the type of its value is used.
     """
     if not is_dataclass(method):
         return []
@@ -57,13 +57,13 @@ def method_fields(method: Any) -> list[tuple[Field[Any], Any]]:
 
 
 def _part(hint: Any, value: Any) -> Any:
-    """The type of a field, or of the value in it where that has settings and the type alone does not say which."""
+    """Return the type of a field, or of its value if that is a dataclass and the annotation is more general."""
     kind = cast("type[Any]", type(value))
     return kind if not is_plain(hint) and is_dataclass(kind) and fields(kind) else hint
 
 
 def is_plain(hint: Any) -> bool:
-    """Whether values of a type can be written in a file: no function, no object with a life of its own.
+    """True if values of a type can be written in a file: numbers, text, and containers or dataclasses of these.
 
     >>> is_plain(tuple[tuple[str, float], ...] | None), is_plain(Mapping[str, float]), is_plain(Mapping[str, object])
     (True, True, False)
@@ -79,9 +79,14 @@ def is_plain(hint: Any) -> bool:
 
 
 def with_options(method: Any, options: Mapping[str, Any], name: str) -> Any:
-    """A method with other settings than its own, each checked; `name` is what the method is called."""
+    """Return the method with these settings, each checked; `name`: of the method, for messages.
+
+    Raises RecipeError for unknown settings, also with the new name of one that was renamed.
+    """
     known = [f.name for f, _ in method_fields(method)]
     for option in options:
+        if new := getattr(method, "renamed", {}).get(option):
+            raise RecipeError(f"the option {option!r} of the method {name} is called {new!r} now; write {new}: VALUE")
         if option not in known:
             raise RecipeError(f"the method {name} has no option {option!r}; {near(option, known)}")
     if not options:
@@ -96,7 +101,7 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(value: Any, found: Any) -> Any:
-    """A value with what was found for its fields, also for those of values inside it."""
+    """Return the value with these fields replaced, also in nested values."""
     inside = {f.name for f, hint in method_fields(value) if is_dataclass(hint)}
     given = {
         name: _replaced(getattr(value, name), part) if name in inside else part for name, part in vars(found).items()
@@ -105,7 +110,7 @@ def _replaced(value: Any, found: Any) -> Any:
 
 
 def options_of(method: Any) -> dict[str, Any]:
-    """The settings of a method as a recipe file holds them: lists for tuples, names for members of an enumeration."""
+    """Return the settings of a method for a recipe file: lists for tuples, names for members of an enumeration."""
     return {f.name: _written(getattr(method, f.name)) for f, _ in method_fields(method)}
 
 
@@ -122,10 +127,10 @@ def _written(value: Any) -> Any:
 
 
 def meanings_of(kind: type) -> dict[str, str]:
-    r"""What each field of a class means, as its documentation says.
+    r"""Meaning of each field of a class, from its docstring.
 
-    That is the part that begins with its name and a colon, or else the first sentence that has it in backticks. Where
-    it says nothing: what is said by the class that it extends, or by another of its module, whose options it shares.
+    The meaning is the text after the field's name and a colon, or else the first sentence with the name in backticks.
+    If there is none, docstrings of base classes and of other dataclasses of the module are used.
 
     >>> from secateurs.methods import GReg1
     >>> meanings_of(GReg1)["scope"]
@@ -140,7 +145,7 @@ def meanings_of(kind: type) -> dict[str, str]:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """What the documentation of one class says of its fields."""
+    """Meanings of fields in the docstring of this one class."""
     text = " ".join((vars(kind).get("__doc__") or "").partition(">>>")[0].split())
     names = [f.name for f in fields(kind)] if is_dataclass(kind) else []
     start = rf"(?<![\w.`])({'|'.join(map(re.escape, names))})(?:: | = )" if names else r"(?!)"
@@ -152,7 +157,7 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    """What stands before the first full stop that ends a sentence.
+    """Return the text before the first full stop that ends a sentence.
 
     >>> _first_sentence("of 0.5, e.g. so. The rest of it.")
     'of 0.5, e.g. so'

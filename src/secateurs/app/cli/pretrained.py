@@ -1,7 +1,8 @@
-"""Trained weights, published or from a file, onto a freshly built network; or a sentence that says why not."""
+"""Load trained weights, published or from a file, into a newly built network, or say why that is impossible."""
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,19 +14,20 @@ from secateurs.app import models
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
+from secateurs.store.save import PLAN
 
 PICKLES = (b"PK\x03\x04", b"\x80")
-"""How files of torch.save and pickle.dump begin."""
+"""First bytes of files written by torch.save and pickle.dump."""
 
 MINTED = "num_batches_tracked"
-"""Counters that old checkpoints lack and inference does not read."""
+"""Counters that old checkpoints lack and inference does not use."""
 
 WRAPPED = ("state_dict", "model_state_dict", "model")
-"""Where training scripts put the state dict in a larger checkpoint."""
+"""Keys under which training scripts store the state dict in a larger checkpoint."""
 
 
 def names_weights(recipe: Recipe) -> bool:
-    """Whether the weights of a recipe are published ones by name, and not a file.
+    """True if the weights of a recipe are named published ones, not a file.
 
     >>> names_weights(Recipe(model="timm:resnet18", weights="DEFAULT")), names_weights(Recipe(weights="a.safetensors"))
     (True, False)
@@ -36,8 +38,35 @@ def names_weights(recipe: Recipe) -> bool:
     return not (path.suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"} or len(path.parts) > 1 or path.exists())
 
 
+def reads_files(recipe: Recipe) -> bool:
+    """Return whether the recipe's preprocessing applies: digits have their own, detectors normalise by themselves."""
+    return recipe.data.partition(":")[0] not in ("digits", "coco")
+
+
+def with_preprocessing(recipe: Recipe) -> Recipe:
+    """Return the recipe with its preprocessing filled in: settings not given are those of the published weights.
+
+    Without published weights, or if none is published with them, they are ImageNet's.
+    """
+    if not reads_files(recipe):
+        return recipe
+    named = {"image_size": "size", "image_resize": "resize", "image_mean": "mean", "image_std": "std"}
+    named |= {"interpolation": "interpolation"}
+    open_ = {field: name for field, name in named.items() if getattr(recipe, field) is None}
+    if recipe.image_size is not None:
+        open_.pop("image_resize", None)  # it belongs to another size
+    if not open_:
+        return recipe
+    found = None
+    if recipe.weights is not None and names_weights(recipe):
+        models.check_name(recipe.model)
+        found = models.published_preprocessing(recipe.model, recipe.weights)
+    said = found or recipe.preprocessing()
+    return replace(recipe, **{field: getattr(said, name) for field, name in open_.items()})
+
+
 def classes_of(recipe: Recipe, splits: Splits) -> int:
-    """How many classes the network of a recipe tells apart: the data's, or with --keep-head its own."""
+    """Number of classes of a recipe's network: the data's, or with --keep-head its own."""
     if splits.task == "none" and recipe.weights is None:
         raise InputError(f"{splits.name} have no labels to train by; give trained weights: --weights FILE, or DEFAULT")
     if splits.task == "none" and recipe.weights is not None and not names_weights(recipe):
@@ -56,7 +85,7 @@ def classes_of(recipe: Recipe, splits: Splits) -> int:
 
 
 def check_pickle(recipe: Recipe, *, allowed: bool) -> None:
-    """Refuse weights in a pickle that the command line does not allow."""
+    """Refuse weights in a pickle file unless the command line allows it."""
     if recipe.weights is None or names_weights(recipe) or allowed:
         return
     path = Path(recipe.weights)
@@ -69,10 +98,10 @@ def check_pickle(recipe: Recipe, *, allowed: bool) -> None:
 
 
 def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, ...]:
-    """Give a freshly built network the weights of its recipe; return the names of those that stay fresh.
+    """Load a recipe's weights into a newly built network; return the names of tensors that keep their initial values.
 
-    These are the tensors whose shape depends on the number of classes, where the weights are of another number: the
-    classifier, which has to be trained.
+    These are the tensors whose shape depends on the number of classes (the classifier), if the weights have another
+    number; they have to be trained.
     """
     if recipe.weights is None:
         return tuple(name for name, _ in model.named_parameters())
@@ -97,7 +126,7 @@ def initialise(model: nn.Module, recipe: Recipe, splits: Splits) -> tuple[str, .
 
 
 def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> int:
-    """How many classes the weights of a file tell apart: the size of a tensor of theirs that follows that number."""
+    """Number of classes of the weights in a file, read from the size of a tensor that depends on it."""
     with torch.random.fork_rng(devices=[]):
         one, other = (
             models.build(recipe.model, in_channels=channels, num_classes=count).state_dict() for count in (10, 11)
@@ -110,7 +139,7 @@ def _classes_in(recipe: Recipe, channels: int, found: Mapping[str, Tensor]) -> i
 
 
 def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:
-    """The tensors of a network whose shape follows the number of classes: built for one class more, they differ."""
+    """Return the tensors whose shape depends on the number of classes, by building the network for one class more."""
     with torch.random.fork_rng(devices=[]):
         one, other = (
             models.build(name, in_channels=channels, num_classes=count).state_dict() for count in (classes, classes + 1)
@@ -119,7 +148,7 @@ def _class_tensors(name: str, channels: int, classes: int) -> frozenset[str]:
 
 
 def load_weights(model: nn.Module, found: Mapping[str, Tensor], path: str, fresh: tuple[str, ...] = ()) -> None:
-    """Load a state dict, but for the tensors named `fresh`; everything is compared before the model is touched."""
+    """Load a state dict except for the tensors in `fresh`; all names and shapes are checked first."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = [name for name in expected if name not in (*found, *fresh) and not name.endswith(MINTED)]
     unexpected = [name for name in found if name not in expected]
@@ -132,6 +161,12 @@ def load_weights(model: nn.Module, found: Mapping[str, Tensor], path: str, fresh
         )
     if differing:
         name = differing[0]
+        if (Path(path).parent / PLAN).is_file():
+            raise InputError(
+                f"{path} is of a pruned network ({PLAN} lies beside it), and --weights takes those of the dense one: "
+                f"{name} has shape {tuple(found[name].shape)} there and {expected[name]} here; read it in Python: "
+                "secateurs.load(model, folder)"
+            )
         raise InputError(
             f"{path} is not of this model: {name} has shape {tuple(found[name].shape)} there and {expected[name]} here"
             f"{f', and {len(differing) - 1} more differ' if len(differing) > 1 else ''}; "
@@ -170,7 +205,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of torch.save; nothing else of it is made. `check_pickle` has asked for consent."""
+    """Return the tensors of a torch.save file, loaded with weights_only; `check_pickle` has asked for consent."""
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as cause:

@@ -1,4 +1,4 @@
-"""`secateurs prune`: check everything, then work."""
+"""`secateurs prune`: check all arguments, then run the stages."""
 
 import os
 from collections.abc import Generator, Mapping
@@ -20,7 +20,7 @@ from secateurs.app.cli.cutting import session_of
 from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
-from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights
+from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights, reads_files, with_preprocessing
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
@@ -39,21 +39,11 @@ from secateurs.session import TrainingMethod
 
 
 class WorkError(SecateursError):
-    """The work failed: an input could not be used after all; what was finished is kept."""
+    """Raised if an input turns out to be unusable during work; finished stages are kept."""
 
 
 def prune(invocation: Invocation, console: Console) -> None:
-    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
-
-    Decisions are made on a validation split; the test split is looked at once, at the end. FOLDER then holds
-    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
-
-    examples:
-      secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 50% --out runs/half
-      secateurs prune --model torchvision:resnet18 --data imagefolder:PHOTOS --params 4M --out runs/small
-      secateurs prune --config runs/half/recipe.yaml --seed 1 --out runs/again
-      secateurs prune --out runs/half --resume
-    """
+    """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure."""
     started_by_another = early_rank() > 0
     folder = check_folder(invocation.out, resume=invocation.resume or started_by_another)
     recipe = settled(invocation, folder)
@@ -68,7 +58,7 @@ def prune(invocation: Invocation, console: Console) -> None:
 
 
 def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:
-    """Do the work that is left."""
+    """Run the remaining stages."""
     _check_numbers(recipe)
     before = torch.get_num_threads()
     if recipe.threads:
@@ -84,7 +74,7 @@ def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:
 
 
 def _report(work: Work) -> Report:
-    """Every stage, or what is left of it."""
+    """Run every stage that is not finished."""
     with told_as_failure():
         dense = train(work)
         recovered = recover(work, *cut(work, dense), dense)
@@ -92,7 +82,7 @@ def _report(work: Work) -> Report:
 
 
 def _same_data(folder: RunFolder, found: Mapping[str, str]) -> None:
-    """Refuse to go on with other images: the parts are drawn from all, so that those to test on might be others."""
+    """Refuse to resume on changed data: the splits, and so the test images, could differ."""
     record = folder.done("data")
     if record is None:
         folder.finish("data", dict(found))
@@ -108,7 +98,7 @@ def _same_data(folder: RunFolder, found: Mapping[str, str]) -> None:
 
 @contextmanager
 def told_as_failure() -> Generator[None]:
-    """Tell what is wrong with an input, but found out by the work itself, as a failure of the work."""
+    """Turn an InputError raised during work into a failure of the work."""
     try:
         yield
     except InputError as cause:
@@ -116,7 +106,7 @@ def told_as_failure() -> Generator[None]:
 
 
 def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
-    """The recipe to follow: that of the run to resume, which the flags must not contradict, or else the one given."""
+    """Return the recipe: of the run to resume, which flags must not contradict, or else the given one."""
     asked = resolved(invocation.recipe)
     stored = folder.recipe()
     if stored is None:
@@ -135,7 +125,7 @@ def settled(invocation: Invocation, folder: RunFolder) -> Recipe:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The same recipe with its paths made absolute, so that it can be run from anywhere."""
+    """Return the recipe with absolute paths, so that it works in any directory."""
     kind, colon, root = recipe.data.partition(":")
     weights = recipe.weights
     if weights is not None and not names_weights(recipe):
@@ -145,17 +135,21 @@ def resolved(recipe: Recipe) -> Recipe:
     file, colon, function = recipe.model.rpartition(":")
     model = f"{Path(file).expanduser().absolute()}:{function}" if colon and file.endswith(".py") else recipe.model
     like = None if recipe.like is None else recipe.like.expanduser().absolute()
-    return replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
+    placed = replace(recipe, weights=weights, data=name, model=model, method=absolute(recipe.method), like=like)
+    return with_preprocessing(placed)
 
 
 def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
-    """Refuse whatever cannot work, before any work."""
+    """Refuse arguments that cannot work, before any work."""
     models.check_name(recipe.model)
     data.check_name(recipe.data)
     check_control(recipe)
     replaced = in_rounds(recipe, chosen_method(recipe))
     method, budget = in_place_of(recipe, replaced, budget_of(recipe, replaced))
-    images = data.load(recipe.data, image_size=recipe.image_size).augmented(augmentation(recipe))
+    images = data.load(recipe.data, how=recipe.preprocessing()).augmented(augmentation(recipe))
+    if reads_files(recipe):
+        published = f", as {recipe.weights} of {recipe.model} expects" if names_weights(recipe) else ""
+        console.print(f"images: {recipe.preprocessing()}{published}", highlight=False, markup=False, emoji=False)
     loaders = Loaders(
         images.first(recipe.images),
         batch_size=recipe.batch_size,
@@ -174,8 +168,8 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
         work = replace(work, budget=budget)
         if note:
             console.print(note, highlight=False)
-        # What exact costs cannot reach is said before anything is trained.
-        sct.plan(graph, model, sct.criteria.Magnitude(), budget.exact)
+        # A budget that exact costs cannot meet is refused before any training.
+        sct.plan(graph, model, criterion=sct.criteria.Magnitude(), budget=budget.exact)
     _try(work, graph, model)
     # Checkpoints hold weights, momentum and the best weights, twice while they are replaced; three models are saved.
     check_space(folder.path, 15 * sum(t.nbytes for t in model.state_dict().values()) + 2**25)
@@ -183,7 +177,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
 
 
 def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
-    """Refuse a method that could not begin, or not with this budget."""
+    """Refuse a method that cannot start, or not with this budget."""
     recipe, method, budget = work.recipe, work.method, work.budget
     if recipe.control in ("scratch", "dense"):
         return
@@ -201,15 +195,20 @@ def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
 
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
-    """The budget that a recipe asks for; none where the method of a paper decides how much goes."""
+    """Return the recipe's budget; None if the method decides how much is removed."""
     given = [getattr(recipe, name) for name in ("macs", "params", "memory", "filters", "latency")]
     if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
-        shares = getattr(method, "remove", None) is not None  # a method that is told what every layer loses
+        shares = getattr(method, "remove", None) is not None  # a method with explicit shares for every layer
         if (isinstance(method, (Criterion, TrainingMethod)) and not shares) or limited:
             raise InputError("no budget is given, so nothing says what should remain; add one, for example --macs 0.5")
         return None
+    if recipe.latency is not None and recipe.runtime is None:
+        raise InputError(
+            "--latency is a time on a runtime, and none is named; add --runtime onnxruntime, or eager, compile, "
+            "openvino, cuda or cuda-compile"
+        )
     return sct.Budget(
         macs=recipe.macs,
         params=recipe.params,
@@ -239,6 +238,8 @@ def _check_numbers(recipe: Recipe) -> None:
     most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
     for name, bound in least.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
+        if value is None:  # what stands in its place is settled from what there is
+            continue
         if value < bound:
             raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
         if value > most.get(name, 2**31):

@@ -5,87 +5,22 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
+from secateurs.app.choices import Crop, Shape
 from secateurs.app.cli.amounts import Amount, amount, duration
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.cli.where import Where
-from secateurs.app.data.augment import Crop
-from secateurs.app.training.rates import Shape
+from secateurs.app.cli.start import Start
 from secateurs.errors import RecipeError
 
 Ranking = Literal["mean", "max", "sum", "as-is", "uniform"]
 RoundShape = Literal["linear", "cubic", "exponential"]
 Control = Literal["none", "random", "l2", "scratch", "dense"]
-"""What stands beside a method; see `controls`."""
+"""Control experiment that a method is compared with; see `controls`."""
 
 
 @final
 @dataclass(frozen=True)
-class Recipe(Where):
-    """Everything that decides which network comes out. Run again, a recipe gives the same plan."""
-
-    model: str = field(
-        default="resnet20",
-        metadata=_about(
-            "network",
-            "what to prune: a network of the papers (listed by secateurs inspect --help), torchvision:NAME, timm:NAME, "
-            "hf:REPOSITORY (a classifier), or path.py:FUNCTION, called with in_channels and num_classes if it has them",
-            "NAME",
-        ),
-    )
-    weights: str | None = field(
-        default=None,
-        metadata=_about(
-            "network",
-            "its trained weights: a safetensors file, or published ones by name (torchvision:, timm:, hf:), DEFAULT "
-            "for those that the publisher recommends; without weights the network is trained first",
-            "FILE",
-        ),
-    )
-    keep_head: bool = field(
-        default=False,
-        metadata=_about(
-            "network", "keep the classifier of published weights, instead of a new one for the classes of the data"
-        ),
-    )
-    protect: tuple[str, ...] = field(
-        default=(), metadata=_about("network", "modules whose channels all stay", "MODULE")
-    )
-
-    data: str = field(
-        default="digits",
-        metadata=_about(
-            "data",
-            "digits (bundled with scikit-learn), cifar10:ROOT, cifar100:ROOT, tiny-imagenet:ROOT, imagefolder:ROOT; "
-            "masks:ROOT for segmentation; coco:ROOT for detection; images:FOLDER for images without labels",
-            "NAME",
-        ),
-    )
-    task: Literal["classification", "segmentation", "detection"] | None = field(
-        default=None,
-        metadata=_about(
-            "data", "classification, segmentation or detection; the data's own where it is not given", "NAME"
-        ),
-    )
-    image_size: int = field(
-        default=224, metadata=_about("data", "side, in pixels, that images of folders are resized to", "PIXELS")
-    )
-    batch_size: int = field(default=128, metadata=_about("data", "images in a batch, of all devices together", "N"))
-    prune_batch_size: int | None = field(
-        default=None, metadata=_about("data", "images in a batch while a method prunes, where it takes others", "N")
-    )
-    images: int | None = field(
-        default=None,
-        metadata=_about("data", "take only so many images to train on, to decide by and to test: to try a recipe", "N"),
-    )
-    calibration_batches: int = field(
-        default=64,
-        metadata=_about(
-            "data", "batches of training images for what the method observes, and for BatchNorm after pruning", "N"
-        ),
-    )
-    workers: int = field(
-        default=0, metadata=_about("data", "processes that read images; for imagefolder use a few", "N")
-    )
+class Recipe(Start):
+    """All settings that determine the resulting network: the same recipe gives the same plan."""
 
     method: str = field(
         default="magnitude",
@@ -277,13 +212,13 @@ class Recipe(Where):
     )
 
     def __post_init__(self) -> None:
-        """Refuse a null where a value belongs: YAML reads `model:` with nothing behind it as one."""
+        """Refuse null values: YAML reads `model:` without a value as null."""
         for f in fields(self):
             if getattr(self, f.name) is None and type(None) not in get_args(f.type):
                 raise RecipeError(f"{f.name} of the recipe is null; give it a value, or leave it out")
 
     def as_keys(self) -> dict[str, Any]:
-        """The recipe as it is written to a file: plain values, and the method's options under its name.
+        """Return the recipe as written to a file: plain values, and the method's options under its name.
 
         >>> Recipe(macs=0.5).as_keys()["method"], Recipe(method="l2", options={"p": 1}).as_keys()["method"]
         ('magnitude', {'name': 'l2', 'p': 1})

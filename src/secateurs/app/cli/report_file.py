@@ -1,4 +1,4 @@
-"""The report of a finished run, read back from its folder."""
+"""Read the report of a finished run from its folder."""
 
 from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.report import Report
@@ -8,7 +8,7 @@ REPORT = "report.json"
 
 
 def finished(folder: RunFolder) -> Report | None:
-    """The report of a run that is finished, as it was written; None where it is not finished."""
+    """Return the report of a finished run; None if it is not finished."""
     content = folder.report(REPORT)
     if content is None:
         return None

@@ -1,4 +1,4 @@
-"""The folder of a run: new or taken up again, held by one process, and safe from a kill at any moment."""
+"""The folder of a run: new or resumed, locked by one process, and consistent after a kill at any moment."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ STAGES = "stages"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 LARGEST = 2**26
-"""Bytes of a recipe, a record or a report; real ones have some thousands."""
+"""Largest size in bytes of a recipe, a record or a report; real ones have some thousand."""
 
 HEADER = """\
 # The resolved recipe of this run. The same again, into another folder:
@@ -36,12 +36,12 @@ CHECKSUM = "# sha256 of the lines above, for --resume: "
 @final
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what it made, and which of its stages are done."""
+    """Folder of a run: its files, and a record of each finished stage."""
 
     path: Path
 
     def done(self, stage: str, *keys: str) -> dict[str, Any] | None:
-        """What was recorded when a stage was finished, or None; DamageError if that is not whole, or lacks a key."""
+        """Return the record of a finished stage, or None; DamageError if the record is damaged or lacks a key."""
         file = self.path / STAGES / f"{stage}.json"
         if not file.exists():
             return None
@@ -58,17 +58,17 @@ class RunFolder:
         return record
 
     def finish(self, stage: str, record: dict[str, Any]) -> None:
-        """Record that a stage is done; call it when all its files are written."""
+        """Record that a stage is finished; call it after all its files are written."""
         plain = json.loads(json.dumps(record))
         content = json.dumps({**plain, "seal": seal(plain)}, indent=2).encode()
         write_files(self.path / STAGES, {f"{stage}.json": content}, overwrite=True)
 
     def put(self, files: dict[str, bytes]) -> None:
-        """Write files, each whole or not at all."""
+        """Write files atomically."""
         write_files(self.path, files, overwrite=True)
 
     def report(self, name: str) -> str | None:
-        """The report of a finished run; None where it is not finished."""
+        """The report of a finished run; None if it is not finished."""
         record = self.done("measured", "report")
         if record is None:
             return None
@@ -84,7 +84,7 @@ class RunFolder:
             raise self._damaged(self.path / name, str(cause)) from cause
 
     def recipe(self) -> Path | None:
-        """The recipe of the run that this folder holds, if it holds one; DamageError if it is not whole."""
+        """The recipe of the run in this folder, or None; DamageError if the file is damaged."""
         file = self.path / RECIPE
         if not file.exists():
             return None
@@ -97,7 +97,7 @@ class RunFolder:
         return file
 
     def put_recipe(self, recipe: Recipe) -> None:
-        """Write the resolved recipe, if it is not there."""
+        """Write the resolved recipe, if it is missing."""
         if self.recipe() is None:
             trust = " --trust-code" if is_file(recipe.model) or is_file(recipe.method) else ""
             head = HEADER.format(self.path / RECIPE, trust)
@@ -113,7 +113,7 @@ class RunFolder:
 
 
 def check_folder(path: Path, *, resume: bool) -> RunFolder:
-    """Refuse a folder that holds something else than a run to resume; creates nothing."""
+    """Refuse a folder with other content than a run to resume; creates nothing."""
     try:
         there = _exists(path)
         if there and not path.is_dir():
@@ -143,7 +143,7 @@ def _exists(path: Path) -> bool:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuse links where a run writes: what they point to is somebody else's."""
+    """Refuse symbolic links in a run's folder, whose targets may not belong to it."""
     ours = [entry for entry in path.iterdir() if entry.name in (LOCK, STAGES, CHECKPOINTS)]
     below = [Path(top, name) for each in ours for top, folders, files in os.walk(each) for name in (*folders, *files)]
     for entry in (*ours, *below):
@@ -155,7 +155,7 @@ def _refuse_links(path: Path) -> None:
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Refuse a disk on which the run would not fit."""
+    """Refuse a disk without enough space for the run."""
     existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not os.access(existing, os.W_OK):
         raise InputError(f"{existing} cannot be written to, so {path} cannot be made; choose another --out")
@@ -169,7 +169,7 @@ def check_space(path: Path, needed: int) -> None:
 
 @contextmanager
 def held(folder: RunFolder) -> Generator[None]:
-    """Make the folder and hold it, so that no second process works in it; let go when killed, too."""
+    """Create and lock the folder against a second process; a kill releases the lock."""
     lock = FileLock(folder.path / LOCK)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The work of a run, stage by stage: train, prune, recover, fine-tune, measure. Each is done once and recorded."""
+"""The stages of a run: train, prune, recover, fine-tune, measure. Each runs once and is recorded."""
 
 import copy
 import time
@@ -22,7 +22,7 @@ from secateurs.session import TrainingMethod
 
 
 def train(work: Work) -> nn.Module:
-    """Give the dense network, trained: in an earlier start of this run, elsewhere (the weights file), or here."""
+    """Return the trained dense network: of an earlier start, from the weights file, or trained now."""
     recipe = work.recipe
     if record := work.done("trained", "accuracy", "seconds"):
         work.say("trained", record, "done before")
@@ -42,7 +42,7 @@ def train(work: Work) -> nn.Module:
 
 
 def cut(work: Work, dense: nn.Module) -> tuple[nn.Module, sct.Plan]:
-    """Give the pruned network and its plan: choose, prove, remove, and verify that removal was silence."""
+    """Return the pruned network and its plan: choose, prove, remove, and verify the outputs."""
     if record := work.done("pruned", "accuracy", "seconds"):
         work.say("pruned", record, "done before")
         return work.again(work.folder.path / PRUNED)
@@ -61,7 +61,7 @@ def cut(work: Work, dense: nn.Module) -> tuple[nn.Module, sct.Plan]:
 
 
 def _verified(work: Work, dense: nn.Module, plan: sct.Plan) -> dict[str, Any]:
-    """Verify that the plan removes silence, and say what the network costs before and after."""
+    """Verify the plan, and print the network's cost before and after."""
     verified = sct.verify(plan, dense.cpu(), work.loaders.pictures(4), per_group=False)
     verified.raise_if_failed()
     graph = sct.trace(dense, work.loaders.example(), protect=work.recipe.protect)
@@ -76,7 +76,7 @@ def _verified(work: Work, dense: nn.Module, plan: sct.Plan) -> dict[str, Any]:
 
 
 def recover(work: Work, pruned: nn.Module, plan: sct.Plan, dense: nn.Module) -> nn.Module:
-    """Give the network back its accuracy: first without training, then by fine-tuning; save what comes out."""
+    """Recover the network's accuracy, first without training, then by fine-tuning; save the result."""
     recipe = work.recipe
     if record := work.done("recovered", "accuracy", "seconds"):
         work.say("recovered", record, "done before")
@@ -99,17 +99,17 @@ def recover(work: Work, pruned: nn.Module, plan: sct.Plan, dense: nn.Module) -> 
 
 
 def _keep_last(work: Work, model: nn.Module, fitted: Fitted, plan: sct.Plan) -> None:
-    """Save the network as it was after the last epoch, beside the one that validated best."""
+    """Save the network of the last epoch, next to the one that validated best."""
     last = copy.deepcopy(model)
     last.load_state_dict(fitted.last)
     work.save(last, plan, LAST)
 
 
 def before_training(work: Work, pruned: nn.Module, dense: nn.Module, plan: sct.Plan) -> nn.Module:
-    """What a recipe does first: BatchNorm's statistics again, or every layer again."""
+    """Recover before fine-tuning, as the recipe says: new BatchNorm statistics, or reconstruction of every layer."""
     recipe, device = work.recipe, work.device()
     if recipe.recover == "recalibrate":
-        return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), recipe.calibration_batches).cpu()
+        return sct.recalibrate(pruned.to(device), work.loaders.shuffled(0), batches=recipe.calibration_batches).cpu()
     data = work.loaders.calibration(recipe.calibration_batches)
     steps = (sct.Recalibrate(), sct.Reconstruct(seed=recipe.seed))
     model = sct.recover(pruned.to(device), dense.to(device), data, plan=plan, steps=steps).cpu()
@@ -118,7 +118,7 @@ def before_training(work: Work, pruned: nn.Module, dense: nn.Module, plan: sct.P
 
 
 def stages(work: Work) -> tuple[Stage, ...]:
-    """Where the run stood after each stage that is done."""
+    """The finished stages, with the validation accuracy after each."""
     records = {
         name: work.folder.done(name, "accuracy", "seconds")
         for name in ("trained", "pruned", "recalibrated", "reconstructed", "recovered")

@@ -1,4 +1,4 @@
-"""What a run may do with its data: name images or pixels, or, with images alone, prune at once and reconstruct."""
+"""Check a recipe against its data: without labels, only one-shot pruning and reconstruction are possible."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from secateurs.session import TrainingMethod
 
 
 def check_task(recipe: Recipe, loaders: Loaders, model: nn.Module, method: object) -> None:
-    """Refuse what cannot be done with the data of a run, before any work."""
+    """Refuse recipes that are impossible with the run's data, before any work."""
     splits = loaders.splits
     if recipe.task is not None and recipe.task != splits.task:
         raise InputError(

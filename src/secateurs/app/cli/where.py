@@ -1,12 +1,13 @@
-"""Where a run runs, and what it is filed under: the part of a recipe that is not of the experiment."""
+"""The part of a recipe that does not change the experiment: devices, loggers, tags."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from secateurs.app.choices import Logger, Precision, Strategy
 from secateurs.app.cli.flags import about as _about
-from secateurs.app.training.logs import Logger
-from secateurs.app.training.machines import Machines, Strategy
-from secateurs.app.training.optimisation import Precision
+
+if TYPE_CHECKING:
+    from secateurs.app.training.machines import Machines
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Where:
         metadata=_about("machine", "where each epoch's figures go, beside the run's own records", ""),
     )
 
-    def machines(self) -> Machines:
-        """The devices that train; Machines refuses what cannot train together."""
+    def machines(self) -> "Machines":
+        """The devices that train; `Machines` checks them."""
+        from secateurs.app.training.machines import Machines  # seconds of imports, of which the flags need nothing
+
         return Machines(self.devices, self.num_nodes, self.strategy)
 
 

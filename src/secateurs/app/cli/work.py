@@ -1,4 +1,4 @@
-"""What every stage of a run works with: the recipe, the method, the data and the run's folder."""
+"""State that the stages of a run share: the recipe, the method, the data and the run's folder."""
 
 import time
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from secateurs.app.training.machines import once, rank
 from secateurs.errors import DamageError, StoreError
 
 Cut = tuple[nn.Module, sct.Plan, dict[str, Any]]
-"""The pruned network, the plan that leads to it, and what else to record."""
+"""(pruned network, plan, further values to record)."""
 
 TRAINED, PRUNED, LAST = (Path("checkpoints", name) for name in ("trained", "pruned", "last"))
-"""Networks that a run saves beside the one that comes out: the dense one, as pruned, and after the last epoch."""
+"""Networks that a run saves besides the result: the dense one, the one before recovery, and the last epoch's."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Work:
-    """Everything that is settled before the work begins.
+    """State of a run that is fixed before its stages start.
 
-    replaced: the method that a control stands for; `method` itself in any other run. Where several processes train, all
-    of them do every stage, and only the first one touches the folder.
+    replaced: the method that a control is compared with; `method` itself in any other run. With several processes, all
+    run every stage, and only the first writes to the folder.
     """
 
     recipe: Recipe
@@ -57,16 +57,16 @@ class Work:
 
     @property
     def pruning_loaders(self) -> Loaders:
-        """The loaders of the training that prunes, whose batches may have another size."""
+        """The loaders of the pruning stage, whose batch size may differ."""
         return self.loaders.of(self.recipe.prune_batch_size or self.recipe.batch_size)
 
     @property
     def like(self) -> Path:
-        """The run that a control is as large as; `check_control` has seen to it that there is one."""
+        """The run whose size a control has; `check_control` has checked that it exists."""
         return self.recipe.like or self.folder.path
 
     def place(self, name: str) -> Place:
-        """Where a training of this name keeps its checkpoint, and how it shows its progress."""
+        """Checkpoint folder and progress output of the training of this name."""
         bar, first = self.console.is_terminal, rank() == 0
         folder = self.folder.path / "checkpoints" / name
         return Place(
@@ -80,21 +80,21 @@ class Work:
         )
 
     def device(self) -> torch.device:
-        """Where evidence is gathered and latency is measured."""
+        """Device on which evidence is gathered and latency is measured."""
         cuda = self.recipe.device == "cuda" or (self.recipe.device == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if cuda else "cpu")
 
     def validate(self, model: nn.Module) -> float | None:
-        """What decisions are made by: the accuracy, or mIoU; None where there are no labels."""
+        """Function that scores a network on the validation split (accuracy or mIoU); None without labels."""
         loader, splits = self.loaders.val_dataloader(), self.loaders.splits
         return once(lambda: evaluate(model, loader, device=self.recipe.device, splits=splits))
 
     def done(self, name: str, *keys: str) -> dict[str, Any] | None:
-        """What was recorded when a stage was finished; None where it is not."""
+        """The record of a finished stage; None if it is not finished."""
         return once(lambda: self.folder.done(name, *keys))
 
     def again(self, path: Path) -> tuple[nn.Module, sct.Plan]:
-        """A network that was saved in a folder of a run, and its plan."""
+        """Return a network saved in a folder of a run, and its plan."""
 
         def read() -> tuple[nn.Module, sct.Plan]:
             try:
@@ -105,7 +105,7 @@ class Work:
         return self.shared(read)
 
     def shared(self, make: Callable[[], tuple[nn.Module, sct.Plan]]) -> tuple[nn.Module, sct.Plan]:
-        """The network and the plan that the first process makes, on every one: plan and weights are sent."""
+        """Make a network and a plan in the first process, and send them to all others."""
         made: list[tuple[nn.Module, sct.Plan]] = []
 
         def parcel() -> tuple[str, dict[str, torch.Tensor]]:
@@ -128,18 +128,18 @@ class Work:
         once(lambda: sct.save(model, plan, self.folder.path / name, overwrite=True))
 
     def close(self, name: str, record: dict[str, Any], since: float) -> dict[str, Any]:
-        """Record that a stage is done, and say so; its files are written by now."""
+        """Record and print that a stage is finished; its files are written before."""
         record |= {"seconds": time.monotonic() - since}
         once(lambda: self.folder.finish(name, record))
         self.say(name, record)
         return record
 
     def tell(self, text: str) -> None:
-        """One line as it is: brackets and colons in the names of files are no markup."""
+        """Print one line without interpreting brackets and colons as markup."""
         self.console.print(text, markup=False, emoji=False)
 
     def say(self, name: str, record: dict[str, Any], note: str = "") -> None:
-        """One line: what is done, how good the network is now, and how long it took."""
+        """Print one line: the finished stage, the validation score, and the time."""
         took = note or f"{record['seconds']:.0f} s"
         mark = "✓" if "utf" in self.console.encoding else "ok"
         found = record["accuracy"]

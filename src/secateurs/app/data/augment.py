@@ -1,28 +1,27 @@
-"""What is done to training images beyond a data set's own crop and mirror: torchvision's RandAugment and erasing."""
+"""Augmentation of training images beyond a data set's own crop and mirror: torchvision's RandAugment and erasing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from secateurs.app.choices import Crop
 from secateurs.errors import InputError
-
-Crop = Literal["standard", "none"]
 
 
 @final
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images differ from the images as they are.
+    """Settings of the augmentation.
 
     crop: "standard" is the data set's own (shifted by up to an eighth and mirrored; for folders of images a random
-    part, resized and mirrored), "none" leaves images as they are. randaugment: so many random operations an image, each
-    of strength `magnitude` of 30 (Cubuk et al. 2020, arXiv:1909.13719). erase: the probability with which a rectangle
-    of an image is filled with the mean of all (Zhong et al. 2020, arXiv:1708.04896).
+    crop, resized and mirrored), "none" changes nothing. randaugment: number of random operations per image, each of
+    strength `magnitude` of 30 (Cubuk et al. 2020, arXiv:1909.13719). erase: probability that a rectangle of an image is
+    filled with the mean of all (Zhong et al. 2020, arXiv:1708.04896).
 
     >>> Augmentation().more
     False
@@ -34,7 +33,7 @@ class Augmentation:
     erase: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done to an image."""
+        """Refuse values out of range."""
         if self.randaugment < 0 or not 0 <= self.magnitude <= 30:
             raise InputError(
                 f"randaugment={self.randaugment} is a number of operations, 0 or more, and magnitude="
@@ -45,11 +44,11 @@ class Augmentation:
 
     @property
     def more(self) -> bool:
-        """Whether anything is done beyond crop and mirror."""
+        """True if there is any augmentation beyond crop and mirror."""
         return self.randaugment > 0 or self.erase > 0
 
     def transforms(self) -> tuple[list[Any], list[Any]]:
-        """torchvision's transforms: those of pixels, and those of standardised images."""
+        """Return torchvision's transforms: of raw pixels, and of standardised images."""
         from torchvision.transforms import v2  # an extra, needed here only
 
         pixels = [v2.RandAugment(self.randaugment, self.magnitude)] if self.randaugment else []
@@ -66,7 +65,7 @@ class Pixels:
 
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """Augment a batch of uint8 images, and leave it uint8."""
-        # The operations know the range 0 to 255 only.
+        # The operations are defined for the range 0 to 255.
         wide = (x_NCHW.float() * (255.0 / self.scale)).round().to(torch.uint8)
         changed = torch.stack([self.transform(image) for image in wide])
         return (changed.float() * (self.scale / 255.0)).round().to(torch.uint8)

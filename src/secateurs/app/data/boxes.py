@@ -1,4 +1,4 @@
-"""Images with boxes for detection: COCO's files, read by torchvision; and drawn rectangles that need no files."""
+"""Images with boxes for detection: COCO's files, read by torchvision, and synthetic rectangles without files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _area(annotation: Any) -> bool:
 
 @final
 class _Boxed(Dataset[Any]):
-    """The images that have boxes."""
+    """Return the images that have boxes."""
 
     def __init__(self, data: Any, indices: list[int]) -> None:
         self._data = data
@@ -75,7 +75,7 @@ class _Boxed(Dataset[Any]):
 @final
 @dataclass(frozen=True)
 class Rectangles(Dataset[Any]):
-    """Drawn images: on grey noise, one to three filled rectangles, whose colour is their class; each by its number.
+    """Synthetic images: one to three filled rectangles on grey noise, whose colour is their class; seeded by index.
 
     >>> image, target = Rectangles(count=4, side=64)[3]
     >>> tuple(image.shape), target["boxes"].shape[1], bool((target["labels"] >= 1).all())
@@ -88,7 +88,7 @@ class Rectangles(Dataset[Any]):
     seed: int = 0
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return self.count
 
     @override
@@ -112,5 +112,5 @@ class Rectangles(Dataset[Any]):
 
 
 def as_lists(batch: Sequence[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Put a batch together as torchvision's detectors take it: lists, because images may differ in size."""
+    """Collate a batch for torchvision's detectors: lists, because images may differ in size."""
     return [image for image, _ in batch], [target for _, target in batch]

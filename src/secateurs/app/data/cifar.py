@@ -18,32 +18,32 @@ if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
 STANDARD = Standard(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""The statistics that the widespread CIFAR ResNet checkpoints were trained with."""
+"""Mean and standard deviation that common CIFAR ResNet checkpoints were trained with."""
 
 FRACTIONS = (0.9, 0.1)
 """Train and validation: 45,000 and 5,000 of the 50,000 training images (He et al. 2015, section 4.2)."""
 
 
-def cifar10(root: Path) -> Splits:
+def cifar10(root: Path, standard: Standard = STANDARD) -> Splits:
     """CIFAR-10: 45,000 / 5,000 / 10,000 images of 3x32x32."""
-    return _cifar("cifar10", "CIFAR10", root)
+    return _cifar("cifar10", "CIFAR10", root, standard)
 
 
-def cifar100(root: Path) -> Splits:
+def cifar100(root: Path, standard: Standard = STANDARD) -> Splits:
     """CIFAR-100: 45,000 / 5,000 / 10,000 images of 3x32x32."""
-    return _cifar("cifar100", "CIFAR100", root)
+    return _cifar("cifar100", "CIFAR100", root, standard)
 
 
-def _cifar(name: str, cls: str, root: Path) -> Splits:
+def _cifar(name: str, cls: str, root: Path, standard: Standard) -> Splits:
     learning, held = _official(name, cls, root, train=True), _official(name, cls, root, train=False)
     train, validation = map(torch.from_numpy, stratified(np.asarray(learning.targets), FRACTIONS))
     pixels, labels = _tensors(learning)
     return Splits(
         name=name,
-        train=Images(pixels[train], labels[train], STANDARD, Shift(4, mirror=True)),
-        calibration=Images(pixels[train], labels[train], STANDARD),
-        validation=Images(pixels[validation], labels[validation], STANDARD),
-        test=Images(*_tensors(held), STANDARD),
+        train=Images(pixels[train], labels[train], standard, Shift(4, mirror=True)),
+        calibration=Images(pixels[train], labels[train], standard),
+        validation=Images(pixels[validation], labels[validation], standard),
+        test=Images(*_tensors(held), standard),
         classes=tuple(learning.classes),
         shape=(3, 32, 32),
     )

@@ -1,4 +1,4 @@
-"""A folder of images in one folder a class: what is in it is listed once, checked, and read with its name at hand."""
+"""A folder with one folder of images per class: listed once and checked; errors name the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateurs.errors import InputError
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 )
-"""Types that are read; of an animation, the first picture."""
+"""Image types that are read; of an animation, the first frame."""
 
 _UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
 """Types that neither every Python nor every Pillow knows as images."""
@@ -26,14 +26,14 @@ _UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", 
 @final
 @dataclass(frozen=True, eq=False)
 class ClassFolders:
-    """Images by class: (path, number of the class), in the order of their names, and their sizes in bytes."""
+    """Images by class: (path, class number), sorted by name, and their sizes in bytes."""
 
     classes: tuple[str, ...]
     samples: tuple[tuple[str, int], ...]
     sizes: tuple[int, ...]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -47,7 +47,7 @@ class ClassFolders:
         return [label for _, label in self.samples]
 
     def fingerprint(self, root: Path) -> dict[str, str]:
-        """Class -> how many images it has, and a hash over their names and sizes, below `root`."""
+        """Return class -> number of images and a hash of their names and sizes, relative to `root`."""
         hashes = [hashlib.sha256() for _ in self.classes]
         counts = [0] * len(self.classes)
         for (path, label), size in zip(self.samples, self.sizes, strict=True):
@@ -58,7 +58,7 @@ class ClassFolders:
 
 
 def open_folders(root: Path) -> ClassFolders:
-    """List the images of a folder; InputError names what is in it that is no image, or no class."""
+    """List the images of a folder; InputError names files that are not images, and folders that are not classes."""
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise InputError(
@@ -82,7 +82,7 @@ def open_folders(root: Path) -> ClassFolders:
 
 
 def read_image(path: str) -> Any:
-    """Read one image in RGB; InputError names a file that is none, or cannot be read."""
+    """Read one image in RGB; InputError names a file that is not an image or cannot be read."""
     from torchvision.datasets.folder import default_loader  # an extra, needed here only
 
     _size(Path(path))

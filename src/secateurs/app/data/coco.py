@@ -37,14 +37,14 @@ class Annotated:
 @final
 @dataclass(frozen=True)
 class CocoFile:
-    """What one annotation file holds: the names of its categories in the order of their ids, and its images."""
+    """Content of one annotation file: the names of its categories in the order of their ids, and its images."""
 
     classes: tuple[str, ...]
     images: tuple[Annotated, ...]
 
 
 def read_coco(file: Path, folder: Path) -> CocoFile:
-    """Read an annotation file whose images lie in `folder`; InputError names what in it does not fit.
+    """Read an annotation file whose images are in `folder`; InputError names the invalid entry.
 
     Annotations of crowds (`iscrowd`) are left out; so are boxes without an area.
     """
@@ -147,7 +147,7 @@ def _parts(root: Path, found: Mapping[str, tuple[Annotated, ...]]) -> tuple[tupl
 @final
 @dataclass(frozen=True, eq=False)
 class _Boxed(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Images, float [3, size, size] from 0 to 1 (detectors standardise by themselves), and their boxes and classes."""
+    """Images, float [3, size, size] in [0, 1] (detectors standardise themselves), with boxes and classes."""
 
     images: tuple[Annotated, ...]
     size: int
@@ -178,7 +178,7 @@ class _Boxed(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def together(batch: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """A batch for torchvision's detectors: images [n, 3, size, size], and a list of what is in each."""
+    """Collate a batch for torchvision's detectors: images [n, 3, size, size], and a list of targets."""
     return torch.stack([image for image, _ in batch]), [target for _, target in batch]
 
 
@@ -211,7 +211,7 @@ def _whole(file: Path, one: Mapping[str, Any], key: str) -> int:
 
 
 def _box(file: Path, one: Mapping[str, Any]) -> Box | None:
-    """The corners of a box; None where it has no area."""
+    """Return the corners of a box; None if it has no area."""
     box = one.get("bbox")
     right = isinstance(box, list) and len(cast("list[Any]", box)) == 4
     if not right or not all(isinstance(v, int | float) and np.isfinite(v) for v in cast("list[Any]", box)):

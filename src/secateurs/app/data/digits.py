@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1,797 real 8x8 images of 43 people, 17 levels of grey.
+"""Handwritten digits bundled with scikit-learn: 1,797 real 8x8 images by 43 people, 17 levels of grey.
 
 E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
 (doi:10.24432/C50P49), of which scikit-learn bundles the test part.
@@ -20,7 +20,7 @@ FRACTIONS = (0.6, 0.2, 0.2)
 
 
 def digits(side: int | None = None) -> Splits:
-    """The digits, split 60/20/20 within every class; with `side` enlarged to so many pixels, in three channels."""
+    """The digits, split 60/20/20 within every class; with `side`, enlarged to so many pixels and in three channels."""
     try:
         from sklearn.datasets import load_digits  # an extra, needed here only
     except ImportError as missing:

@@ -21,33 +21,33 @@ from secateurs.app.data.class_folders import EXTENSIONS, read_image
 from secateurs.errors import InputError, near
 
 Face = tuple[str, int]
-"""A person, and the number of an image of theirs, from 1."""
+"""A person, and the number of one of their images, from 1."""
 
 
 @final
 @dataclass(frozen=True)
 class FacePair:
-    """Two images, which are of one person or of two."""
+    """A pair of images, of one person or of two."""
 
     first: Face
     second: Face
 
     @property
     def same(self) -> bool:
-        """Whether both are of one person."""
+        """True if both images are of the same person."""
         return self.first[0] == self.second[0]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class People:
-    """Images by person: `NAME/…_0001.jpg` in folders of their names; the digits before the ending number the image."""
+    """Images by person: `NAME/…_0001.jpg` in folders named after them; digits before the extension number images."""
 
     images: Mapping[str, Mapping[int, Path]]
 
     @staticmethod
     def open(root: Path) -> People:
-        """List a folder; InputError names what is in it that is no person, or has no number."""
+        """List a folder; InputError names entries that are not a person, or files without a number."""
         if not root.is_dir():
             raise InputError(f"{root} is no folder; name one that holds a folder of images for each person")
         found: dict[str, dict[int, Path]] = {}
@@ -68,7 +68,7 @@ class People:
         return People(found)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return sum(map(len, self.images.values()))
 
     def faces(self) -> list[Face]:
@@ -96,7 +96,7 @@ class People:
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
     def half(self, number: int, *, seed: int = 0) -> People:
-        """Half of the people, number 0 or 1, drawn with a seed.
+        """Half 0 or 1 of the people, drawn with a seed.
 
         >>> people = People({name: {1: Path()} for name in "abcde"})
         >>> len(people.half(0)), len(people.half(1)), sorted({*people.half(0).images, *people.half(1).images})
@@ -107,7 +107,7 @@ class People:
         return People({name: images for name, images in self.images.items() if name in names})
 
     def outside(self, folds: Sequence[Sequence[FacePair]]) -> People:
-        """The people who are in no pair: only their images may be learnt from."""
+        """The people in no pair, whose images may be used for training."""
         paired = {face[0] for fold in folds for pair in fold for face in (pair.first, pair.second)}
         return People({name: images for name, images in self.images.items() if name not in paired})
 
@@ -131,7 +131,7 @@ def read_pairs(file: Path) -> tuple[tuple[FacePair, ...], ...]:
 
 
 def draw_pairs(people: People, *, folds: int = 10, seed: int = 0) -> tuple[tuple[FacePair, ...], ...]:
-    """Draw folds of pairs from any people with two images or more, half of them of one person; no one is in two folds.
+    """Draw folds of pairs from people with two or more images, half of them of one person; nobody is in two folds.
 
     >>> images = {name: {1: Path(), 2: Path(), 3: Path()} for name in "abcdef"}
     >>> [len(fold) for fold in draw_pairs(People(images), folds=3)]
@@ -148,7 +148,7 @@ def draw_pairs(people: People, *, folds: int = 10, seed: int = 0) -> tuple[tuple
 
 
 def _fold(people: People, names: Sequence[str], rng: np.random.Generator) -> tuple[FacePair, ...]:
-    """All pairs of one person each, and as many of two, drawn."""
+    """All pairs of the same person, and as many random pairs of two."""
     faces = {name: sorted(people.images[name]) for name in names}
     same = [FacePair((name, a), (name, b)) for name in names for a, b in combinations(faces[name], 2)]
     others: dict[FacePair, None] = {}

@@ -1,4 +1,4 @@
-"""One's own images, in folders named after their classes, read by torchvision."""
+"""Images in folders named after their classes, read by torchvision."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from torch.utils.data import Dataset, Subset
 
 from secateurs.app.data.augment import Augmentation
 from secateurs.app.data.class_folders import ClassFolders, open_folders
+from secateurs.app.data.preprocessing import Preprocessing
 from secateurs.app.data.splits import Splits, stratified
 from secateurs.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, which pretrained networks expect."""
 
-
-def imagefolder(root: Path, *, size: int) -> Splits:
-    """Images under `root`, resized to `size` pixels a side; three layouts are understood.
+def imagefolder(root: Path, *, how: Preprocessing) -> Splits:
+    """Images under `root`, preprocessed by `how`, in one of three layouts.
 
     - `train/CLASS/…`, `val/CLASS/…` and `test/CLASS/…`: used as they are;
     - `train/` and one of `val/` or `test/` (ImageNet's): that one is the test, and a tenth of `train/` is held out for
       validation;
     - `CLASS/…` only: 80 % to train, 10 % for validation, 10 % for the test.
 
-    Held-out parts are drawn within every class with a fixed seed; folders whose names begin with a dot are none.
-    InputError names a layout that is none of these, a class with too few images for its parts, and files that are no
-    images of a type that is read.
+    Held-out parts are drawn within every class with a fixed seed; folders whose names begin with a dot are ignored.
+    InputError names an unknown layout, a class with too few images for its parts, and files that are not images of a
+    supported type.
     """
-    plain, moving = still(size), _moving(size, Augmentation())
+    plain, moving = how.still(), _moving(how, Augmentation())
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if present == ["train", "val", "test"]:
         sets = {name: _open(root / name) for name in present}
@@ -55,12 +53,12 @@ def imagefolder(root: Path, *, size: int) -> Splits:
     _enough(root, train=train, validation=validation, test=test)
     return Splits(
         name="imagefolder",
-        train=_Learning(_Seen(train.folder, moving), train.indices, size),
+        train=_Learning(_Seen(train.folder, moving), train.indices, how),
         calibration=train.through(plain),
         validation=validation.through(plain),
         test=test.through(plain),
         classes=tuple(train.folder.classes),
-        shape=(3, size, size),
+        shape=(3, how.size, how.size),
         fingerprint=_fingerprint(root, train, validation, test),
     )
 
@@ -74,28 +72,28 @@ class _Part:
     indices: list[int]
 
     def through(self, transform: Callable[[Any], Any]) -> Dataset[Any]:
-        """The images, each seen through `transform`."""
+        """The images with `transform` applied."""
         return Subset(_Seen(self.folder, transform), self.indices)
 
 
 @final
 class _Learning(Subset[Any]):
-    """The images to learn from, which can be augmented in more than one way."""
+    """The training images, whose augmentation can be changed."""
 
-    def __init__(self, seen: _Seen, indices: list[int], size: int) -> None:
+    def __init__(self, seen: _Seen, indices: list[int], how: Preprocessing) -> None:
         super().__init__(seen, indices)
         self.seen = seen
-        self.size = size
+        self.how = how
 
     def augmented(self, how: Augmentation) -> _Learning:
         """Return the same images, augmented otherwise."""
-        return _Learning(_Seen(self.seen.folder, _moving(self.size, how)), list(self.indices), self.size)
+        return _Learning(_Seen(self.seen.folder, _moving(self.how, how)), list(self.indices), self.how)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Seen(Dataset[Any]):
-    """A folder of images seen through a transform, so that one listing of the files serves every split."""
+    """A folder of images with a transform, so that one listing of the files serves every split."""
 
     folder: ClassFolders
     transform: Callable[[Any], Any]
@@ -127,7 +125,7 @@ def _open(root: Path) -> ClassFolders:
 
 
 def _fingerprint(root: Path, *parts: _Part) -> dict[str, str]:
-    """Every class folder -> what is in it."""
+    """Return class folder -> its fingerprint."""
     folders = {id(part.folder): part.folder for part in parts}.values()
     found: dict[str, str] = {}
     for folder in folders:
@@ -138,7 +136,7 @@ def _fingerprint(root: Path, *parts: _Part) -> dict[str, str]:
 
 
 def _enough(root: Path, **parts: _Part) -> None:
-    """Refuse a class that has no image in one of the parts: nothing would be learnt, decided or tested about it."""
+    """Refuse a class without an image in one of the parts."""
     for name, part in parts.items():
         there = {part.folder.samples[index][1] for index in part.indices}
         for label, cls in enumerate(part.folder.classes):
@@ -160,27 +158,10 @@ def _same_classes(root: Path, *parts: _Part) -> None:
             )
 
 
-def still(size: int) -> Callable[[Any], Any]:
-    """ImageNet's usual way to see an image: resize to 8/7, and crop the centre."""
-    from torchvision.transforms import v2
-
-    return v2.Compose([v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size), *_standard()])
-
-
-def _moving(size: int, how: Augmentation) -> Callable[[Any], Any]:
+def _moving(seen: Preprocessing, how: Augmentation) -> Callable[[Any], Any]:
     """ImageNet's usual way to learn from an image: a random part of it, resized, and mirrored or not; then the rest."""
     from torchvision.transforms import v2
 
     pixels, standardised = how.transforms()
-    if how.crop == "standard":
-        crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-    else:
-        crop = [v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)]
-    return v2.Compose([*crop, *pixels, *_standard(), *standardised])
-
-
-def _standard() -> list[Callable[[Any], Any]]:
-    import torch
-    from torchvision.transforms import v2
-
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    crop = seen.part() if how.crop == "standard" else seen.middle()
+    return v2.Compose([*crop, *pixels, *seen.standard(), *standardised])

@@ -1,4 +1,4 @@
-"""Images held in memory, standardised and augmented a batch at a time."""
+"""Images in memory, standardised and augmented batch by batch."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Standard:
 @final
 @dataclass(frozen=True)
 class Shift:
-    """Move every image by up to `pixels` in both directions, the gap filled with black; mirror half of them if asked.
+    """Shift every image by up to `pixels` in both directions, filled with black; mirror half of them if requested.
 
     The standard augmentation of CIFAR (He et al. 2015, section 4.2: 4 pixels, mirrored). Draws from torch's global
-    generator, which the training loop seeds anew in every epoch.
+    generator, which the training loop reseeds in every epoch.
     """
 
     pixels: int
@@ -75,11 +75,11 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
     more: Augmentation = Augmentation()  # noqa: RUF009 (frozen)
 
     def augmented(self, how: Augmentation) -> Images:
-        """The same images, augmented otherwise."""
+        """The same images with another augmentation."""
         return replace(self, augment=self.augment if how.crop == "standard" else None, more=how)
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """A batch, [b, c, h, w], and its labels, [b]; what torch's loader asks for when it can."""
+        """A batch, [b, c, h, w], and its labels, [b]; which torch's DataLoader uses if present."""
         picked = torch.as_tensor(indices)
         raw = self.pixels[picked]
         raw = self.augment(raw) if self.augment else raw
@@ -105,5 +105,5 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 def as_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Take what `Images` fetched: it already is a batch."""
+    """Return the batch that `Images` has fetched."""
     return batch

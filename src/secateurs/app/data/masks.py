@@ -1,4 +1,4 @@
-"""Images and the masks that name the class of each of their pixels, in two folders."""
+"""Images and masks with the class of each pixel, in two folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from secateurs.app.data.class_folders import EXTENSIONS, read_image
-from secateurs.app.data.folder import MEAN, STD
+from secateurs.app.data.preprocessing import Preprocessing
 from secateurs.app.data.splits import SPLIT_SEED, Splits
 from secateurs.errors import InputError
 
@@ -23,14 +23,14 @@ VOID, IGNORED = 255, -100
 NAMES = "classes.txt"
 
 
-def masks(root: Path, *, size: int) -> Splits:
-    """Images under `root/images` with their masks under `root/masks`, resized to `size` pixels a side.
+def masks(root: Path, *, how: Preprocessing) -> Splits:
+    """Images under `root/images` with their masks under `root/masks`, resized and standardised as `how` says.
 
     An image and its mask have the same name, whatever the extension. A mask is a grey or palette PNG whose value is the
     number of the class; 255 is no class. `root/train`, `root/val` and `root/test` may each hold the two folders;
     without `val` a tenth of `train` is held out; without any, 80 % train, 10 % validate, 10 % test, drawn with a fixed
     seed.
-    `root/classes.txt` names the classes, one a line; without it they are the numbers that stand in the masks.
+    `root/classes.txt` names the classes, one a line; without it they are the numbers in the masks.
     InputError names an image without a mask, a mask of another size or kind, and parts that would be empty.
     """
     present = [name for name in ("train", "val", "test") if (root / name).is_dir()]
@@ -39,15 +39,15 @@ def masks(root: Path, *, size: int) -> Splits:
     pairs = {name: _pairs(root / name) for name in present} if present else {"train": _pairs(root)}
     train, validation, test = _parts(root, pairs)
     classes = _classes(root, (*train, *validation, *test))
-    parts = [_Masked(tuple(part), classes, size) for part in (train, validation, test)]
+    parts = [_Masked(tuple(part), classes, how) for part in (train, validation, test)]
     return Splits(
         name="masks",
-        train=_Masked(tuple(train), classes, size, moving=True),
+        train=_Masked(tuple(train), classes, how, moving=True),
         calibration=parts[0],
         validation=parts[1],
         test=parts[2],
         classes=classes,
-        shape=(3, size, size),
+        shape=(3, how.size, how.size),
         fingerprint={str(root): _fingerprint(root, (*train, *validation, *test))},
         task="segmentation",
     )
@@ -112,13 +112,13 @@ def _classes(root: Path, pairs: tuple[Pair, ...]) -> tuple[str, ...]:
 
 
 def _most(path: Path) -> int:
-    """The largest class in a mask; -1 where every pixel is void."""
+    """Return the largest class in a mask; -1 if every pixel is void."""
     values = read_mask(path)
     return int(values[values != VOID].max(initial=0)) if (values != VOID).any() else -1
 
 
 def read_mask(path: Path) -> np.ndarray[Any, Any]:
-    """Read the classes of an image's pixels, uint8 [height, width]; InputError names a file that holds none."""
+    """Read the classes of an image's pixels, uint8 [height, width]; InputError names a file without classes."""
     from PIL import Image, UnidentifiedImageError  # an extra, needed here only
 
     try:
@@ -140,7 +140,7 @@ class _Masked(Dataset[tuple[Tensor, Tensor]]):
 
     pairs: tuple[Pair, ...]
     classes: tuple[str, ...]
-    size: int
+    how: Preprocessing
     moving: bool = False
 
     def __len__(self) -> int:
@@ -162,12 +162,16 @@ class _Masked(Dataset[tuple[Tensor, Tensor]]):
             raise InputError(f"the mask {mask} holds {wrong[0]}, and there are {len(self.classes)} classes, from 0 on")
         pair = v2.functional.to_image(image), tv_tensors.Mask(torch.from_numpy(values))
         placed = (
-            v2.Compose([v2.RandomResizedCrop(self.size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+            v2.Compose(
+                [v2.RandomResizedCrop(self.how.size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
+            )
             if self.moving
-            else v2.Resize((self.size, self.size), antialias=True)
+            else v2.Resize((self.how.size, self.how.size), antialias=True)
         )
         pixels, target = placed(*pair)
-        pixels = v2.functional.normalize(v2.functional.to_dtype(pixels, torch.float32, scale=True), [*MEAN], [*STD])
+        pixels = v2.functional.normalize(
+            v2.functional.to_dtype(pixels, torch.float32, scale=True), [*self.how.mean], [*self.how.std]
+        )
         labels = target.as_subclass(Tensor).long()
         return pixels.as_subclass(Tensor), torch.where(labels == VOID, IGNORED, labels)
 

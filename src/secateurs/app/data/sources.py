@@ -10,13 +10,17 @@ from secateurs.app.data.cifar import cifar10, cifar100
 from secateurs.app.data.coco import coco
 from secateurs.app.data.digits import digits
 from secateurs.app.data.folder import imagefolder
+from secateurs.app.data.images import Standard
 from secateurs.app.data.masks import masks
+from secateurs.app.data.preprocessing import Preprocessing
 from secateurs.app.data.tiny_imagenet import tiny_imagenet
 from secateurs.app.data.unlabelled import unlabelled
 from secateurs.errors import InputError, RecipeError, near
 
 if TYPE_CHECKING:
     from secateurs.app.data.splits import Splits
+
+IMAGENET = Preprocessing()
 
 NAMES = (
     "digits",
@@ -29,7 +33,7 @@ NAMES = (
     "coco:ROOT",
     "images:ROOT",
 )
-"""What a data set may be called."""
+"""Forms of a data set's name."""
 
 
 def check_name(name: str) -> None:
@@ -52,8 +56,32 @@ def check_name(name: str) -> None:
         raise InputError(f"the data root {root} is not there; create it, or correct {name!r}")
 
 
-def load(name: str, *, image_size: int = 224) -> Splits:
-    """The data set called `name`; `image_size` is the side, in pixels, that `imagefolder` resizes to.
+def seems_there(kind: str, root: Path) -> bool:
+    """Return True if the names in a folder are those of a data set; nothing is opened.
+
+    >>> seems_there("cifar10", Path("/nowhere")), seems_there("digits", Path("/nowhere"))
+    (False, True)
+    """
+    return kind == "digits" or any(_is_folder(root / place) for place in MARKS[kind])
+
+
+MARKS = {
+    "cifar10": ("cifar-10-batches-py",),
+    "cifar100": ("cifar-100-python",),
+    "tiny-imagenet": ("train",),
+    "imagefolder": ("train",),
+    "masks": ("train", "images"),
+    "coco": ("annotations", "train", "images"),
+    "images": (".",),
+}
+"""Folders of which one is in the root of a data set."""
+
+
+def load(name: str, *, how: Preprocessing = IMAGENET) -> Splits:
+    """The data set called `name`; `how` is what is done to its images.
+
+    Digits have their own size and statistics, CIFAR and Tiny-ImageNet their own size; detectors standardise by
+    themselves.
 
     >>> [len(part) for part in (load("digits").train, load("digits").validation, load("digits").test)]
     [1078, 360, 359]
@@ -63,14 +91,17 @@ def load(name: str, *, image_size: int = 224) -> Splits:
     if kind == "digits":
         return digits(None if root is None else _pixels(root))
     folder = root or Path()  # check_name has refused a name without its root
-    sized = {"imagefolder": imagefolder, "masks": masks, "coco": coco, "images": unlabelled}
+    if kind == "coco":
+        return coco(folder, size=how.size)
+    sized = {"imagefolder": imagefolder, "masks": masks, "images": unlabelled}
     if kind in sized:
-        return sized[kind](folder, size=image_size)
-    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](folder)
+        return sized[kind](folder, how=how)
+    standard = Standard(255.0, how.mean, how.std)
+    return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](folder, standard)
 
 
 def _pixels(root: Path) -> int:
-    """The size behind `digits:`; 0 where there is none."""
+    """Return the size after `digits:`; 0 if there is none."""
     return int(root.name) if re.fullmatch(r"\d{1,4}", root.name, re.ASCII) else 0
 
 

@@ -1,4 +1,4 @@
-"""Three disjoint sets of labelled images, and how they are drawn."""
+"""Three disjoint splits of a data set, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Augmented(Protocol):
-    """A data set that can be augmented in more than one way."""
+    """A data set whose augmentation can be changed."""
 
     def augmented(self, how: Augmentation) -> object:
-        """Return the same images, augmented otherwise."""
+        """Return the same images with another augmentation."""
         ...
 
 
 Task = Literal["classification", "segmentation", "detection", "none"]
 
 SPLIT_SEED = 0
-"""Who is tested on must not change with the seed of a run, so the splits have a seed of their own."""
+"""Seed of the splits, separate from that of a run: the test images must be the same in every run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set in three disjoint parts: to learn from, to decide by, to be tested on once.
+    """A data set in three disjoint parts: training, validation, and test.
 
-    `calibration` holds the training images without augmentation, in a fixed shuffled order; criteria gather their
-    evidence on it and BatchNorm its statistics.
+    `calibration` has the training images without augmentation, in a fixed shuffled order, for evidence of criteria and
+    statistics of BatchNorm.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Splits:
     shape: tuple[int, int, int]
     """Channels, height and width of one image."""
     fingerprint: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What the parts were drawn from, where that may change: place -> how many images and a hash."""
+    """Fingerprint of data that may change on disk: place -> number of images and a hash."""
     task: Task = "classification"
-    """What a network names: images, their pixels, or boxes in them; with images alone there is nothing to measure."""
+    """The task: classes of images, of pixels or of boxes; "none" without labels, when nothing can be measured."""
 
     def first(self, images: int | None) -> Splits:
-        """The same parts with so many images each at most: their first, which are a fair sample; None takes all."""
+        """The same parts with at most so many images each: the first, which are a random sample; None takes all."""
         if images is None:
             return self
 
@@ -68,7 +68,7 @@ class Splits:
         return replace(self, **{name: few(getattr(self, name)) for name in parts})
 
     def augmented(self, how: Augmentation) -> Splits:
-        """The same images, those to learn from augmented otherwise."""
+        """The same images, with another augmentation of the training images."""
         if how == Augmentation():
             return self
         train: Any = self.train
@@ -81,7 +81,7 @@ def stratified(labels: Sequence[int] | Index, fractions: tuple[float, ...]) -> t
     """Disjoint index sets that hold these fractions of every class; together they hold every index once.
 
     Of the n members of a class, part k gets round(n * (f_1 + ... + f_k)) - round(n * (f_1 + ... + f_(k-1))). Each part
-    is shuffled, so that its first images are a fair sample. Drawn with a fixed seed.
+    is shuffled, so that its first images are a random sample. Drawn with a fixed seed.
 
     >>> train, rest = stratified([0, 0, 0, 0, 1, 1, 1, 1], (0.75, 0.25))
     >>> len(train), len(rest), sorted({*train.tolist(), *rest.tolist()}) == list(range(8))

@@ -24,10 +24,10 @@ FRACTIONS = (0.9, 0.1)
 """Train and validation: 450 and 50 of the 500 training images of each class."""
 
 
-def tiny_imagenet(root: Path) -> Splits:
+def tiny_imagenet(root: Path, standard: Standard = STANDARD) -> Splits:
     """Read `wnids.txt`, `train/WNID/images/` and `val/images/` with `val/val_annotations.txt` under `root`.
 
-    The images of `test/` have no labels and are not read. InputError names what is missing or does not fit.
+    The images of `test/` have no labels and are not read. InputError names missing or invalid files.
     """
     classes = tuple(line.strip() for line in _lines(root / "wnids.txt") if line.strip())
     number = {name: n for n, name in enumerate(classes)}
@@ -43,10 +43,10 @@ def tiny_imagenet(root: Path) -> Splits:
     train, validation = map(torch.from_numpy, stratified(labels.numpy(), FRACTIONS))
     return Splits(
         name="tiny-imagenet",
-        train=Images(pixels[train], labels[train], STANDARD, Shift(SIDE // 8, mirror=True)),
-        calibration=Images(pixels[train], labels[train], STANDARD),
-        validation=Images(pixels[validation], labels[validation], STANDARD),
-        test=Images(*_read(held), STANDARD),
+        train=Images(pixels[train], labels[train], standard, Shift(SIDE // 8, mirror=True)),
+        calibration=Images(pixels[train], labels[train], standard),
+        validation=Images(pixels[validation], labels[validation], standard),
+        test=Images(*_read(held), standard),
         classes=classes,
         shape=(3, SIDE, SIDE),
     )

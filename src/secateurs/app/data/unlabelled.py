@@ -1,4 +1,4 @@
-"""Images without labels: enough to prune a trained network at once and to reconstruct it."""
+"""Images without labels, for one-shot pruning of a trained network and its reconstruction."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from secateurs.app.data.class_folders import EXTENSIONS, read_image
-from secateurs.app.data.folder import still
+from secateurs.app.data.preprocessing import Preprocessing
 from secateurs.app.data.splits import SPLIT_SEED, Splits
 from secateurs.errors import InputError
 
 
-def unlabelled(root: Path, *, size: int) -> Splits:
-    """All images in or below `root`, resized to `size` pixels a side; nothing is held out, as nothing is measured."""
+def unlabelled(root: Path, *, how: Preprocessing) -> Splits:
+    """All images in or below `root`, preprocessed by `how`; nothing is held out or measured."""
     paths = sorted(
         Path(top, name)
         for top, _, names in os.walk(root)
@@ -31,7 +31,7 @@ def unlabelled(root: Path, *, size: int) -> Splits:
     if not paths:
         raise InputError(f"{root} holds no image; read are {', '.join(sorted(EXTENSIONS))}")
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(len(paths))
-    images = _Pictures(tuple(paths[index] for index in shuffled), still(size))
+    images = _Pictures(tuple(paths[index] for index in shuffled), how.still())
     listed = hashlib.sha256()
     for path in paths:
         listed.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
@@ -42,7 +42,7 @@ def unlabelled(root: Path, *, size: int) -> Splits:
         validation=images,
         test=images,
         classes=(),
-        shape=(3, size, size),
+        shape=(3, how.size, how.size),
         fingerprint={str(root): f"{len(paths)} images, {listed.hexdigest()}"},
         task="none",
     )

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Source = Literal["paper", "abstract", "code", "figure", "log", "quoted", "none"]
-"""Where a figure was read: in the paper, in its abstract, in the authors' repository, in a figure there, computed from
+"""Source of a figure: the paper, its abstract, the authors' repository, a figure there, computed from
 their log, quoted by somebody else; or nowhere."""
 
 IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "imagefolder": 1_281_167}
 """Training images of the data sets, of which rows train on nine tenths; imagefolder is ImageNet."""
 
 PASSES = 3
-"""A training step costs about three forward passes: one forward, two backward."""
+"""Cost of a training step in forward passes: one forward, two backward."""
 
 
 @final
 @dataclass(frozen=True)
 class Reported:
-    """What is reported for a row, in per cent, and where that was read; None is what could not be had.
+    """Reported results of a row in per cent, with their source; None if not available.
 
     base: of the dense network. macs, params, filters: the part that remains, a fraction.
     """
@@ -53,7 +53,7 @@ class Reported:
             )
 
     def __str__(self) -> str:
-        """Say the accuracy, with its source.
+        """Describe the accuracy, with its source.
 
         >>> str(Reported("quoted", "somewhere", accuracy=92.26, spread=0.31)), str(Reported("none", "not public"))
         ('92.26 ± 0.31 (quoted)', '–')
@@ -71,7 +71,8 @@ class Row:
 
     recipe: keys of a recipe, the data without its folder. dense: exact MACs of one image and parameters of the dense
     network. weights: the published weights that it begins with; empty where it trains its own. differs: how this is not
-    what the authors did. lacks: what is missing here to run it at all.
+    what the authors did. lacks: what is missing here to run it at all. quick: settings of the method that a quick run
+    has in place of the row's, because they would take long.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Row:
     weights: str = ""
     differs: tuple[str, ...] = ()
     lacks: str = ""
+    quick: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def data(self) -> str:
@@ -108,9 +110,9 @@ class Row:
 
     @property
     def cost(self) -> float | None:
-        """An estimate from above of the multiply-accumulates of all training: images · epochs · 3 · the network's.
+        """Upper estimate of the multiply-accumulates of all training: images · epochs · 3 · the network's.
 
-        The dense network's are counted in every epoch, also where it is smaller by then.
+        Every epoch counts the dense network, also after pruning.
 
         >>> f"{find('sfp-r56').cost:.1e}"
         '3.4e+15'
@@ -123,7 +125,7 @@ class Row:
 
 @cache
 def rows() -> tuple[Row, ...]:
-    """Every row, in the order of their names.
+    """Return every row, sorted by name.
 
     >>> len({row.name for row in rows()}) == len(rows())
     True

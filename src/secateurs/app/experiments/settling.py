@@ -1,4 +1,4 @@
-"""From a row to the recipe of one run: its data, its weights, its seed; or why that cannot be."""
+"""Turn a row into the recipe of one run, with data, weights and seed, or say why that is impossible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from secateurs.registry import entries
 @final
 @dataclass(frozen=True)
 class Order:
-    """What is asked for beside the row. root: the folder of its data. like: a finished run, for a control as large."""
+    """Choices for one run of a row. root: folder of its data. like: a finished run, for a control of the same size."""
 
     seed: int = 0
     quick: bool = False
@@ -30,10 +30,10 @@ class Order:
 
 
 def recipe_of(row: Row, order: Order) -> Recipe:
-    """The recipe of a run; InputError says in one sentence what is missing, and how to have it."""
+    """Return the recipe of a run; InputError says what is missing, and how to get it."""
     if reason := unavailable(row):
         raise InputError(f"the row {row.name} cannot be run: {reason}")
-    base = _composed(row)
+    base = _composed(row, row.quick if order.quick else {})
     if order.root is None and not order.quick:
         raise InputError(f"the row {row.name} needs {row.data}; name the folder that holds it: --data FOLDER")
     named = row.data if order.root is None else f"{row.data}:{order.root}"
@@ -47,7 +47,7 @@ def recipe_of(row: Row, order: Order) -> Recipe:
 
 
 def unavailable(row: Row) -> str:
-    """Why a row cannot be run by this version, in a sentence; empty where it can."""
+    """Return the reason why this version cannot run a row; empty if it can."""
     if row.lacks:
         return f"it lacks {row.lacks}"
     known = {f.name for f in fields(Recipe)}
@@ -65,10 +65,11 @@ def unavailable(row: Row) -> str:
     return ""
 
 
-def _composed(row: Row) -> Recipe:
-    """The row's own keys as a recipe, without data and weights."""
+def _composed(row: Row, shorter: Mapping[str, Any] | None = None) -> Recipe:
+    """The row's own keys as a recipe, without data and weights; `shorter`: settings of its method that are others."""
     keys: dict[str, Any] = dict(row.recipe)
     method: Any = keys.pop("method")
     options = dict(method) if isinstance(method, Mapping) else {"name": method}
+    options |= dict(shorter or {})
     keys |= {"method": options.pop("name"), "options": options}
     return compose(Recipe(), keys)

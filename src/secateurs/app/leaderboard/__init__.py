@@ -1,6 +1,7 @@
-"""Tables over many runs, from their records alone."""
+"""Tables of many runs, made from their records."""
 
 from secateurs.app.leaderboard.entries import Entry, Standing, standings
-from secateurs.app.leaderboard.records import Record, read_records
+from secateurs.app.leaderboard.reading import read_committed, read_records
+from secateurs.app.leaderboard.records import Record
 
-__all__ = ["Entry", "Record", "Standing", "read_records", "standings"]
+__all__ = ["Entry", "Record", "Standing", "read_committed", "read_records", "standings"]

@@ -26,14 +26,14 @@ svg text { font-size: 11px; fill: currentColor; }
 """
 
 
-def page(tables: Sequence[Standing], unfinished: int = 0) -> str:
+def page(tables: Sequence[Standing], unfinished: int = 0, *, title: str = "Leaderboard") -> str:
     """The whole page; everything that comes from a run is escaped."""
     note = f"<p>Runs that are not finished, and in no table: {unfinished}.</p>" if unfinished else ""
     body = "\n".join(_section(table) for table in tables)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Leaderboard</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width">\n<style>\n{STYLE}</style></head>\n'
-        f"<body>\n<h1>Leaderboard</h1>\n<p>{escape(NOTE)}</p>\n{note}\n{body}\n</body>\n</html>\n"
+        f"<body>\n<h1>{escape(title)}</h1>\n<p>{escape(NOTE)}</p>\n{note}\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -61,7 +61,7 @@ def _section(table: Standing) -> str:
 
 
 def _drawing(table: Standing) -> str:
-    """Accuracy of the picked epoch over what remains of the MACs; a bar is the deviation over seeds."""
+    """Plot accuracy of the chosen epoch over the remaining share of MACs; bars are standard deviations over seeds."""
     points = [(entry, entry.picked) for entry in table.entries if entry.picked is not None]
     if not points:
         return ""
@@ -91,7 +91,7 @@ def _drawing(table: Standing) -> str:
 
 
 def _axes(low: float, high: float, across: Scale, up: Scale) -> str:
-    """Lines and numbers at every fifth of the MACs, and at five accuracies."""
+    """Draw grid lines and labels at every fifth of the MACs, and at five accuracies."""
     parts: list[str] = []
     for fifth in range(6):
         x = across(fifth / 5)

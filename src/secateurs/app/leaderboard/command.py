@@ -1,4 +1,4 @@
-"""The command that a recipe stands for, without the folders of the machine it ran on."""
+"""Write the command of a recipe, without folders of the machine it ran on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(keys: Mapping[str, Any], *, seed: str = "") -> str:
 
 
 def _method(method: Any) -> list[str]:
-    """The method's name, and those of its options that are not its defaults."""
+    """Return the method's name, and its options that differ from the defaults."""
     if not isinstance(method, Mapping):
         return [] if method == Recipe.method else ["--method", str(method)]
     name = str(method["name"])
@@ -47,7 +47,7 @@ def _method(method: Any) -> list[str]:
 def _words(field: str, value: Any) -> list[str]:
     if field == "protect":
         return [str(one) for one in value]
-    if field == "data" and ":" in str(value):
+    if field == "data" and not str(value).startswith("digits"):
         return [f"{str(value).partition(':')[0]}:FOLDER"]
     return [_name(_written(value)) if field in ("weights", "model", "plan") else _written(value)]
 

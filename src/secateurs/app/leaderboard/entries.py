@@ -1,4 +1,4 @@
-"""Runs of one network on one data set side by side: seeds together, controls always named."""
+"""Group runs into tables: one network and data set each, seeds combined, controls listed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from secateurs.app.leaderboard.records import CONTROLS, Record
 @final
 @dataclass(frozen=True)
 class Mean:
-    """The mean of some seeds, their sample standard deviation (None for one), and how many they are."""
+    """Mean over seeds, sample standard deviation (None for one seed), and their number."""
 
     value: float
     spread: float | None
     count: int
 
     def __str__(self) -> str:
-        """Say an accuracy in per cent.
+        """Format an accuracy in per cent.
 
         >>> str(mean([0.91, 0.92])), str(mean([0.9])), mean([0.9, None])
         ('91.50 ± 0.71', '90.00', None)
@@ -40,13 +40,13 @@ def mean(values: Sequence[float | None]) -> Mean | None:
 @final
 @dataclass(frozen=True)
 class Entry:
-    """Runs that differ in nothing but their seed and the machine; at least one."""
+    """Runs that differ only in seed and machine; at least one."""
 
     runs: tuple[Record, ...]
 
     @property
     def first(self) -> Record:
-        """The run that speaks for what all have in common."""
+        """The first run, for all common properties."""
         return self.runs[0]
 
     @property
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def dense(self) -> Mean | None:
-        """Test accuracy of the dense networks; None where they were not trained before they were pruned."""
+        """Test accuracy of the dense networks; None if they were not trained before pruning."""
         untrained = not self.first.keys.get("train_epochs", 1) and not self.first.keys.get("weights")
         return None if untrained else mean([run.report.before.accuracy for run in self.runs])
 
@@ -72,12 +72,12 @@ class Entry:
 
     @property
     def macs(self) -> float:
-        """What remains of the MACs, the mean over seeds."""
+        """Remaining share of the MACs, the mean over seeds."""
         return fmean(run.report.after.macs / run.report.before.macs for run in self.runs)
 
     @property
     def params(self) -> float:
-        """What remains of the parameters, the mean over seeds."""
+        """Remaining share of the parameters, the mean over seeds."""
         return fmean(run.report.after.params / run.report.before.params for run in self.runs)
 
     @property
@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def speed(self) -> float:
-        """How many times faster than the dense network, the median over seeds."""
+        """Speed-up over the dense network, the median over seeds."""
         return median(run.report.before.latency / run.report.after.latency for run in self.runs)
 
     @property
@@ -108,7 +108,7 @@ class Standing:
 
     @property
     def title(self) -> str:
-        """The network and the data, and what the runs were filed under."""
+        """Title: the network, the data and the row."""
         return f"{self.model} on {self.data}" + (f": {self.label}" if self.label else "")
 
     @property
@@ -119,7 +119,7 @@ class Standing:
 
 
 def standings(records: Iterable[Record]) -> tuple[Standing, ...]:
-    """Put runs into tables, and seeds of one recipe into one entry."""
+    """Group runs into tables, and seeds of one recipe into one entry."""
     tables: dict[tuple[str, str, str], dict[object, list[Record]]] = {}
     for record in records:
         tables.setdefault((*record.place, record.label), {}).setdefault(record.sort, []).append(record)
@@ -130,6 +130,6 @@ def standings(records: Iterable[Record]) -> tuple[Standing, ...]:
 
 
 def _order(entry: Entry) -> tuple[float, float, str]:
-    """From the most MACs to the fewest in steps of five per cent; within one, the most accurate first."""
+    """Sort key: decreasing MACs in steps of five per cent, then decreasing accuracy."""
     accuracy = entry.picked.value if entry.picked else 0.0
     return -round(20 * entry.macs), -accuracy, entry.first.name

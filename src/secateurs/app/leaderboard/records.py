@@ -1,10 +1,10 @@
-"""What one finished run says of itself: its recipe, its report, and how its trainings went."""
+"""Read one finished run: its recipe, its report, and the curves of its trainings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
 
@@ -12,22 +12,23 @@ import yaml
 
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
-from secateurs.app.cli.run_folder import RECIPE, RunFolder
+from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.leaderboard.portable import portable
 from secateurs.app.training import Epoch
-from secateurs.errors import DamageError, InputError
+from secateurs.errors import DamageError
 
 MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "logger")
-"""Keys of a recipe that say where a run ran, not what it was."""
+"""Keys of a recipe that do not change the experiment."""
 CONTROLS = ("random", "l2", "scratch", "dense")
-"""What stands beside every method: units drawn at random, units of the smallest L2 norm, the same small network trained
-from scratch, and the dense network trained on with the same recipe."""
+"""Controls of every method: units drawn at random, units of the smallest L2 norm, the same small network trained from
+scratch, and the dense network trained on with the same recipe."""
 BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 
 @final
 @dataclass(frozen=True)
 class Side:
-    """What is compared of a network: accuracy on the test split, costs, and seconds of one image."""
+    """Compared figures of a network: accuracy on the test split, costs, and seconds of one image."""
 
     accuracy: float
     macs: int
@@ -40,7 +41,7 @@ class Side:
 @final
 @dataclass(frozen=True)
 class Told:
-    """The part of a report that tables are made of; reports of every version of the format have it."""
+    """The fields of a report that tables use, which all versions of the format have."""
 
     before: Side
     after: Side
@@ -48,13 +49,22 @@ class Told:
     conditions: Mapping[str, str]
     last: float | None = None
     """Test accuracy after the last epoch; None where it was not recorded."""
+    epochs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Stage name -> trained epochs."""
 
     @staticmethod
     def read(found: Mapping[str, Any]) -> Told:
-        """Take it from a report; a KeyError or TypeError says that it is none."""
+        """Read it from a report; KeyError or TypeError if it is not one."""
         before, after = (Side(**{f.name: found[when][f.name] for f in fields(Side)}) for when in ("before", "after"))
         seconds = sum(float(stage["seconds"]) for stage in found["stages"])
-        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"))
+        epochs = {str(stage["name"]): len(stage.get("history", ())) for stage in found["stages"]}
+        return Told(before, after, seconds, dict(found["conditions"]), found.get("last"), epochs)
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> Told:
+        """Restore one from `dataclasses.asdict`; KeyError or TypeError if the mapping is of something else."""
+        rest = {key: value for key, value in plain.items() if key not in ("before", "after")}
+        return Told(before=Side(**plain["before"]), after=Side(**plain["after"]), **rest)
 
 
 @final
@@ -74,13 +84,13 @@ class Record:
 
     @property
     def method(self) -> str:
-        """The name of the method that chose."""
+        """Name of the method."""
         method = self.keys.get("method", Recipe.method)
         return str(method["name"] if isinstance(method, Mapping) else method)
 
     @property
     def control(self) -> str:
-        """Which control the run is: one of `CONTROLS`, or nothing."""
+        """The control that the run is, one of `CONTROLS`; empty for a method."""
         kind = str(self.keys.get("control", "none"))
         if kind != "none":
             return kind
@@ -91,33 +101,41 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a table calls the run: its method or control, and what of its recovery is not the usual."""
+        """Name of the run in a table: its method or control, and unusual settings of its recovery."""
         words = {"scratch": "same network from scratch", "dense": "dense, continued"}
         named = words.get(self.control, self.control or self.method)
+        like = portable(self.keys).get("like")
+        named += f" (as large as {like})" if like else ""
         more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
         more += ["distil"] if self.keys.get("distil") else []
         return " + ".join([named, *more])
 
     @property
     def label(self) -> str:
-        """What the run was filed under: a paper's row, or nothing."""
+        """The paper's row that the run is tagged with; empty if none."""
         return str(self.keys.get("label") or "")
 
     @property
     def place(self) -> tuple[str, str]:
-        """The network, and the data without their folder: what one table holds."""
+        """The network, and the data without their folder, which define a table."""
         model = str(self.keys.get("model", Recipe.model))
         return model.rpartition("/")[2], str(self.keys.get("data", Recipe.data)).partition(":")[0]
 
     @property
+    def epochs(self) -> str:
+        """Epochs of the first training, of pruning and of fine-tuning, without those stages that had none."""
+        counts = [self.report.epochs.get(name, 0) for name in ("trained", "pruned", "recovered")]
+        return " + ".join(str(count) for count in counts if count) or "0"
+
+    @property
     def budget(self) -> str:
-        """What was asked to remain."""
+        """The budget of the run, in words."""
         given = [f"{name} {value:g}" for name in BUDGETS if (value := self.keys.get(name)) is not None]
         return ", ".join(given) or "the method's own"
 
     @property
     def picked(self) -> int | None:
-        """The epoch that validated best after removal, counted from 1; None where nothing was trained then."""
+        """The best epoch by validation after removal, counted from 1; None without training after removal."""
         best: Epoch | None = None
         for epoch in self.history:
             best = epoch if epoch.better_than(best) else best
@@ -133,36 +151,14 @@ class Record:
 
     @property
     def sort(self) -> tuple[tuple[str, str], ...]:
-        """What makes two runs the same but for the seed and the machine."""
+        """Key that is equal for runs that differ only in seed and machine."""
         skipped = {"seed", *MACHINE}
-        kept = {key: value for key, value in self.keys.items() if key not in skipped}
+        kept = {key: value for key, value in portable(self.keys).items() if key not in skipped}
         return tuple(sorted((key, repr(value)) for key, value in kept.items()))
 
 
-def read_records(folders: Iterable[Path]) -> tuple[list[Record], list[Path]]:
-    """Every finished run in these folders and below, and the folders of runs that are not finished.
-
-    InputError where a folder is not there, or holds no run; DamageError where a record was changed or cut off.
-    """
-    found: list[Record] = []
-    unfinished: list[Path] = []
-    for top in folders:
-        if not top.is_dir():
-            raise InputError(f"{top} is not there; name folders of runs, or folders that hold them")
-        places = sorted(file.parent for file in top.rglob(RECIPE))
-        if not places:
-            raise InputError(
-                f"{top} holds no run: nothing in it has a {RECIPE}; name the --out of a run, or its parent"
-            )
-        for place in places:
-            record = read_record(place)
-            found += [record] if record else []
-            unfinished += [] if record else [place]
-    return found, unfinished
-
-
 def read_record(place: Path) -> Record | None:
-    """The run of one folder; None where it is not finished."""
+    """Read the run of one folder; None if it is not finished."""
     folder = RunFolder(place)
     file, content = folder.recipe(), folder.report(REPORT)
     if file is None or content is None:

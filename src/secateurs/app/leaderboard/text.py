@@ -15,6 +15,7 @@ from secateurs.app.report.summary import in_units
 HEADINGS = (
     "network",
     "asked to remain",
+    "epochs",
     "MACs",
     "parameters",
     "latency",
@@ -25,7 +26,8 @@ HEADINGS = (
 )
 NOTE = (
     "Accuracies are of the test split in per cent, mean ± sample deviation over the seeds. The picked epoch is the one "
-    "that validated best; the test split decides nothing. Latency is one image, measured beside the dense network."
+    "that validated best; the test split decides nothing. Epochs are those of a first training, of pruning and of "
+    "fine-tuning, as far as there were any. Latency is one image, measured beside the dense network."
 )
 
 
@@ -35,6 +37,7 @@ def cells(entry: Entry) -> tuple[str, ...]:
     return (
         run.name,
         "everything" if run.control == "dense" else run.budget,
+        run.epochs,
         f"{100 * entry.macs:.1f} % ({in_units(after.macs)})",
         f"{100 * entry.params:.1f} % ({in_units(after.params)})",
         f"{1e3 * entry.latency:.2f} ms ({entry.speed:.2f}×)",
@@ -45,9 +48,10 @@ def cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def markdown(tables: Sequence[Standing], unfinished: int = 0) -> str:
-    """Every table, what was not run, and how each line was made."""
-    parts = ["# Leaderboard", NOTE]
+def markdown(tables: Sequence[Standing], unfinished: int = 0, *, title: str = "Leaderboard", source: str = "") -> str:
+    """Every table, what was not run, and how each line was made; source: the command that made the page."""
+    parts = [f"# {title}", NOTE]
+    parts += [f"Made by `{source}`; do not edit."] if source else []
     parts += [f"Runs that are not finished, and in no table: {unfinished}."] if unfinished else []
     for table in tables:
         lines = [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
@@ -58,7 +62,7 @@ def markdown(tables: Sequence[Standing], unfinished: int = 0) -> str:
 
 
 def _made(table: Standing) -> str:
-    """Commands, versions and machines of a table."""
+    """Return commands, versions and machines of a table."""
     lines = ["How each was run:", ""]
     for entry in table.entries:
         seeds = ",".join(map(str, entry.seeds))
@@ -70,7 +74,7 @@ def _made(table: Standing) -> str:
 
 
 def comma_separated(tables: Sequence[Standing]) -> str:
-    """One line a run, with everything that the tables are made of, as fractions, counts and seconds."""
+    """Return one CSV line per run, with all values of the tables as fractions, counts and seconds."""
     lines = [_line(table, run) for table in tables for entry in table.entries for run in entry.runs]
     written = io.StringIO()
     writer = csv.DictWriter(written, fieldnames=list(lines[0]) if lines else list(HEADINGS), lineterminator="\n")
@@ -95,6 +99,7 @@ def _line(table: Standing, run: Record) -> dict[str, object]:
         "control": run.control,
         "seed": run.seed,
         "asked to remain": run.budget,
+        "epochs": run.epochs,
         **figures,
         "picked epoch": run.picked,
         "picked validation": epochs.get(run.picked or 0),

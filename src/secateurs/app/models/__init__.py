@@ -1,13 +1,13 @@
-"""Networks of the papers, and a resolver that finds anybody else's by name."""
+"""Networks of the papers, and the construction of networks of other packages by name."""
 
-from secateurs.app.models.loading import NAMES, build, check_name, native_shape
+from secateurs.app.models.loading import build, check_name, native_shape
 from secateurs.app.models.mobilefacenet import MobileFaceNet
+from secateurs.app.models.publisher import published_preprocessing
 from secateurs.app.models.resnet import CifarResNet, resnet20, resnet32, resnet44, resnet56, resnet110
 from secateurs.app.models.vgg import CifarVGG, vgg16_bn
 from secateurs.app.models.zoo import has_named_weights, published_classes, published_state
 
 __all__ = [
-    "NAMES",
     "CifarResNet",
     "CifarVGG",
     "MobileFaceNet",
@@ -16,6 +16,7 @@ __all__ = [
     "has_named_weights",
     "native_shape",
     "published_classes",
+    "published_preprocessing",
     "published_state",
     "resnet20",
     "resnet32",

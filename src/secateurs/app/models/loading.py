@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -11,19 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from secateurs.app.models.googlenet import googlenet
-from secateurs.app.models.mobilenet import mobilenet_v1
-from secateurs.app.models.resnet import (
-    resnet18,
-    resnet20,
-    resnet32,
-    resnet34,
-    resnet44,
-    resnet56,
-    resnet56_conv,
-    resnet110,
-)
-from secateurs.app.models.vgg import vgg13, vgg16_bn, vgg19_bn
+from secateurs.app.choices import MODELS, NETWORKS
 from secateurs.app.models.zoo import hf_model, hf_shape, package
 from secateurs.app.user_code import neighbours_importable
 from secateurs.errors import InputError, ModelError, RecipeError, near
@@ -32,24 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from importlib.abc import Loader
     from types import ModuleType
-
-OURS: dict[str, Callable[[int, int], nn.Module]] = {
-    "resnet20": resnet20,
-    "resnet32": resnet32,
-    "resnet44": resnet44,
-    "resnet56": resnet56,
-    "resnet110": resnet110,
-    "resnet56-conv": resnet56_conv,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "vgg13": vgg13,
-    "vgg16-bn": vgg16_bn,
-    "vgg19-bn": vgg19_bn,
-    "mobilenet-v1": mobilenet_v1,
-    "googlenet": googlenet,
-}
-NAMES = (*OURS, "torchvision:NAME", "timm:NAME", "hf:REPOSITORY", "path.py:function")
-"""What a model may be called."""
 
 # Without this torchvision warns on every construction that its default will change one day.
 _TORCHVISION_EXTRA = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
@@ -62,8 +33,9 @@ def build(name: str, *, in_channels: int, num_classes: int) -> nn.Module:
     Conv2d(1, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
     """
     check_name(name)
-    if name in OURS:
-        return OURS[name](in_channels, num_classes)
+    if name in NETWORKS:
+        module, _, function = NETWORKS[name].partition(":")
+        return getattr(importlib.import_module(f"secateurs.app.models.{module}"), function)(in_channels, num_classes)
     source, _, entry = name.partition(":")
     if source == "torchvision":
         return _from_torchvision(entry, in_channels, num_classes)
@@ -81,7 +53,7 @@ def check_name(name: str) -> None:
     Traceback (most recent call last):
     secateurs.errors.RecipeError: no model is called 'resnet21'; did you mean 'resnet32' or 'resnet20'? Known: ...
     """
-    if name in OURS:
+    if name in NETWORKS:
         return
     source, colon, entry = name.partition(":")
     if colon and source == "torchvision":
@@ -97,12 +69,12 @@ def check_name(name: str) -> None:
     elif name.endswith(".py"):
         raise RecipeError(f"the model {name!r} names a file but no function in it; write {name}:FUNCTION")
     else:
-        raise RecipeError(f"no model is called {name!r}; {near(name, NAMES)}")
+        raise RecipeError(f"no model is called {name!r}; {near(name, MODELS)}")
 
 
 def native_shape(name: str) -> tuple[int, ...] | None:
-    """The shape of the one input that a named network was made for; None where only its author knows."""
-    if name in OURS:
+    """Return the input shape of a named network; None if it is unknown."""
+    if name in NETWORKS:
         return (1, 3, 32, 32)
     source = name.partition(":")[0]
     if source == "torchvision":
@@ -174,12 +146,12 @@ def _accepted(builder: Callable[..., Any], wanted: dict[str, int]) -> dict[str, 
 
 @contextmanager
 def _importable(path: Path) -> Generator[ModuleType]:
-    """The module of a file; while it is in use, files beside it can be imported, as with `python path.py`."""
+    """Import a file; meanwhile, modules in its folder can be imported, as with `python path.py`."""
     spec = importlib.util.spec_from_file_location(f"secateurs_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python; give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses defined in the file look themselves up here
+    sys.modules[spec.name] = module  # needed by dataclasses that the file defines
     with neighbours_importable(path):
         _execute(spec.loader, module, path)
         yield module

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SOURCES = ("torchvision", "timm", "hf")
-"""Where weights have names; elsewhere they are files."""
+"""Sources whose weights have names; the others take files."""
 
 DEFAULT = "DEFAULT"
 """The weights that their publisher recommends."""
@@ -25,7 +25,7 @@ EXTRAS = {"transformers": "hub"}
 
 
 def package(name: str) -> ModuleType:
-    """Import a package of models, or say what to install."""
+    """Import a package of models; InputError names the extra to install."""
     try:
         return importlib.import_module(name)
     except ImportError as missing:
@@ -37,7 +37,7 @@ def package(name: str) -> ModuleType:
 
 
 def has_named_weights(model: str) -> bool:
-    """Whether weights of this model have names.
+    """True if this model's weights have names.
 
     >>> has_named_weights("torchvision:resnet18"), has_named_weights("net.py:net"), has_named_weights("resnet20")
     (True, False, False)
@@ -47,25 +47,26 @@ def has_named_weights(model: str) -> bool:
 
 
 def published_state(model: str, weights: str, in_channels: int) -> dict[str, Tensor]:
-    """The state dict that is published for a model under this name, with its own classes; fetched or from the cache."""
+    """Return the published state dict of this name, with its own classes, downloaded or from the cache."""
     source, _, entry = model.partition(":")
     make = {"torchvision": _torchvision_state, "timm": _timm_state, "hf": _hf_state}[source]
-    with _told(model, weights):
+    with told(model, weights):
         return make(entry, weights, in_channels)
 
 
 def published_classes(model: str, weights: str) -> int:
-    """How many classes the published weights tell apart."""
+    """Number of classes of the published weights."""
     source, _, entry = model.partition(":")
-    with _told(model, weights):
+    with told(model, weights):
         if source == "torchvision":
-            return len(_torchvision_weights(entry, weights).meta["categories"])
+            return len(torchvision_weights(entry, weights).meta["categories"])
         if source == "timm":
-            return int(package("timm").get_pretrained_cfg(_tagged(entry, weights)).num_classes)
+            return int(package("timm").get_pretrained_cfg(timm_name(entry, weights)).num_classes)
         return int(hf_config(entry, weights).num_labels)
 
 
-def _torchvision_weights(entry: str, weights: str) -> Any:
+def torchvision_weights(entry: str, weights: str) -> Any:
+    """The member of torchvision's enumeration."""
     known = package("torchvision.models").get_model_weights(entry)
     if weights not in known.__members__:  # which has DEFAULT too
         raise RecipeError(f"torchvision:{entry} has no weights {weights!r}; {near(weights, known.__members__)}")
@@ -73,11 +74,11 @@ def _torchvision_weights(entry: str, weights: str) -> Any:
 
 
 def _torchvision_state(entry: str, weights: str, in_channels: int) -> dict[str, Tensor]:
-    return dict(_torchvision_weights(entry, weights).get_state_dict(progress=False, check_hash=True, weights_only=True))
+    return dict(torchvision_weights(entry, weights).get_state_dict(progress=False, check_hash=True, weights_only=True))
 
 
-def _tagged(entry: str, weights: str) -> str:
-    """The timm name with its tag: that of the entry itself, or the one that is asked for."""
+def timm_name(entry: str, weights: str) -> str:
+    """Return the timm name with its pretrained tag: its own, or the requested one."""
     timm = package("timm")
     architecture, _, tag = entry.partition(".")
     if weights == DEFAULT:
@@ -93,12 +94,12 @@ def _tagged(entry: str, weights: str) -> str:
 
 
 def _timm_state(entry: str, weights: str, in_channels: int) -> dict[str, Tensor]:
-    model: nn.Module = package("timm").create_model(_tagged(entry, weights), pretrained=True, in_chans=in_channels)
+    model: nn.Module = package("timm").create_model(timm_name(entry, weights), pretrained=True, in_chans=in_channels)
     return dict(model.state_dict())
 
 
 def hf_config(entry: str, weights: str = DEFAULT, **given: Any) -> Any:
-    """The configuration of a repository of the Hub, or of a folder that holds one; no code of it is run."""
+    """Return the configuration of a Hub repository or folder; none of its code is run."""
     revision = "main" if weights == DEFAULT else weights
     return package("transformers").AutoConfig.from_pretrained(
         entry, revision=revision, trust_remote_code=False, **given
@@ -106,16 +107,16 @@ def hf_config(entry: str, weights: str = DEFAULT, **given: Any) -> Any:
 
 
 def hf_shape(entry: str) -> tuple[int, ...]:
-    """The shape of one input that a repository's model was made for."""
-    with _told(f"hf:{entry}", DEFAULT):
+    """Return the input shape of a repository's model."""
+    with told(f"hf:{entry}", DEFAULT):
         config = hf_config(entry)
     side, channels = getattr(config, "image_size", 224), getattr(config, "num_channels", 3)
     return (1, channels, side, side) if isinstance(side, int) else (1, channels, *side)
 
 
 def hf_model(entry: str, in_channels: int, num_classes: int) -> nn.Module:
-    """The image classifier that a repository describes, freshly initialised, with as many classes as asked for."""
-    with _told(f"hf:{entry}", DEFAULT):
+    """Return the image classifier of a repository, newly initialised, with the requested number of classes."""
+    with told(f"hf:{entry}", DEFAULT):
         config = hf_config(entry, num_labels=num_classes)
         if hasattr(config, "num_channels"):
             config.num_channels = in_channels
@@ -131,8 +132,8 @@ def _hf_state(entry: str, weights: str, in_channels: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _told(model: str, weights: str) -> Generator[None]:
-    """Tell in a sentence that weights could not be fetched, or are not what they should be."""
+def told(model: str, weights: str, otherwise: str = "or name a file: --weights FILE") -> Generator[None]:
+    """Turn errors of a download or of loading weights into one sentence."""
     try:
         yield
     except InputError:
@@ -141,5 +142,5 @@ def _told(model: str, weights: str) -> Generator[None]:
         reason = " ".join(str(cause).split())[:200] or type(cause).__name__
         raise InputError(
             f"the weights {weights} of {model} are not in the cache and could not be fetched ({reason}); "
-            "fetch them once where there is a network, or name a file: --weights FILE"
+            f"fetch them once where there is a network, {otherwise}"
         ) from cause

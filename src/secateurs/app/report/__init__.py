@@ -1,4 +1,4 @@
-"""Reports of a run: JSON for programs, a table for the terminal, a picture and a page for people."""
+"""Reports of a run: JSON, a table for the terminal, a picture and an HTML page."""
 
 from secateurs.app.report.facts import kept_whole, timed
 from secateurs.app.report.figures import (

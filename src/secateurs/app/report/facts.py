@@ -1,4 +1,4 @@
-"""Parts of a report, read off a graph and off measurements."""
+"""Parts of a report, computed from a graph and from measurements."""
 
 import secateurs as sct
 from secateurs.app.report.figures import Kept, Spread, Timed
@@ -6,7 +6,7 @@ from secateurs.deploy import Measurement
 
 
 def kept_whole(graph: sct.Graph) -> tuple[Kept, ...]:
-    """What of a network is never removed, by reason, in the order of the first tensor of each."""
+    """Group the protected parts of a network by reason, in the order of the first tensor of each."""
     reasons: dict[str, list[str]] = {}
     for entry in graph.protected:
         tensors = reasons.setdefault(entry.reason[:1].upper() + entry.reason[1:], [])
@@ -15,7 +15,7 @@ def kept_whole(graph: sct.Graph) -> tuple[Kept, ...]:
 
 
 def timed(device: sct.Device, before: Measurement, after: Measurement) -> Timed:
-    """Two networks that were measured in turns, the first as the reference of the second."""
+    """Return the latency entry of two networks that were measured alternately, the first as reference."""
     if after.ratio is None:
         raise ValueError("the second measurement has no ratio to the first; measure both with Device.compare")
     ratio = after.ratio

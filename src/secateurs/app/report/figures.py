@@ -18,16 +18,16 @@ FORMAT = 2
 @final
 @dataclass(frozen=True)
 class Figures:
-    """What one network is worth and what it costs."""
+    """Accuracy and costs of one network."""
 
     accuracy: float | None
-    """On the test split, a fraction, or what `Report.metric` names instead; None where there were no labels."""
+    """On the test split, a fraction, of the metric `Report.metric`; None without labels."""
     macs: int
     params: int
     memory: int
     """Bytes of activations written in one forward pass on one input."""
     peak_memory: int
-    """Bytes of activations alive together at most."""
+    """Largest number of activation bytes alive at once."""
     file_bytes: int
     latency: float
     """Median seconds of one forward pass on one input, on the first of the report's devices."""
@@ -38,7 +38,7 @@ class Figures:
 @final
 @dataclass(frozen=True)
 class LayerWidth:
-    """Channels (or features) that a layer puts out, before and after."""
+    """Output channels (or features) of a layer, before and after."""
 
     name: str
     before: int
@@ -48,7 +48,7 @@ class LayerWidth:
 @final
 @dataclass(frozen=True)
 class Stage:
-    """Where the run stood: what had just been done, and the validation accuracy then.
+    """One finished stage of a run: its description and the validation accuracy after it.
 
     history: of each epoch that led there, its number, both losses and the accuracy (see `Epoch`).
     """
@@ -73,14 +73,14 @@ class Spread:
 
     @classmethod
     def of(cls, found: Measurement) -> Self:
-        """The part of a measurement that is told."""
+        """Return the reported part of a measurement."""
         return cls(found.median, found.low, found.high, found.runs, found.clock, found.disturbed)
 
 
 @final
 @dataclass(frozen=True)
 class Timed:
-    """Both networks measured in turns on one device; ratio: after over before, with its standard error."""
+    """Both networks measured alternately on one device; ratio: after over before, with its standard error."""
 
     device: str
     runtime: str
@@ -94,7 +94,7 @@ class Timed:
 @final
 @dataclass(frozen=True)
 class LayerTimes:
-    """Where the time goes: every layer or node of both networks, the slowest first."""
+    """Time of every layer or node of both networks, slowest first."""
 
     device: str
     before: tuple[LayerTime, ...]
@@ -104,7 +104,7 @@ class LayerTimes:
 @final
 @dataclass(frozen=True)
 class Kept:
-    """Why some channels were never to be removed, and the tensors that hold them."""
+    """A reason for protection, and the tensors with protected channels."""
 
     reason: str
     tensors: tuple[str, ...]
@@ -113,7 +113,7 @@ class Kept:
 @final
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for, and with what it was done.
+    """The request and the environment of a run: method, budget, data, seed, versions, machine.
 
     method: its name and those options that differ from its defaults. budget: what remains, in the recipe's words;
     widths: how they are rounded. epochs: of training, pruning and fine-tuning. threads: of the training.
@@ -133,7 +133,7 @@ class Settings:
 @final
 @dataclass(frozen=True)
 class Proof:
-    """Removal compared with silence: relative error, what was allowed, and single weights that are held at zero."""
+    """Verification of removal: relative error, its tolerance, and the number of single weights masked to zero."""
 
     error: float
     tolerance: float
@@ -143,7 +143,7 @@ class Proof:
 @final
 @dataclass(frozen=True)
 class Report:
-    """Everything that is told about a run; `conditions` says how it was measured, in the order to be read."""
+    """The complete report of a run; `conditions`: sentences about how it was measured."""
 
     title: str
     before: Figures
@@ -159,7 +159,7 @@ class Report:
     last: float | None = None
     """Test accuracy after the last epoch; `after` has the epoch that validated best. None: not recorded."""
     metric: str = "accuracy"
-    """What stands in the fields called accuracy: it, or mIoU; empty where nothing was measured."""
+    """Name of the metric in the fields called accuracy: "accuracy", "mIoU" or "mAP"; empty if nothing was measured."""
 
     def to_json(self) -> str:
         """Write the report as JSON, with its format version."""
@@ -167,7 +167,7 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` wrote; a TypeError, KeyError or the like says that it is something else."""
+        """Read a report from JSON; TypeError, KeyError or ValueError if it is not one."""
         found: dict[str, Any] = json.loads(text)
         if (version := found.pop("format", None)) != FORMAT:
             raise InputError(f"this report has format {version}, and this version reads {FORMAT}; make the report anew")
@@ -175,7 +175,7 @@ class Report:
 
 
 def layer_widths(before: nn.Module, after: nn.Module) -> tuple[LayerWidth, ...]:
-    """The output widths of all convolutions and linear layers, in the order they are registered.
+    """Return the output widths of all convolutions and linear layers, in order of registration.
 
     >>> layer_widths(nn.Sequential(nn.Linear(3, 8)), nn.Sequential(nn.Linear(3, 5)))
     (LayerWidth(name='0', before=8, after=5),)

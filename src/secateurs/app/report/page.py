@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file with everything in it, made from the report by a template."""
+"""The page of a run: one self-contained HTML file, made from the report by a template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from secateurs.errors import InputError
 TEMPLATE = "page.html.jinja"
 
 WIDE, HIGH, EDGE = 640, 220, 56
-"""Width and height of the curve of accuracies, and the room at its sides, in its own units."""
+"""Width, height and margins of the accuracy curve, in SVG units."""
 
 SLOWEST = 12
-"""Layers that are shown with their time; the others are added up."""
+"""Number of layers shown with their time; the others are summed."""
 
 
 @final
 @dataclass(frozen=True)
 class Dot:
-    """A stage on the curve: where it is drawn, and what is written beside it."""
+    """A stage on the curve: its position and its label."""
 
     name: str
     x: float
@@ -33,7 +33,7 @@ class Dot:
 @final
 @dataclass(frozen=True)
 class Bar:
-    """A row of a bar chart: parts of the longest in percent, and what is written."""
+    """A row of a bar chart: lengths in percent of the longest, and labels."""
 
     name: str
     before: float
@@ -44,7 +44,7 @@ class Bar:
 
 
 def page(report: Report) -> bytes:
-    """The report as one HTML page that loads nothing: no script, no font, no picture from elsewhere.
+    """Return the report as one HTML page without external resources.
 
     Raises InputError if jinja2 is not installed.
     """
@@ -88,7 +88,7 @@ def _time(seconds: float) -> str:
 
 
 def _costs(report: Report) -> list[Bar]:
-    """What remains of each cost."""
+    """Remaining share of each cost."""
     found: list[Bar] = []
     for name, read, write in ROWS:
         old, new = read(report.before), read(report.after)
@@ -100,7 +100,7 @@ def _costs(report: Report) -> list[Bar]:
 
 
 def _widths(report: Report) -> list[Bar]:
-    """Every layer's channels, as parts of the widest."""
+    """Every layer's channels, relative to the widest."""
     widest = max((width.before for width in report.widths), default=1)
     return [
         Bar(w.name, 100 * w.before / widest, 100 * w.after / widest, str(w.before), str(w.after)) for w in report.widths
@@ -108,7 +108,7 @@ def _widths(report: Report) -> list[Bar]:
 
 
 def _curve(report: Report) -> list[Dot]:
-    """The stages' accuracies, from the lowest to the highest over the height of the curve."""
+    """The stages' accuracies, scaled to the height of the curve."""
     measured = [(stage, stage.accuracy) for stage in report.stages if stage.accuracy is not None]
     values = [value for _, value in measured]
     if not values:
@@ -125,7 +125,7 @@ def _curve(report: Report) -> list[Dot]:
 
 
 def _layers(report: Report) -> list[Bar]:
-    """The slowest layers before, each with its time after; then all the others together."""
+    """The slowest layers of the dense network, each with its time after pruning; then the sum of the others."""
     if report.layers is None:
         return []
     before, after = report.layers.before, {layer.name: layer.seconds for layer in report.layers.after}
@@ -137,7 +137,7 @@ def _layers(report: Report) -> list[Bar]:
     found: list[Bar] = []
     for name, kind, was, now in rows:
         parts = 100 * was / longest, 100 * (now or 0.0) / longest
-        # a runtime's node is shown by the module that it stands in
+        # a runtime's node is shown under the name of its module
         module = name.partition(" (")[0]
         found.append(Bar(module, *parts, _time(was), "–" if now is None else _time(now), kind))
     return found

@@ -1,4 +1,4 @@
-"""The picture of a run: what became of every layer, what became of the accuracy, and what was won."""
+"""The picture of a run: widths of all layers, accuracy by stage, and remaining costs."""
 
 from io import BytesIO
 from typing import Any
@@ -8,19 +8,19 @@ from secateurs.app.report.summary import ROWS, in_units
 from secateurs.errors import InputError
 
 INK, PALE, LEAF, BARK = "#22302b", "#dfe7e2", "#2f7d5b", "#b4542a"
-"""Text, what was removed, what remains, and the accuracy."""
+"""Colours of text, removed channels, remaining channels, and accuracy."""
 
 DOTS = 160
-"""Dots an inch."""
+"""Dots per inch."""
 
 FEW = 48
-"""Up to so many layers each has its name under its bar."""
+"""Largest number of layers whose names are written under their bars."""
 
 
 def draw(report: Report) -> bytes:
-    """The picture as PNG: widths of all layers on top, accuracy by stage and remaining costs below.
+    """Return the picture as PNG: widths of all layers on top, accuracy by stage and remaining costs below.
 
-    Uses matplotlib's objects and no global state: neither the backend nor the style of the process is touched.
+    Uses matplotlib's objects without global state: backend and style of the process are not changed.
     """
     try:
         from matplotlib import rc_context

@@ -1,4 +1,4 @@
-"""The one table that a run prints."""
+"""The table that a run prints at its end."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from rich.text import Text
 from secateurs.app.report.figures import Figures, LayerWidth, Report
 
 MOST_ROWS = 24
-"""So many rows of widths are shown at most; report.json has them all."""
+"""Largest number of rows of widths; report.json has all."""
 
 
 def table(report: Report) -> Table:
-    """What the network was and what it is now: its figures, then the widths of its layers."""
+    """Print the figures of the network before and after, then the widths of its layers."""
     title = escape(report.title)
     shown = Table(title=title, box=box.SIMPLE_HEAVY, title_style="bold", title_justify="left", pad_edge=False)
     shown.add_column("")
@@ -37,7 +37,7 @@ def table(report: Report) -> Table:
 
 
 def _add_widths(shown: Table, widths: tuple[LayerWidth, ...]) -> None:
-    """Rows of widths; where layers are many, those that lost nothing give way, then the last ones."""
+    """Return rows of widths; of many layers, unchanged ones are left out first, then the last ones."""
     rows = widths if len(widths) <= MOST_ROWS else tuple(w for w in widths if w.after < w.before)
     for width in rows[:MOST_ROWS]:
         bar = Text(_bar(width), style="cyan")
@@ -48,7 +48,7 @@ def _add_widths(shown: Table, widths: tuple[LayerWidth, ...]) -> None:
 
 
 def _bar(width: LayerWidth, length: int = 10) -> str:
-    """Draw what remains of a layer, to the half character.
+    """Draw the remaining share of a layer as a bar, to half a character.
 
     >>> _bar(LayerWidth("conv", 16, 8))
     '━━━━━─────'
@@ -101,4 +101,4 @@ ROWS: tuple[tuple[str, Callable[[Figures], float], Callable[[float], str]], ...]
     ("file size", lambda f: f.file_bytes, in_bytes),
     ("latency", lambda f: f.latency, _milliseconds),
 )
-"""Name, how it is read from the figures, how it is written."""
+"""(name, function that reads it from the figures, function that formats it)."""

@@ -1,4 +1,4 @@
-"""Read a dataclass back from JSON, with every value of the type that its field says."""
+"""Read a dataclass from JSON, and check every value against the type of its field."""
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -8,11 +8,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 T = TypeVar("T")
 
 LARGEST = 1e30
-"""No time, count or share is as large; what is, is damage."""
+"""Largest number that is accepted; larger ones mean a damaged file."""
 
 
 def typed(kind: type[T], found: Any) -> T:
-    """Make a value of a dataclass, and of those inside it, of what JSON holds.
+    """Make a dataclass, and those inside it, from the values of a JSON document.
 
     TypeError for a missing or unknown field and for a value of another type; numbers have to be finite.
 
@@ -58,7 +58,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _plain(hint: Any, value: Any) -> Any:
-    """A number, a text or a truth value of the very type; a whole number may stand for any number."""
+    """Return a number, text or truth value of exactly this type; an int is accepted as float."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     fits = whole or isinstance(value, float) if hint is float else whole if hint is int else type(value) is hint
     if not fits or (hint in (int, float) and not -LARGEST < value < LARGEST):

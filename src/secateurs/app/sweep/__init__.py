@@ -1,4 +1,4 @@
-"""Many runs from one file: methods, budgets, seeds, controls and papers' rows, each a run folder of its own."""
+"""Many runs from one file: methods, budgets, seeds, controls and papers' rows, each in its own run folder."""
 
 from secateurs.app.sweep.file import Sweep, Trial, read_sweep
 from secateurs.app.sweep.jobs import Outcome, in_sequence

@@ -1,4 +1,4 @@
-"""A sweep file: what all trials share, and what is tried, as the product of methods, budgets and seeds."""
+"""A sweep file: common settings, and trials as the product of methods, budgets and seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUDGETS = ("macs", "params", "memory", "filters", "latency")
 class Trial:
     """One run: the name of its folder, the keys of its recipe, the paper's row it follows, and the trial before it.
 
-    like: the name of the trial whose network a control is as large as; it has to be finished first.
+    like: the name of the trial whose size a control has; it has to be finished first.
     """
 
     name: str
@@ -37,11 +37,10 @@ class Trial:
 class Sweep:
     """The contents of a sweep file.
 
-    recipe: keys that all trials share; rows: papers' rows, each with its own recipe, over which those keys go; folders:
-    where rows find their data, by kind ("cifar10": path). methods, budgets, seeds:
-    what is tried, every one with every other; where none is given, that of the recipe or row. controls: run once a
-    budget and seed, as large as the first method's network. quick: rows in minutes. cpus, gpus: of one trial; it has so
-    many threads.
+    recipe: keys that all trials share. rows: papers' rows, each with its own recipe, which these keys override.
+    folders: data of rows by kind ("cifar10": path). methods, budgets, seeds: tried in all combinations; by default
+    those of the recipe or row. controls: run once per budget and seed, with the size of the first method's network.
+    quick: rows in minutes. cpus, gpus: of one trial, which uses as many threads as cpus.
 
     >>> [trial.name for trial in Sweep(methods=("l2", "taylor"), budgets=({"macs": 0.5},), seeds=(0, 1)).trials()]
     ['l2-macs0.5-seed0', 'l2-macs0.5-seed1', 'taylor-macs0.5-seed0', 'taylor-macs0.5-seed1']
@@ -59,7 +58,7 @@ class Sweep:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be tried."""
+        """Refuse invalid or contradictory entries."""
         if self.cpus < 1 or self.gpus < 0:
             raise InputError(f"cpus {self.cpus} and gpus {self.gpus} are those of one trial: 1 or more, and 0 or more")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
@@ -72,7 +71,7 @@ class Sweep:
                 raise RecipeError(f"a budget has no {min(wrong)!r}; {near(min(wrong), BUDGETS)}")
 
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial, each before those that are as large as it; no name twice."""
+        """Return every trial, each before the controls of its size; names are unique."""
         found = [trial for row in self.rows or ("",) for trial in self._of(row)]
         names = [trial.name for trial in found]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -98,7 +97,7 @@ class Sweep:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read a sweep file; InputError tells what is wrong in it."""
+    """Read a sweep file; InputError says what is wrong in it."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as cause:
@@ -125,7 +124,7 @@ def _name(row: str, method: str, budget: Mapping[str, Any], seed: int) -> str:
 
 
 def _method_words(method: Any) -> str:
-    """A method and its options as part of a folder's name.
+    """Format a method and its options as part of a folder's name.
 
     >>> _method_words({"name": "taylor", "roles": ["out", "in"]})
     'taylor-roles-out-in'

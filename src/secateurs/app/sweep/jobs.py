@@ -1,4 +1,4 @@
-"""A trial as a run folder: its recipe, its work, and what came of it; one after the other, or each by somebody else."""
+"""Trials as run folders: recipe, work and outcome; run one after the other, or by Ray's workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOGS = "logs"
 @final
 @dataclass(frozen=True)
 class Job:
-    """A trial that can be run anywhere where its folder can be written: its recipe, the folder, and its log."""
+    """A trial that can run on any machine that can write its folder: recipe, folder and log."""
 
     name: str
     recipe: Recipe
@@ -35,14 +35,14 @@ class Job:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial; `failure` is empty where it is finished."""
+    """Outcome of a trial; `failure` is empty if it finished."""
 
     name: str
     failure: str = ""
 
 
 def jobs(sweep: Sweep, out: Path) -> tuple[Job, ...]:
-    """Every trial with its recipe; InputError before any work where one cannot be run."""
+    """Return every trial with its recipe; InputError before any work if one cannot be run."""
     out = out.absolute()
     return tuple(
         Job(trial.name, _recipe(sweep, trial, out), out / trial.name, out / LOGS / f"{trial.name}.log")
@@ -51,7 +51,7 @@ def jobs(sweep: Sweep, out: Path) -> tuple[Job, ...]:
 
 
 def phases(sweep: Sweep, every: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
-    """The jobs that wait for none, and those that are as large as a finished one."""
+    """Return the jobs that depend on none, and those whose reference trial is finished."""
     waiting = {trial.name for trial in sweep.trials() if trial.like}
     return tuple(job for job in every if job.name not in waiting), tuple(job for job in every if job.name in waiting)
 
@@ -59,7 +59,7 @@ def phases(sweep: Sweep, every: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[J
 def in_sequence(
     every: Sequence[Job], *, tell: Callable[[str], None], run: Callable[[Job], Outcome] | None = None
 ) -> tuple[Outcome, ...]:
-    """Run one job after the other; one that fails does not keep the others from running."""
+    """Run one job after the other; a failed one does not stop the others."""
     found: list[Outcome] = []
     for number, job in enumerate(every, 1):
         tell(f"{number}/{len(every)} {job.name}")
@@ -70,7 +70,7 @@ def in_sequence(
 
 
 def finish(job: Job) -> Outcome:
-    """Do a run, or the rest of it; a finished one takes no time."""
+    """Run a job or resume it; a finished one is skipped."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", encoding="utf-8") as log:
         console = Console(file=log, width=120)
@@ -84,7 +84,7 @@ def finish(job: Job) -> Outcome:
 
 
 def _recipe(sweep: Sweep, trial: Trial, out: Path) -> Recipe:
-    """The recipe of a trial: the row's, if it follows one, with the file's keys over it."""
+    """Return the recipe of a trial: the row's, if it has one, overridden by the file's keys."""
     keys: dict[str, Any] = dict(trial.keys)
     like = out / trial.like if trial.like else None
     base = Recipe()
@@ -109,7 +109,7 @@ def _recipe(sweep: Sweep, trial: Trial, out: Path) -> Recipe:
 
 
 def _method_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys with a method's options beside its name, as `compose` takes them."""
+    """Return the keys with a method's options separate from its name, for `compose`."""
     plain = dict(keys)
     method = plain.get("method")
     if isinstance(method, Mapping):
@@ -122,7 +122,7 @@ def _method_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def runs_code(every: Sequence[Job]) -> str | None:
-    """The first Python file that a job would run, to be agreed to; None where none would."""
+    """Return the first Python file that a job would run, for consent; None if there is none."""
     for job in every:
         for name in (job.recipe.method, job.recipe.model):
             if is_file(name):

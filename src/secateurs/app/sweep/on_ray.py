@@ -1,4 +1,4 @@
-"""The same jobs on Ray Tune: on this machine, or on a cluster; bounded in CPUs and GPUs, and begun again if killed."""
+"""Run jobs on Ray Tune, on this machine or a cluster, with limits on CPUs and GPUs; restart killed ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from secateurs.app.sweep.jobs import Job, Outcome, finish
 from secateurs.errors import InputError
 
 AGAIN = 3
-"""How often a trial is begun again that did not end by itself: its process was killed, or its machine went away."""
+"""Number of restarts of a trial whose process was killed or whose machine was lost."""
 
 
 def available() -> bool:
-    """Whether Ray Tune is installed."""
+    """True if Ray Tune is installed."""
     try:
         import_module("ray.tune")
     except ImportError:
@@ -26,7 +26,7 @@ def available() -> bool:
 def on_ray(
     every: Sequence[Job], *, store: Path, cpus: int, gpus: float, address: str | None = None, slots: int | None = None
 ) -> tuple[Outcome, ...]:
-    """Run jobs as trials of Ray Tune, each with so many CPUs and GPUs; a finished one takes no time.
+    """Run jobs as trials of Ray Tune, each with `cpus` CPUs and `gpus` GPUs; finished ones are skipped.
 
     address: of a cluster; None starts Ray on this machine, with all its CPUs or with `slots` times those of a trial.
     store: a folder for Ray's own records, which, like the jobs' folders, every machine of a cluster must see.
@@ -59,7 +59,7 @@ def on_ray(
 
 
 def _trial(config: dict[str, Any]) -> dict[str, str]:
-    """What a worker does; a failure of the run is a result, only a killed worker is a failure of the trial."""
+    """Run one job in a worker; a run that fails is a result, and only a killed worker is a failure of the trial."""
     return {"failure": finish(config["job"]).failure}
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, read back only with the hash they were written with, running nobody's code."""
+"""Checkpoints written atomically, checked by a hash when read, and loaded without running code."""
 
 import hashlib
 import re
@@ -14,15 +14,15 @@ from secateurs.errors import DamageError
 from secateurs.store.files import flush_directory, is_unfinished, pending, write_files, write_new
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
-"""What Lightning reads back from a checkpoint."""
+"""Keys that Lightning reads from a checkpoint."""
 
 
 @final
 class WholeFiles(CheckpointIO):
-    """Write beside the target and rename, so that a process killed at any moment leaves the last good file.
+    """Write a checkpoint next to its target and rename it, so that a killed process leaves the last good file.
 
-    Lightning's own passes through the system's temporary folder, from where a rename onto another disk is a copy.
-    Beside NAME lies NAME.sha256. While NAME is replaced it lists both hashes, the old and the new.
+    Lightning's default uses the system's temporary folder, from where a move to another disk is not atomic. NAME.sha256
+    has the hash of NAME; while NAME is replaced, it lists the old and the new hash.
     """
 
     @override
@@ -62,7 +62,7 @@ class WholeFiles(CheckpointIO):
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a checkpoint whose contents do not have the hash beside it."""
+    """Refuse a checkpoint whose hash differs from the one in its .sha256 file."""
     if not path.is_file() or _hash_of(path) not in _hashes(path):
         raise _damaged(path, f"its contents do not have the hash in {_beside(path).name}")
 

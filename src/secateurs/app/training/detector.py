@@ -1,4 +1,4 @@
-"""Lightning module of a network that finds boxes, as torchvision's detectors do."""
+"""Lightning module of a detection network with torchvision's interface."""
 
 from importlib.util import find_spec
 from typing import Any, final
@@ -20,7 +20,7 @@ class Detector(Classifier):
     """The sum of a detector's own losses, and COCO's mean average precision (mAP, IoU 0.50 to 0.95).
 
     The network is called as torchvision's are: with images and targets it returns a dict of losses in train mode, with
-    images alone a list of dicts with boxes, scores and labels. It has no loss in eval mode: 1 - mAP stands for it.
+    images alone a list of dicts with boxes, scores and labels. It has no loss in eval mode; 1 - mAP is used instead.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Detector(Classifier):
 
 
 def check_installed() -> None:
-    """Refuse where the package that computes COCO's figures is missing."""
+    """Refuse if the package for COCO's metrics is missing."""
     if find_spec("pycocotools") is None:
         raise InputError(
             "mAP is computed by pycocotools, which is not installed; install it: "
@@ -76,7 +76,7 @@ def check_installed() -> None:
 
 
 def check_detector(model: nn.Module, example: Tensor) -> None:
-    """Refuse a network that does not answer as a detector, before any work."""
+    """Refuse a network without a detector's outputs, before any work."""
     with torch.no_grad():
         found = model(example)
     if not isinstance(found, list) or not all(

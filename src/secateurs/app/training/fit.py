@@ -1,4 +1,4 @@
-"""Train, and measure what was trained."""
+"""Train a network, with or without a session that prunes it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +33,11 @@ LAST = "last.ckpt"
 @final
 @dataclass(frozen=True)
 class Place:
-    """Where and how a training runs.
+    """Surroundings of a training: folder, device, progress output, machines and logger.
 
-    folder: takes the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: where
-    lines go when no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: what
-    each epoch's figures are written by.
+    folder: of the checkpoint and the log. device: "auto", "cpu" or "cuda". bar: draw a progress bar. say: prints lines
+    if no bar is drawn. machines: the devices that train together; every process calls `fit`. logger: writes each
+    epoch's figures.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Place:
 @final
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went: its best epoch by validation, whose weights the model now has, and all epochs.
+    """Outcome of a training: its best epoch by validation, whose weights the model now has, and all epochs.
 
     last: the weights after the last epoch.
     """
@@ -71,11 +71,11 @@ def fit(
     resume: bool = False,
     teacher: DistilLoss | None = None,
 ) -> Fitted:
-    """Train the model in place and leave it, in eval mode, with the weights of the epoch that validated best.
+    """Train the model in place; afterwards it is in eval mode, with the weights of the best epoch by validation.
 
-    teacher: the loss against a dense network, in place of cross-entropy alone.
+    teacher: the loss against a dense network, instead of cross-entropy alone.
 
-    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    With `resume`, an interrupted training continues after its last complete epoch, with the same result.
     """
     decay = optimisation.stepping.ema
     progress = Progress(model, averaged=decay > 0)
@@ -97,11 +97,11 @@ def fit(
 def fit_session(
     session: Session, data: Loaders, optimisation: Optimisation, *, place: Place, resume: bool = False
 ) -> tuple[Epoch, ...]:
-    """Train the session's model while the session prunes it; it is left pruned, in eval mode, with its last weights.
+    """Train the session's model while the session prunes it; afterwards it is in eval mode, with its last weights.
 
-    An average of the weights is not kept here: before the cut it is one of a network that is no more.
+    Averages of weights are not kept, since those from before the cut are of another network.
 
-    With `resume` an interrupted training goes on after its last whole epoch, and ends where it would have ended.
+    With `resume`, an interrupted training continues after its last complete epoch, with the same result.
     """
     progress = Progress(session.model, keeps=False)
     module = module_of(session.model, optimisation, data.splits)
@@ -115,7 +115,7 @@ def fit_session(
 def _run(
     module: Classifier, data: Loaders, callbacks: Sequence[Callback], *, place: Place, resume: bool = False
 ) -> None:
-    """All epochs of a training, or those that an earlier start left."""
+    """Run all epochs of a training, or the remaining ones."""
     last = place.folder / LAST
     seed_everything(place.seed, verbose=False)
     module.model.train()
@@ -148,7 +148,7 @@ def _run(
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Refuse float16 where gradients cannot be scaled."""
+    """Refuse float16 if gradients cannot be scaled."""
     if precision == "16-mixed" and accelerator(device) == "cpu":
         raise InputError("float16 (16-mixed) trains on CUDA devices only; on a CPU take bf16-mixed or 32-true")
 

@@ -51,30 +51,30 @@ class Loaders(LightningDataModule):
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
-        """The images that decisions are made by."""
+        """The validation images."""
         return self._loader(self.splits.validation)
 
     @override
     def test_dataloader(self) -> DataLoader[Any]:
-        """The images that are looked at once, at the end."""
+        """The test images, used once at the end."""
         return self._loader(self.splits.test)
 
     def calibration(self, batches: int) -> DataLoader[Any]:
-        """The first so many batches of training images as they are, in a fixed shuffled order."""
+        """The first batches of training images without augmentation, in a fixed shuffled order."""
         images = self.splits.calibration
         return self._loader(Subset(images, range(min(_count(images), batches * self.batch_size))))
 
     def example(self) -> Tensor:
-        """One training image as it is, [1, channels, height, width]."""
+        """One training image without augmentation, [1, channels, height, width]."""
         return _image(self.splits.calibration[0])[None]
 
     def pictures(self, count: int) -> Tensor:
-        """The first training images as they are, [count, channels, height, width]."""
+        """The first training images without augmentation, [count, channels, height, width]."""
         images = self.splits.calibration
         return torch.stack([_image(images[index]) for index in range(min(count, _count(images)))])
 
     def shuffled(self, epoch: int) -> DataLoader[Any]:
-        """Training images as they come in an epoch, on all devices together."""
+        """Number of training images in an epoch, over all devices."""
         seed = epoch_seed(self.seed, epoch)
         return self._training(Shuffled(_count(self.splits.train), seed), self.batch_size, seed)
 
@@ -87,8 +87,8 @@ class Loaders(LightningDataModule):
             num_workers=self.workers,
             collate_fn=together if self.splits.task == "detection" else _collated(images),
             worker_init_fn=SeedWorker(seed),
-            generator=torch.Generator(),  # or making an iterator would draw from the global one
-            # A last batch of one image would leave BatchNorm nothing to average over on a 1x1 map.
+            generator=torch.Generator(),  # otherwise, creating an iterator would draw from the global one
+            # On a 1x1 map, BatchNorm cannot average over a last batch of one image.
             drop_last=len(order) > batch_size,
             pin_memory=torch.cuda.is_available(),
         )
@@ -113,7 +113,7 @@ def _count(images: Dataset[Any]) -> int:
 
 
 def _collated(images: Dataset[Any]) -> Any:
-    """Images in memory come in batches already; others are put together by torch."""
+    """Return the collate function: images in memory are fetched as batches, others are collated by torch."""
     while isinstance(images, Subset):
         images = images.dataset
     return as_batch if isinstance(images, Images) else None

@@ -1,32 +1,30 @@
-"""Loggers: where each epoch's figures go, through Lightning's own."""
+"""Loggers of each epoch's figures, from Lightning."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InputError
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger as LightningLogger
 
-Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
-
 PACKAGES = {
     "tensorboard": (("tensorboard", "tensorboardX"),),
-    "mlflow": (("mlflow",), ("sqlalchemy",)),  # mlflow-skinny lacks the second, which its database is written by
+    "mlflow": (("mlflow",), ("sqlalchemy",)),  # mlflow-skinny lacks the second, which writes its database
     "wandb": (("wandb",),),
 }
-"""What a logger needs: of each tuple one module, the first being the package's name."""
+"""Modules that each logger needs: one of each tuple, whose first entry is the name of the package."""
 
 PROJECT = "secateurs"
 """Name of the experiment (MLflow) and of the project (W&B)."""
 
 
 def check_logger(name: str) -> None:
-    """Refuse a logger whose package is not installed, and say which it is."""
+    """Refuse a logger whose package is not installed, by name."""
     for wanted in PACKAGES.get(name, ()):
         if not any(importlib.util.find_spec(module) for module in wanted):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Several devices and machines that train one network: started, and kept in step, by Lightning."""
+"""Training on several devices and machines, started and synchronised by Lightning."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch.distributed as dist
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy as FabricStrategy
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from secateurs.app.choices import Strategy
 from secateurs.errors import InputError, SecateursError
 from secateurs.session.processes import Ranks
 
 T = TypeVar("T")
-Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
-"""Lightning's names of what can be asked for; those that shard a model are refused, with the remedy."""
+
+MOST_NODES = 4096
+"""Machines of one training; more is a slip of the keyboard."""
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for the first one, which alone scores, verifies, measures and tests."""
+"""Longest time that the processes wait for the first one, which alone scores, verifies, measures and tests."""
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
-"""Whether this process is making something that the others wait for, and so cannot be met."""
+"""True while this process runs `once`, for which the others wait."""
 
 
 @final
 @dataclass(frozen=True)
 class Machines:
-    """How many devices on how many machines train together, in as many processes.
+    """Numbers of devices and machines that train together, with one process a device.
 
-    Under torchrun and under Slurm the processes are there already, and these numbers must be theirs; otherwise the
-    first process of a machine starts the others.
+    Under torchrun and Slurm the processes exist already, and the numbers must match theirs; otherwise the first process
+    of a machine starts the others.
 
     >>> Machines().several, Machines(devices=2).several
     (False, True)
@@ -47,9 +50,13 @@ class Machines:
     strategy: Strategy = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot train together."""
-        if min(self.devices, self.num_nodes) < 1:
-            raise InputError(f"devices {self.devices} and num_nodes {self.num_nodes} must be 1 or more")
+        """Refuse numbers out of range, and strategies that cannot be used."""
+        for flag, value, most in (
+            ("--devices", self.devices, max(64, 4 * (os.cpu_count() or 1))),
+            ("--num-nodes", self.num_nodes, MOST_NODES),
+        ):
+            if not 1 <= value <= most:
+                raise InputError(f"{flag} {value} is out of range; give a whole number from 1 to {most}")
         if self.strategy in ("fsdp", "deepspeed"):
             raise InputError(
                 f"--strategy {self.strategy} shards parameters, and a shard cannot lose channels. Prune before "
@@ -59,16 +66,16 @@ class Machines:
 
     @property
     def count(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return self.devices * self.num_nodes
 
     @property
     def several(self) -> bool:
-        """Whether more than one process trains."""
+        """True if more than one process trains."""
         return self.count > 1 or self.strategy == "ddp"
 
     def share(self, batch_size: int) -> int:
-        """Images of a batch on each device; InputError where they cannot be shared out evenly."""
+        """Return a batch's images per device; InputError if they cannot be divided evenly."""
         if batch_size % self.count:
             raise InputError(
                 f"a batch of {batch_size} images cannot be shared out among {self.count} devices evenly; take a "
@@ -77,10 +84,19 @@ class Machines:
         return batch_size // self.count
 
     def launch(self, accelerator: str) -> None:
-        """Start the other processes where nobody has, and meet them all; nothing for one device."""
+        """Start the other processes if necessary, and join the process group; nothing for one device."""
         if self.several and not dist.is_initialized():
+            self._check_address()
             wrapping = FabricStrategy(timeout=PATIENCE)
             Fabric(accelerator=accelerator, devices=self.devices, num_nodes=self.num_nodes, strategy=wrapping).launch()
+
+    def _check_address(self) -> None:
+        """Refuse several machines of which none is named: the process would wait for the others for days."""
+        if self.num_nodes > 1 and "MASTER_ADDR" not in os.environ and not SLURMEnvironment.detect():
+            raise InputError(
+                f"--num-nodes {self.num_nodes} trains on several machines, and this process knows of no other; "
+                "start it under torchrun or Slurm, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
+            )
 
     def trainer(self) -> dict[str, Any]:
         """The arguments of Lightning's Trainer."""
@@ -100,17 +116,17 @@ def rank() -> int:
 
 
 def early_rank() -> int:
-    """The same number before the processes have met, as far as whoever started them says; 0 where nobody does.
+    """The rank before the process group exists, from the launcher's environment; 0 if it is not set.
 
     >>> early_rank()
     0
     """
-    # The first process of every machine has local rank 0: Lightning's own launcher tells machines apart by NODE_RANK.
+    # The first process of every machine has local rank 0: Lightning's launcher distinguishes machines by NODE_RANK.
     return int(getattr(rank_zero_only, "rank", 0)) or int(os.environ.get("NODE_RANK", "0"))
 
 
 def once(make: Callable[[], T]) -> T:
-    """What the first process makes, on every one; an error of the library's there is raised on every one.
+    """Run a function in the first process and return its result in all; an error of the library is raised in all.
 
     >>> once(lambda: 3)
     3

@@ -1,4 +1,4 @@
-"""Two images of a batch in one: mixup and CutMix, by torchvision."""
+"""Mixup and CutMix, by torchvision."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from secateurs.app.training.optimisation import Stepping
 
 
 def mixed(images: Tensor, labels: Tensor, stepping: Stepping, classes: int) -> tuple[Tensor, Tensor]:
-    """A batch [n, c, h, w] with its images mixed, and targets that are probabilities [n, classes].
+    """Return a batch [n, c, h, w] with mixed images, and targets as probabilities [n, classes].
 
-    Where nothing is mixed, both are as they were. Draws from torch's global generator.
+    If nothing is mixed, both are returned unchanged. Draws from torch's global generator.
     """
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(stepping, kind)]
     if not kinds:

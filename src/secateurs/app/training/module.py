@@ -18,7 +18,7 @@ AUXILIARY = 0.3
 
 
 class Classifier(LightningModule):
-    """Cross-entropy on a network's logits, and the share of images it names rightly, at first and among five names.
+    """Cross-entropy on a network's logits, and its top-1 and top-5 accuracy.
 
     Networks with auxiliary heads in train mode (GoogLeNet, Inception) are trained through all of them.
     """

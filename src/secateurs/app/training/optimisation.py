@@ -1,25 +1,23 @@
-"""How a network is trained, as one frozen value: SGD, its learning rate, and what happens in a step."""
+"""Training settings as one frozen value: SGD, its learning rate, and the options of a training step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
+from secateurs.app.choices import Precision
 from secateurs.app.training.rates import Rate
 from secateurs.errors import InputError
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Lightning's names: float32, or automatic mixed precision in bfloat16 or float16."""
 
 
 @final
 @dataclass(frozen=True)
 class Stepping:
-    """What happens in a step of training, beside SGD itself.
+    """Options of a training step, besides SGD itself.
 
     precision: of the forward and backward pass. channels_last: images and weights with their channels last in memory.
-    accumulate: batches whose gradients are added up before a step. clip: the largest norm of all gradients together;
-    None leaves them. ema: the decay of an exponential moving average of the weights, which is validated and kept in
+    accumulate: batches whose gradients are summed before a step. clip: largest norm of all gradients together; None
+    for no clipping. ema: the decay of an exponential moving average of the weights, which is validated and kept in
     the weights' place (Polyak and Juditsky 1992); 0 keeps the weights themselves.
     mixup, cutmix: the parameter of the Beta distribution by which two images of a batch are mixed (Zhang et al. 2018,
     arXiv:1710.09412), or one is pasted into the other (Yun et al. 2019, arXiv:1905.04899); 0 mixes none; of both, one
@@ -38,7 +36,7 @@ class Stepping:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what no step can do."""
+        """Refuse values out of range."""
         if self.accumulate < 1:
             raise InputError(f"accumulate={self.accumulate} is a number of batches a step: 1 or more")
         if self.clip is not None and not 0 < self.clip < float("inf"):
@@ -77,7 +75,7 @@ class Optimisation:
     stepping: Stepping = Stepping()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot train."""
+        """Refuse values out of range."""
         if self.epochs < 0:
             raise InputError(f"{self.epochs} epochs cannot be trained; ask for 0 (none) or more")
         if not 0 < self.lr < float("inf"):

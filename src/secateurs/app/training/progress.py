@@ -1,4 +1,4 @@
-"""Callbacks: the best epoch and the history, and what is shown while training goes on."""
+"""Callbacks: the best epoch and the history, and progress output during training."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing_extensions import override
 @final
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to; `epoch` counts from 1."""
+    """Figures of one epoch; `epoch` counts from 1."""
 
     epoch: int
     train_loss: float
@@ -35,8 +35,8 @@ class Epoch:
 class Progress(Callback):
     """Keep every epoch's figures and the best one's weights inside the checkpoint, so that one file resumes all.
 
-    Without `keeps` no weights: the best epoch of a run that prunes is one before it pruned. `averaged`: the weights
-    that were validated are those of an average, which stand in the model only then.
+    keeps: keep the weights; not in a run that prunes, whose best epoch is one before pruning. averaged: the validated
+    weights are a moving average, which is in the model only during validation.
     """
 
     def __init__(self, model: nn.Module, *, keeps: bool = True, averaged: bool = False) -> None:
@@ -82,7 +82,7 @@ class Progress(Callback):
 
 @final
 class Bar(RichProgressBar):
-    """Lightning's bar, with the validation accuracy beside it and nothing else, so that it fits on a line."""
+    """Lightning's progress bar with the validation accuracy only, so that it fits on a line."""
 
     @override
     def get_metrics(
@@ -94,7 +94,7 @@ class Bar(RichProgressBar):
 
 @final
 class Lines(Callback):
-    """Say one line an epoch, where a progress bar cannot be drawn."""
+    """Print one line per epoch, if a progress bar cannot be drawn."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()

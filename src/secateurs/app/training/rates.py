@@ -5,28 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, final
+from typing import final
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from secateurs.app.choices import Shape
 from secateurs.errors import InputError
-
-Shape = Literal["one-cycle", "cosine", "step", "multi-step", "constant"]
 
 
 @final
 @dataclass(frozen=True)
 class Rate:
-    """The learning rate as a share of its peak, by the share of the run that is done.
+    """The learning rate relative to its peak, as a function of the finished share of the run.
 
     shape: "one-cycle" rises from 1/25 by a cosine, then falls by a cosine to 4e-6 (Smith 2018, arXiv:1803.09820, as
     in torch's OneCycleLR); "cosine" falls from 1 to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983); "step"
     is multiplied by `gamma` every `every` epochs, "multi-step" at each of the `milestones` (in epochs); "constant"
     stays.
-    cycles: the run is cut into so many equal parts, and each goes through the schedule, its epochs counted anew.
-    warmup: epochs in which the rate rises, linearly but for one-cycle; None is a fifth of the run for one-cycle, and
-    none for the others.
+    cycles: number of equal parts of the run, each with the whole schedule. warmup: epochs in which the rate rises,
+    linearly except for one-cycle; None is a fifth of the run for one-cycle, and 0 for the others.
 
     >>> steps = Rate("multi-step", milestones=(1, 3), gamma=0.1)
     >>> [round(steps.factor(step, steps_per_epoch=2, epochs=4), 3) for step in range(8)]
@@ -47,7 +45,7 @@ class Rate:
     cycles: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse schedules that say nothing, or cannot be."""
+        """Refuse incomplete or contradictory settings."""
         if self.shape == "multi-step" and not self.milestones:
             raise InputError("a multi-step schedule needs the epochs of its steps, for example --milestones 80 120")
         if self.milestones and self.shape != "multi-step":
@@ -78,7 +76,7 @@ class Rate:
         return OneCycleLR(optimizer, peaks, total_steps=total, pct_start=rising, cycle_momentum=False)
 
     def factor(self, step: int, *, steps_per_epoch: int, epochs: int) -> float:
-        """The share of the peak rate at optimizer step `step`, counted from 0; not for one-cycle, which is torch's."""
+        """The share of the peak rate at optimizer step `step`, counted from 0; torch computes that of one-cycle."""
         length = max(1, steps_per_epoch * epochs // self.cycles)
         step = step % length if step < length * self.cycles else length - 1
         rising = (self.warmup or 0.0) * steps_per_epoch

@@ -1,4 +1,4 @@
-"""How good a classifier is on the images of a loader."""
+"""Accuracy of a classifier on the images of a loader."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ from secateurs.app.training.tasks import module_of
 @final
 @dataclass(frozen=True)
 class Score:
-    """Shares of images: those named rightly at first, and those whose name is among the first five.
-
-    Of segmentation: mIoU, and nothing.
-    """
+    """Top-1 and top-5 accuracy; for segmentation, mIoU and None."""
 
     accuracy: float
     top5: float | None
@@ -31,9 +28,9 @@ class Score:
 def score(
     model: nn.Module, loader: DataLoader[Any], *, device: str = "auto", splits: Splits | None = None
 ) -> Score | None:
-    """Measure a model on a loader's images by what their data set is measured by; it is left in eval mode.
+    """Measure a model on a loader's images by the metric of their data set; it is in eval mode afterwards.
 
-    None where there are no labels.
+    None without labels.
     """
     if splits is not None and splits.task == "none":
         return None
@@ -56,9 +53,9 @@ def score(
 def evaluate(
     model: nn.Module, loader: DataLoader[Any], *, device: str = "auto", splits: Splits | None = None
 ) -> float | None:
-    """The share of a loader's images that the model names rightly, or what their data set is measured by instead.
+    """Return the accuracy on a loader's images, or the metric of their data set; None without labels.
 
-    None where there are no labels; the model is left in eval mode.
+    The model is in eval mode afterwards.
     """
     found = score(model, loader, device=device, splits=splits)
     return None if found is None else found.accuracy
@@ -72,6 +69,6 @@ def accelerator(device: str) -> str:
 
 
 def deterministic(device: str) -> Any:
-    """Whether Lightning refuses kernels that are not deterministic there."""
+    """True if Lightning enforces deterministic kernels on this device."""
     # Some CUDA kernels (adaptive pooling, backward) have no deterministic form; elsewhere all have.
     return True if accelerator(device) == "cpu" else "warn"

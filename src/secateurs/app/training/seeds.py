@@ -15,7 +15,7 @@ from typing_extensions import override
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed of its own for each epoch of each run, within the 32 bits that NumPy takes.
+    """Return a distinct seed for each epoch of each run, within NumPy's 32 bits.
 
     >>> epoch_seed(0, 3), epoch_seed(1, 0)
     (3, 100003)
@@ -46,7 +46,7 @@ class Shuffled(Sampler[int]):
 @final
 @dataclass(frozen=True)
 class Share(Sampler[int]):
-    """The images of one process: its part of every batch of `batch_size`, in the order of the whole; the rest goes.
+    """The images of one process: its part of every batch of `batch_size`, in order; an incomplete batch is dropped.
 
     >>> whole = Shuffled(7, seed=0)
     >>> parts = [list(Share(whole, batch_size=4, rank=rank, ranks=2)) for rank in (0, 1)]
@@ -67,12 +67,12 @@ class Share(Sampler[int]):
     ranks: int
 
     def __len__(self) -> int:
-        """How many images this process has."""
+        """Number of images in this process's share."""
         batches, share = self._sizes()
         return batches * share
 
     def __iter__(self) -> Iterator[int]:
-        """Take this process's part of every batch."""
+        """Yield this process's part of every batch."""
         (batches, share), order = self._sizes(), list(self.whole)
         for batch in range(batches):
             start = batch * share * self.ranks + self.rank * share
@@ -87,12 +87,12 @@ class Share(Sampler[int]):
 @final
 @dataclass(frozen=True)
 class SeedWorker:
-    """Seed a process that reads images; each has random numbers of its own."""
+    """Seed a data-loading process; each has its own random numbers."""
 
     seed: int
 
     def __call__(self, worker: int) -> None:
-        """Called in the process itself, with its number."""
+        """Seed the worker with this number; called in the worker."""
         seed_everything((self.seed + 1_000_003 * (worker + 1)) % 2**32, verbose=False)
 
 

@@ -1,4 +1,4 @@
-"""Lightning module of a network that names the class of every pixel."""
+"""Lightning module of a semantic segmentation network."""
 
 from collections.abc import Mapping
 from typing import Any, cast, final

@@ -14,7 +14,7 @@ from secateurs.session import Session
 
 @final
 class SessionCallback(Callback):
-    """`Trainer(callbacks=[SessionCallback(session)])`: nothing else in the module or the loop knows of pruning.
+    """`Trainer(callbacks=[SessionCallback(session)])`: module and loop need no other change.
 
     The model is pruned when `fit` returns; `session.plan` and `session.history` say how. Costs are logged each epoch as
     `prune/macs` and `prune/params`, events as they happen. Checkpoints hold the session's state; resuming from one cuts

@@ -1,4 +1,4 @@
-"""What a network is trained and measured by, as its data set asks."""
+"""Loss, module and metric of each task; the data set says which task it is."""
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +14,24 @@ from secateurs.types import Loss
 
 MODULES: dict[str, type[Classifier]] = {"segmentation": Segmenter, "detection": Detector}
 METRICS = {"classification": "accuracy", "segmentation": "mIoU", "detection": "mAP", "none": ""}
-"""What a network is measured by, by task."""
+"""Task -> the name of its metric."""
 
 
 def loss_of(splits: Splits) -> Loss | None:
-    """The loss that a data set is learnt by; None is the library's own, cross-entropy."""
+    """Return the loss of a data set; None is the library's default, cross-entropy."""
     return pixel_loss if splits.task == "segmentation" else None
 
 
 def module_of(
     model: nn.Module, optimisation: Optimisation, splits: Splits | None, teacher: DistilLoss | None = None
 ) -> Classifier:
-    """The module that trains and measures a network on a data set; without one, a classifier."""
+    """Return the Lightning module of a network for a data set; by default, a classifier."""
     kind = Classifier if splits is None else MODULES.get(splits.task, Classifier)
     return kind(model, optimisation, teacher, classes=0 if splits is None else len(splits.classes))
 
 
 def check_shape(model: nn.Module, example: Tensor, splits: Splits) -> None:
-    """Refuse a network whose outputs are not what the task needs, before any work."""
+    """Refuse a network whose outputs do not fit the task, before any work."""
     if splits.task == "segmentation":
         with torch.no_grad():
             logits = at_pixels(pixel_heads(model(example))[0], example)

@@ -1,4 +1,4 @@
-"""Networks that put out embeddings of faces: verification by pairs, and the ArcFace loss to train them by."""
+"""Face embeddings: verification by pairs, and the ArcFace loss for training."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Verification:
 
 
 def standardised(pixels: Tensor) -> Tensor:
-    """Raw pixels as face networks take them: (x - 127.5) / 128."""
+    """Return raw pixels scaled for face networks: (x - 127.5) / 128."""
     return (pixels.float() - 127.5) / 128.0
 
 
@@ -67,10 +67,10 @@ def embeddings(model: nn.Module, people: People, faces: Sequence[Face], *, batch
 
 
 def verify(features: Mapping[Face, Tensor], folds: Sequence[Sequence[FacePair]]) -> Verification:
-    """Tell pairs of one person from pairs of two by the cosine of their features.
+    """Classify pairs (same person or not) by the cosine of their features.
 
     For each fold, the mean feature of the others' pairs is subtracted, and the threshold is the one of their cosines
-    that tells most of them right (of several, the lowest).
+    that classifies most of them correctly (of several, the lowest).
     """
     if len(folds) < 2:
         raise InputError(f"{len(folds)} fold leaves none to choose a threshold on; give at least 2")
@@ -91,7 +91,7 @@ def verify(features: Mapping[Face, Tensor], folds: Sequence[Sequence[FacePair]])
 
 
 def best_threshold(cosines: Floats, same: NDArray[np.bool_]) -> float:
-    """Return the least cosine that, as the least of a pair of one person, tells most pairs right.
+    """Return the lowest threshold on the cosine that classifies most pairs correctly.
 
     >>> best_threshold(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True]))
     0.4
@@ -113,8 +113,8 @@ class ArcFace(nn.Module):
         logits = s · cos(θ_k + m · [k = y]),   cos θ_k = <x, w_k> / (‖x‖ ‖w_k‖)
 
     Deng, Guo, Xue and Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019, arXiv
-    1801.07698. Where θ + m exceeds π, cos θ − m·sin m stands for it, as in the authors' code, so that it keeps falling.
-    Put the head's parameters into the optimizer beside the network's; it is not needed afterwards.
+    1801.07698. Where θ + m exceeds π, cos θ − m·sin m is used instead, as in the authors' code, so that it keeps
+    decreasing. Put the head's parameters into the optimizer beside the network's; it is not needed afterwards.
 
     >>> head = ArcFace(2, 2, scale=1.0, margin=0.0)
     >>> head.weight.data = torch.eye(2)

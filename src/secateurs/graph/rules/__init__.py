@@ -3,17 +3,17 @@
 Every index of every dimension of every tensor has a label, which says which unit (coupled channels) it belongs to. A
 *rule* is a function of the labels `p` and one recorded operator `op` (`op.func`, `op.args`, `op.kwargs`, `op.out`):
 
-| call | what it does |
+| call | effect |
 |---|---|
 | `p.get(tensor)` | the labels of a tensor: `.axes`, one a dimension; `.zero`: are removed units exactly 0 in it |
 | `p.meet(a, b)` | two axes of one size meet element by element: they are removed together; gives their common labels |
-| `p.fresh(axis)` | the labels of an axis that is handed on unchanged |
+| `p.fresh(axis)` | the labels of an axis that passes on unchanged |
 | `p.guard(axis, reason)` | its units are never removed, and `graph.protected` says why |
-| `p.inexact(axis)` | the operator averages or compares over these units, so that removing them is not silencing them |
+| `p.inexact(axis)` | the operator averages or compares over these units: removing them differs from zeroing them |
 | `p.set(tensor, axes, zero=...)` | the labels of a result; `None` for an axis that no parameter decides |
 
-`p.set` says `zero=True` only if entries are exactly 0 where all arguments' entries of that unit are. Whatever a rule
-says is tried on a shrunken copy of the network before the graph is given out: one that is wrong protects its units.
+`p.set` says `zero=True` only if entries are exactly 0 where all arguments' entries of that unit are. Every rule
+is tested on a shrunken copy of the network before `trace` returns: the units of a wrong rule are protected.
 
 A sum with a factor, as a library's fused kernel computes it, and the rule for it:
 
@@ -41,14 +41,14 @@ A sum with a factor, as a library's fused kernel computes it, and the rule for i
 >>> trace(Net(), torch.zeros(1, 3), rules={scaled_add: scaled_add_rule}).groups
 (Group('a', 8 units, 5 slices),)
 
-`rules=` is for one trace; `@rule(scaled_add)` above the function would be for all. An operator that does what others
-do one after the other needs no rule of its own, only the composition; its cost is then counted too:
+`rules=` is for one trace; `@rule(scaled_add)` above the function would be for all. An operator that is a
+composition of others needs no rule, only the composition; its cost is then counted too:
 
 >>> fused = Composition(lambda a, b, factor: a + factor * b)
 >>> trace(Net(), torch.zeros(1, 3), rules={scaled_add: fused}).groups
 (Group('a', 8 units, 5 slices),)
 
-`secateurs.testing.check_rule` compares removal with silence through a rule on a small network.
+`secateurs.testing.check_rule` compares removed with zeroed units on a small network with a rule.
 """
 
 from collections.abc import Mapping
@@ -66,6 +66,7 @@ from secateurs.graph.rules import (
     reorder,
     reshape,
     slicing,
+    windows,
 )
 from secateurs.graph.rules.table import Composition, Rule, Table, rule
 
@@ -87,6 +88,7 @@ __all__ = [
     "rule",
     "slicing",
     "table",
+    "windows",
 ]
 
 Rules = Mapping[Any, Rule | Composition]

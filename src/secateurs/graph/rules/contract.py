@@ -1,4 +1,4 @@
-"""Contractions: the labels of the two contracted sides meet, those of the output side of the weight are handed on."""
+"""Contractions: the labels of the two contracted sides meet, and those of the weight's output side pass on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def convolution(p: Propagation, op: Op) -> None:
 
 
 def _grouped(p: Propagation, op: Op, channel: Any, first: Any, second: Any, *, transposed: bool, groups: int) -> Any:
-    """Whole groups go (and `groups` follows), or the same positions of every group go."""
+    """Grouped convolution: remove whole groups (and change `groups`), or the same positions of every group."""
     weight = op.args[1]
     inside = (weight.shape[0] // groups) if transposed else weight.shape[1]
     outside = weight.shape[1] if transposed else weight.shape[0] // groups
@@ -101,7 +101,7 @@ def _same_positions(
 
 
 def _product(p: Propagation, a: Any, b: Any) -> None:
-    """Contract two axes; where neither side is 0 for a silent unit, the sum over them is not exact."""
+    """Contract two axes; if neither side is 0 for a zeroed unit, the sum over them is inexact."""
     (lab_a, i), (lab_b, j) = a, b
     met = p.meet(lab_a.axes[i], lab_b.axes[j], "in")
     if isinstance(met, np.ndarray) and not (lab_a.zero or lab_b.zero):
@@ -159,7 +159,7 @@ def p_broadcast(p: Propagation, axes: Any, other: Any, shape: Any, other_shape: 
 
 @rule(aten.embedding.default)
 def embedding(p: Propagation, op: Op) -> None:
-    """Rows are picked by value; columns are handed on."""
+    """Rows are selected by value; the labels of columns pass on."""
     weight, indices = op.args[:2]
     rows, columns = p.get(weight).axes
     p.guard(rows, "rows are picked by value")
@@ -169,7 +169,7 @@ def embedding(p: Propagation, op: Op) -> None:
 
 @rule(aten._weight_norm_interface.default)
 def weight_norm(p: Propagation, op: Op) -> None:
-    """g * v / |v|, the norm taken over all dimensions but one: exact, since a silent entry adds nothing to the norm."""
+    """g * v / |v|, the norm taken over all dimensions but one: exact, since a zeroed entry adds nothing to the norm."""
     v, g = op.args[:2]
     dim = op.args[2] if len(op.args) > 2 else 0
     lab_v, lab_g = p.get(v), p.get(g)

@@ -1,4 +1,4 @@
-"""Numbers in a forward that count a dimension's units: an integer of a module, or another tensor's width."""
+"""Find the numbers in a forward that depend on a dimension's units: a module's integer, or another tensor's width."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FAR = 64
 
 
 def width_of(p: Propagation, own: Labels, size: int) -> Labels | None:
-    """The nearest labelled axis of a size that the current module has seen, other than `own`.
+    """Return the nearest earlier axis of this size, other than `own`, in the current module.
 
-    Looked for among what the module's earlier operators read: its input is read by the first of them.
+    It is searched in the arguments of the module's earlier operators; the first of them reads the module's input.
     """
     inside, tape = p.op.module, p.tape
     for index in range(p.index - 1, max(p.index - _FAR, 0) - 1, -1):
@@ -36,7 +36,7 @@ def width_of(p: Propagation, own: Labels, size: int) -> Labels | None:
 
 
 def has_units(labels: Labels) -> bool:
-    """Whether an axis holds units at all: one that was filled in part holds nothing but constants."""
+    """True if any entry of an axis belongs to a unit; the others are constants."""
     return bool(labels.size and labels.max() >= 0)
 
 
@@ -45,7 +45,7 @@ def _same(a: Labels, b: Labels) -> bool:
 
 
 class Counted(NamedTuple):
-    """One way to read a split: the dimension that keeps its units, and what else counts them.
+    """One way in which a split can shrink: the dimension with the units, and the numbers that count them.
 
     `attributes`: (name, times) of integers that count every unit so often; `tied`: the other dimensions whose product
     with this one is the width of another tensor, or None.
@@ -57,7 +57,7 @@ class Counted(NamedTuple):
 
 
 def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]:
-    """Which dimension of a block keeps its units, and which of the module's integers count them; the likeliest first.
+    """Return the ways in which a reshaped block can shrink, the likeliest first: dimension, and numbers that count it.
 
     An attribute may count one dimension (`num_heads`), or its product with others (`num_heads * head_dim`): then it
     counts every unit as often. Last come sizes that are another tensor's width (`C // num_heads`).
@@ -91,7 +91,7 @@ def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]
 
 
 def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
-    """Write down what follows the units that stay along the chosen dimension."""
+    """Record the attributes and ties that follow the number of units kept along the chosen dimension."""
     _, first = np.unique(kept, return_index=True)
     once = kept[np.sort(first)]
     for attribute, times in way.attributes:
@@ -104,7 +104,7 @@ def count(p: Propagation, kept: Labels, way: Counted, block: Labels) -> None:
 
 
 def whole(p: Propagation, labels: Labels) -> None:
-    """A dimension that keeps all of its units may still be given as a number: choose what that follows."""
+    """Choose the integer or width that determines the size of a dimension with all of its units."""
     if not has_units(labels):
         return
     for option in _whole(p, labels):

@@ -37,7 +37,7 @@ _FACTORIES = (
 
 @rule(*_FACTORIES)
 def factory(p: Propagation, op: Op) -> None:
-    """A tensor made inside the forward meets anything; the proof decides whether its size follows."""
+    """A constant tensor made inside the forward: it can be joined with any labels; trials tell what sets its size."""
     shape = op.out.shape
     free = any(n > 1 for n in shape) and p.choose("factory", None, ["any", "fixed"]) == "any"
     p.set(op.out, tuple(ANY if free and n > 1 else None for n in shape))
@@ -52,7 +52,7 @@ def factory(p: Propagation, op: Op) -> None:
     aten.tril_indices.default,
 )
 def fixed_factory(p: Propagation, op: Op) -> None:
-    """A sequence: its entries differ, so that it cannot stand for any subset of units."""
+    """A sequence, such as arange: its entries differ, so that units joined with it are protected."""
     p.set(op.out, (None,) * op.out.dim())
 
 
@@ -65,7 +65,7 @@ def fixed_factory(p: Propagation, op: Op) -> None:
     aten.randn_like.default,
 )
 def like(p: Propagation, op: Op) -> None:
-    """Made in the shape of another tensor: its axes follow."""
+    """A tensor made in the shape of another one takes its axes."""
     p.set(op.out, p.get(op.args[0]).axes, zero=op.func is aten.zeros_like.default)
 
 
@@ -79,7 +79,7 @@ def like(p: Propagation, op: Op) -> None:
     aten.exponential_.default,
 )
 def refill(p: Propagation, op: Op) -> None:
-    """Overwrites values, not what an index means."""
+    """Overwrite values in place; the labels stay."""
     lab = p.get(op.args[0])
     p.labs[id(op.out)] = Lab(lab.axes, zero=op.func is aten.zero_.default)
 
@@ -92,7 +92,7 @@ def refill(p: Propagation, op: Op) -> None:
     aten._local_scalar_dense.default,
 )
 def nothing(p: Propagation, op: Op) -> None:
-    """Checks that read values only; the value itself cannot carry units further than the branch it decides."""
+    """Operators that only read values, such as asserts; they pass no labels on."""
     if op.func is aten._local_scalar_dense.default:
         p.guard_all(op.args[0], "a Python value is read from it")
 

@@ -1,4 +1,4 @@
-"""Writes into views: what a view was given, the tensor that it is a view of has too."""
+"""Writes into views: the labels of a view that was written are also those of the tensor that it is a view of."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPLITS = frozenset({"split", "split_with_sizes", "unsafe_split", "unsafe_split_
 
 
 def write_through(p: Propagation, tensor: Tensor) -> None:
-    """A view was written: carry its labels back to the tensor that it is a view of."""
+    """Carry the labels of a view that was written back to the tensor that it is a view of."""
     op, base = p.parents[id(tensor)]
     lab, old = p.get(tensor), p.get(base)
     here = p.op
@@ -40,7 +40,7 @@ def write_through(p: Propagation, tensor: Tensor) -> None:
 
 
 def silence_through(p: Propagation, tensor: Tensor, *, zero: bool) -> None:
-    """A view keeps its labels when it is written, and what it is a view of keeps its own, perhaps no longer silent."""
+    """Clear the mark "exactly 0 for zeroed units" of a view's base after a write that keeps the labels."""
     while id(tensor) in p.parents and not zero:
         _, tensor = p.parents[id(tensor)]
         p.set(tensor, p.get(tensor).axes, zero=False)

@@ -1,4 +1,4 @@
-"""Writes by index: which entries are written is a matter of values, what the others mean is not."""
+"""Writes by index: the written positions depend on values; the units of the other dimensions do not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def index_put(p: Propagation, op: Op) -> None:
     together = bool(dims) and dims == list(range(dims[0], dims[-1] + 1))
     at = dims[0] if together else 0
     kept = [d for d in range(x.dim()) if d not in dims]
-    # the dimensions of x[indices]: those of the indices stand where they are together, else in front
+    # dimensions of x[indices]: those of adjacent indices stay at their place, others come first
     places = [*(d for d in kept if d < at or not together), *([None] * rank), *(d for d in kept if together and d > at)]
     places = places if together else [*([None] * rank), *kept]
     _written_at(p, op, values, dims, places[len(places) - values.dim() :])
@@ -53,7 +53,7 @@ def index_copy(p: Propagation, op: Op) -> None:
 
 
 def _written_at(p: Propagation, op: Op, values: Tensor, dims: list[int], places: Sequence[int | None]) -> None:
-    """Give a tensor what was written into it; `places`: where each dimension of the values lies."""
+    """Join a tensor's labels with those of the values written into it; `places`: dimension of each of theirs."""
     x = op.args[0]
     lab, given = p.get(x), p.get(values)
     axes = list(lab.axes)

@@ -1,4 +1,4 @@
-"""Point-wise operators: labels that meet on one element live or die together."""
+"""Point-wise operators: labels that meet on one element are kept or removed together."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def pointwise(p: Propagation, op: Op) -> None:
 
 
 def _meeting(p: Propagation, inputs: list[Tensor], labs: list[Lab], d: int, size: int) -> Any:
-    """What the inputs' axes, `d` from the right (negative), become together."""
+    """Combine the inputs' axes at dimension `d`, counted from the right (negative)."""
     met: Any = ANY if size != 1 else None
     fixed = False
     for tensor, lab in zip(inputs, labs, strict=True):
@@ -162,7 +162,7 @@ def _meeting(p: Propagation, inputs: list[Tensor], labs: list[Lab], d: int, size
 
 
 def _zero(op: Op, labs: list[Lab], inputs: list[Tensor]) -> bool:
-    """Whether the result is exactly 0 where its units are silent."""
+    """True if the result is exactly 0 for zeroed units."""
     labelled = [lab for lab in labs if any(isinstance(a, (np.ndarray, Fresh)) for a in lab.axes)]
     if not labelled:
         return True
@@ -188,7 +188,7 @@ def _zero(op: Op, labs: list[Lab], inputs: list[Tensor]) -> bool:
 
 
 def _holds_zero(op: Op) -> bool:
-    """Whether 0 lies within the limits of a clamp."""
+    """True if 0 lies within the limits of a clamp."""
     limits = [*op.args[1:], *op.kwargs.values()]
     if any(isinstance(v, Tensor) for v in limits):
         return False
@@ -207,7 +207,7 @@ def written_into(p: Propagation, tensor: Tensor) -> None:
 
 
 def unknown(p: Propagation, op: Op) -> None:
-    """No rule: the units that go in are protected, what comes out is fixed."""
+    """Operators without a rule: the units of the arguments are protected, and the results are fixed."""
     reason = "no channel rule"
     for t in (*tensors(op.args), *tensors(tuple(op.kwargs.values()))):
         p.guard_all(t, reason)

@@ -1,4 +1,4 @@
-"""Reductions: a sum of silent zeros is exact; a mean, a maximum, a norm of averages is not."""
+"""Reductions: a sum over zeroed units is exact; a mean, a maximum or a softmax over them is not."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _dims(op: Op, rank: int) -> set[int]:
 
 @rule(*_SUMS)
 def sums(p: Propagation, op: Op) -> None:
-    """Adds over dimensions: exact over units whose silent entries are 0."""
+    """Sums over dimensions: exact over units whose zeroed entries are 0."""
     _reduce(p, op, exact=p.get(op.args[0]).zero and _positive_order(op))
 
 
@@ -129,7 +129,7 @@ def softmax(p: Propagation, op: Op) -> None:
 
 @rule(aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
 def cumulative(p: Propagation, op: Op) -> None:
-    """A running sum: a silent unit's entry holds the sum so far, so that only what follows it is exact."""
+    """A running sum: the entry of a zeroed unit is the sum so far, so that only later entries are exact."""
     lab = p.get(op.args[0])
     dim = op.args[1]
     axis = p.settle(lab.axes[dim])
@@ -153,7 +153,7 @@ def cumulative(p: Propagation, op: Op) -> None:
     aten.mode.default,
 )
 def ordering(p: Propagation, op: Op) -> None:
-    """Orders entries along one dimension: its units lose their identity there."""
+    """Sort entries along one dimension, by value: its units are protected."""
     x = op.args[0]
     lab = p.get(x)
     name = op.func.overloadpacket.__name__
@@ -170,7 +170,7 @@ def ordering(p: Propagation, op: Op) -> None:
 
 @rule(aten.glu.default)
 def glu(p: Propagation, op: Op) -> None:
-    """a * sigmoid(b) of the two halves: they live or die together, position by position."""
+    """a * sigmoid(b) of the two halves: their units are kept or removed together, position by position."""
     x = op.args[0]
     dim = (op.args[1] if len(op.args) > 1 else -1) % x.dim()
     lab = p.get(x)

@@ -25,7 +25,7 @@ aten = torch.ops.aten
     aten.movedim.int,
 )
 def permute(p: Propagation, op: Op) -> None:
-    """Dimensions change places."""
+    """Permute dimensions."""
     x = op.args[0]
     lab = p.get(x)
     p.set(op.out, tuple(lab.axes[d] for d in order_of(op, x.dim())), zero=lab.zero)
@@ -33,7 +33,7 @@ def permute(p: Propagation, op: Op) -> None:
 
 
 def order_of(op: Op, n: int) -> list[int]:
-    """Where each dimension of the result comes from among the `n` of the argument."""
+    """Return, for each dimension of the result, the dimension of the argument (of `n`) that it comes from."""
     if op.func is aten.permute.default:
         return [d % n for d in op.args[1]]
     order = list(range(n))
@@ -44,7 +44,7 @@ def order_of(op: Op, n: int) -> list[int]:
 
 @rule(aten.unsqueeze.default)
 def unsqueeze(p: Propagation, op: Op) -> None:
-    """A dimension of size 1 comes in."""
+    """Insert a dimension of size 1."""
     x, dim = op.args
     lab = p.get(x)
     axes = list(lab.axes)
@@ -55,7 +55,7 @@ def unsqueeze(p: Propagation, op: Op) -> None:
 
 @rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def squeeze(p: Propagation, op: Op) -> None:
-    """Dimensions of size 1 go."""
+    """Remove dimensions of size 1."""
     x = op.args[0]
     n = x.dim()
     dims = range(n) if len(op.args) == 1 else [op.args[1]] if isinstance(op.args[1], int) else op.args[1]
@@ -70,7 +70,7 @@ def squeeze(p: Propagation, op: Op) -> None:
 
 @rule(aten.expand.default)
 def expand(p: Propagation, op: Op) -> None:
-    """A dimension of size 1 is repeated without copying: constant along it, it meets anything."""
+    """Repeat a dimension of size 1 without copying: it is constant there, and can be joined with any labels."""
     x, out = op.args[0], op.out
     lab = p.get(x)
     new = out.dim() - x.dim()
@@ -84,7 +84,7 @@ def expand(p: Propagation, op: Op) -> None:
 
 @rule(aten.flip.default)
 def flip(p: Propagation, op: Op) -> None:
-    """Indices in reverse: unit u of one side meets whatever stands there on the other."""
+    """Reverse indices: the labels are reversed too."""
     x, dims = op.args
     lab = p.get(x)
     axes = [p.fresh(a) for a in lab.axes]
@@ -96,7 +96,7 @@ def flip(p: Propagation, op: Op) -> None:
 
 @rule(aten.roll.default)
 def roll(p: Propagation, op: Op) -> None:
-    """Indices shifted around."""
+    """Shift indices cyclically."""
     x, shifts = op.args[:2]
     dims = op.args[2] if len(op.args) > 2 else []
     lab = p.get(x)
@@ -108,7 +108,7 @@ def roll(p: Propagation, op: Op) -> None:
         labels = axes[d]
         if isinstance(labels, np.ndarray):
             turned = shift % labels.size
-            # What goes around the end does so by count: those entries must stay, whichever way is shorter.
+            # Entries that wrap around are determined by their number, so that they must stay: the shorter of both ends.
             around = labels[labels.size - turned :] if 2 * turned <= labels.size else labels[: labels.size - turned]
             p.guard(around, "it is rolled around the end of its dimension by position")
             axes[d] = np.roll(labels, shift)
@@ -117,7 +117,7 @@ def roll(p: Propagation, op: Op) -> None:
 
 @rule(aten.repeat.default)
 def repeat(p: Propagation, op: Op) -> None:
-    """The whole tensor several times along each dimension."""
+    """Repeat the whole tensor along each dimension."""
     x, times = op.args
     lab = p.get(x)
     new = op.out.dim() - x.dim()

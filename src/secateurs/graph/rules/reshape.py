@@ -1,4 +1,4 @@
-"""Views that regroup dimensions: the labels are reshaped like the tensor, and what survives must stay a rectangle."""
+"""Views that regroup dimensions: labels are reshaped like the tensor; the remaining entries must form a full array."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def view(p: Propagation, op: Op) -> None:
     """Regroup dimensions without moving elements."""
     x, out = op.args[0], op.out
     lab = p.get(x)
-    whole_op = p.original(op)  # which dimensions go into which is a matter of the sizes that the view was written for
+    whole_op = p.original(op)  # which dimensions are merged or split is determined by the sizes of the whole network
     before, after = tuple(whole_op.args[0].shape), tuple(whole_op.out.shape)
     if before == after:
         axes = lab.axes
@@ -91,7 +91,7 @@ def _unlabelled(axes: Sequence[Any], before: Sequence[int], after: Sequence[int]
 def _regroup(
     p: Propagation, axes: Sequence[Any], traced: tuple[Any, Any], shapes: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> tuple[Any, ...]:
-    """The axes of a tensor of one shape seen in another; `traced`: these two when the whole network ran."""
+    """Return the axes of a tensor after a reshape; `traced`: both shapes in the whole network."""
     before, after = shapes
     result: list[Any] = [None] * len(after)
     for left, right in segments(*traced):
@@ -137,7 +137,7 @@ def _stretched(p: Propagation, axes: Sequence[Any], wide: list[int], before: tup
 
 
 def _one_kind(p: Propagation, axes: Sequence[Any], marked: list[int], before: tuple[int, ...]) -> int | None:
-    """The axis whose units are told apart in a merged dimension: of those decided so far a choice, else the first."""
+    """Return the axis whose units a merged dimension keeps apart: a choice among the decided ones, else the first."""
     decided = [i for i in marked if isinstance(axes[i], np.ndarray)]
     kept = decided[0] if decided else marked[0]
     if len(decided) > 1:
@@ -200,7 +200,7 @@ def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[in
 
 @rule(aten.pixel_shuffle.default)
 def pixel_shuffle(p: Propagation, op: Op) -> None:
-    """r * r channels become one: they live or die together."""
+    """r * r channels become one: their units are kept or removed together."""
     x, r = op.args[:2]
     lab = p.get(x)
     axes = list(lab.axes)
@@ -260,7 +260,7 @@ def im2col(p: Propagation, op: Op) -> None:
 
 @rule(aten.col2im.default)
 def col2im(p: Propagation, op: Op) -> None:
-    """k * k rows become one channel: they live or die together."""
+    """k * k rows become one channel: their units are kept or removed together."""
     x, kernel = op.args[0], op.args[2]
     lab = p.get(x)
     *batch, rows, _ = lab.axes

@@ -1,9 +1,9 @@
-"""Slices and splits: pieces of a dimension, free of each other or tied position by position."""
+"""Slices and splits: pieces of a dimension that shrink independently, or at the same positions."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,20 @@ def bounds(op: Op, n: int) -> tuple[int, int, int]:
     return slice(start, None if stop is None else min(stop, n), step).indices(n)
 
 
+class Cut(NamedTuple):
+    """One way in which a sliced axis can shrink.
+
+    follows: numbers of the forward that change with it: module attributes as large as a piece ("lengths") or as a bound
+    ("bounds"), widths of other tensors, or none. aligned: pieces keep the same positions; otherwise they are
+    independent.
+    """
+
+    follows: Literal["", "lengths", "bounds", "widths"] = ""
+    aligned: bool = False
+
+
 def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[Any]:
-    """Pieces of a labelled axis: free of each other, or with the same positions in every block."""
+    """Cut a labelled axis into pieces, independent of each other or with the same positions in every block."""
     if not p.check and has_units(labels) and not _cut_freely(p, labels, cuts):
         return [None] * len(cuts)
     pieces: list[Any] = []
@@ -59,34 +71,34 @@ def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> li
 
 
 def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> bool:
-    """Take the option of this source line; False where the axis is protected instead."""
+    """Apply the option of this source line; False if the axis was protected instead."""
     sizes = {len(range(*c)) for c in cuts}
     size = min(sizes)
     even = len(sizes) == 1 and 1 < size < labels.size and labels.size % size == 0
     even = even and all(c[2] == 1 and c[0] % size == 0 for c in cuts)
     lengths = _counting(p, labels, cuts)
     bounds_ = lengths + _counting(p, labels, _runs(cuts, labels.size))
-    options = ["free"] + ["tie"] * even + ["tie, attributes follow"] * bool(even and lengths)
-    options += ["free, attributes follow"] * bool(lengths) + ["free, bounds follow"] * (len(bounds_) > len(lengths))
+    options = [Cut()] + [Cut(aligned=True)] * even + [Cut("lengths", aligned=True)] * bool(even and lengths)
+    options += [Cut("lengths")] * bool(lengths) + [Cut("bounds")] * (len(bounds_) > len(lengths))
     tied = _tied(p, labels, cuts)
-    options += ["free, widths follow"] * bool(tied) + ["tie, widths follow"] * bool(tied and even) + ["fixed"]
+    options += [Cut("widths")] * bool(tied) + [Cut("widths", aligned=True)] * bool(tied and even)
     if p.in_torch and tied:
-        options.insert(0, "free, widths follow")
-    option = p.choose("cut", labels, options)
+        options.insert(0, Cut("widths"))
+    option = p.choose("cut", labels, [*options, "fixed"])
     if option == "fixed":
         p.guard(labels, "its units are cut at fixed positions")
         return False
-    if option.startswith("tie"):
+    if option.aligned:
         p.merge(labels.reshape(-1, size))
-    for name, piece in {"attributes follow": lengths, "bounds follow": bounds_}.get(option.partition(", ")[2], []):
+    for name, piece in {"lengths": lengths, "bounds": bounds_}.get(option.follows, []):
         p.follow(name, piece)
-    for piece, width in tied if option.endswith("widths follow") else []:
+    for piece, width in tied if option.follows == "widths" else []:
         p.equal(piece, width)
     return True
 
 
 def _runs(cuts: list[tuple[int, int, int]], size: int) -> list[tuple[int, int, int]]:
-    """What comes before each bound of the cuts, and the whole: counted from the start, a bound is a length too."""
+    """Return the runs from the start to each bound of the cuts: a bound is also a length, which a number may give."""
     edges = sorted({edge for start, stop, _ in cuts for edge in (start, stop)} | {size})
     known = {(start, stop) for start, stop, _ in cuts}
     return [(0, edge, 1) for edge in edges if edge and (0, edge) not in known]

@@ -26,7 +26,7 @@ NAMED_RULES: dict[str, Rule] = {}
 
 @dataclass(frozen=True)
 class Composition:
-    """A rule for an operator that does what some known operators do one after the other, such as a fused layer.
+    """A rule for an operator that is a composition of known operators, such as a fused layer.
 
     function: takes the operator's arguments and computes its result with operators that have rules. It is recorded
     instead of the operator, so that labels, costs and layers are found as if the model had been written so.
@@ -51,7 +51,7 @@ def rule(*operators: Any) -> Callable[[Rule], Rule]:
 
 
 def overloads(operator: Any) -> Iterable[Any]:
-    """Return the overloads that an operator stands for."""
+    """Return the overloads of an operator."""
     operator = getattr(operator, "_opoverload", operator)
     if isinstance(operator, torch._ops.OpOverload):
         return [operator]
@@ -62,7 +62,7 @@ def overloads(operator: Any) -> Iterable[Any]:
 
 
 class Table(dict[Any, Rule]):
-    """The rules of one trace: the user's own, then the library's, then what an operator without a rule gets."""
+    """The rules of one trace: the user's own, then the library's, then the default for operators without a rule."""
 
     def __init__(self, own: Mapping[Any, Rule | Composition] | None, otherwise: Callable[[Any], Rule]) -> None:
         """own: operator -> rule, for this trace only. otherwise: operator -> the rule of one that has none."""

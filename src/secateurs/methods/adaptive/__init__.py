@@ -1,4 +1,4 @@
-"""Adaptive Pruning: filters come and go by their profit (our reconstruction from the abstract)."""
+"""Adaptive Pruning: filters are removed and inserted by their profit (our reconstruction from the abstract)."""
 
 from secateurs.methods.adaptive.method import AdaptivePruning
 

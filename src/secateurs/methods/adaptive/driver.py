@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class AdaptiveDriver(Driver):
-    """Decides per group and per round; units keep their running scores when others are removed or inserted."""
+    """Removes and inserts units of each group in rounds; units keep their running scores when others change."""
 
     saved: ClassVar[tuple[str, ...]] = ("_rounds", "_kappa", "_best_loss", "_losses", "_params", "_mix", "_standing")
 
@@ -61,7 +61,7 @@ class AdaptiveDriver(Driver):
         self._floor = {n: max(least[n], 2, int(np.ceil(0.05 * g.units))) for n, g in self._groups.items()}
         check_reach(run, self._floor)
 
-    # --- what a session asks ---
+    # --- members of Driver ---
 
     @property
     @override
@@ -134,7 +134,7 @@ class AdaptiveDriver(Driver):
             self._settle("the number of filters has settled")
 
     def _look(self) -> Seen:
-        """What the first process sees, on all: the same statistics make the same choices."""
+        """Broadcast the first process's statistics, so that every process makes the same choices."""
         return self._run.ranks.first(lambda: look(self._run, tuple(self._groups.values()), self._batches))
 
     def _measure(self, seen: Seen) -> dict[str, Ints]:
@@ -153,7 +153,7 @@ class AdaptiveDriver(Driver):
         return partners
 
     def _probe(self, seen: Seen) -> None:
-        """Learn how the two profits combine, from what the loss says of a few random units of each group."""
+        """Fit the weight of the two profits to measured loss changes of a few random units of each group."""
         batch = small_batch(self._run, self._batches[self._rounds % len(self._batches)], self._how.probe_samples)
         own, following, rises = list[Floats](), list[Floats](), list[Floats]()
         for name, group in self._groups.items():
@@ -165,14 +165,14 @@ class AdaptiveDriver(Driver):
         self._mix.learn(np.concatenate(own), np.concatenate(following), np.concatenate(rises))
 
     def _press(self, loss: float) -> None:
-        """κ falls, and pruning presses harder, while the loss stays near its best; else it rises."""
+        """Lower κ (prune more) while the loss stays near its best; raise it otherwise."""
         smooth = loss if not self._losses else 0.7 * self._losses[-1] + 0.3 * loss
         self._losses.append(smooth)
         self._kappa *= 0.95 if smooth <= 1.02 * self._best_loss else 1.2
         self._best_loss = min(self._best_loss, smooth)
 
     def _candidates(self) -> dict[str, Ints]:
-        """Units that were candidates for long enough, within 10 % of a group and 3 % of the MACs a round."""
+        """Return units that were candidates for `patience` rounds, up to 10 % of a group and 3 % of MACs a round."""
         run, picked, order = self._run, dict[str, list[int]](), list[tuple[float, str, int]]()
         for name, standing in self._standing.items():
             alive = np.flatnonzero(run.alive[name])
@@ -192,7 +192,7 @@ class AdaptiveDriver(Driver):
         return {name: np.asarray(units) for name, units in in_step(run.graph.ties, picked).items()}
 
     def _for_budget(self, goal: Ints, picked: Mapping[str, Ints] | None = None) -> dict[str, Ints]:
-        """Beyond what is picked, the lowest relative scores of the network until the goal holds."""
+        """Return, in addition to `picked`, the units with the lowest relative scores until the goal is met."""
         run, more = self._run, dict[str, list[int]]()
         widths, at = run.widths, {group.name: i for i, group in enumerate(run.graph.groups)}
         taken = {name: set(units.tolist()) for name, units in (picked or {}).items()}
@@ -208,7 +208,7 @@ class AdaptiveDriver(Driver):
         return {name: np.asarray(units) for name, units in more.items()}
 
     def _moves(self, taken: Mapping[str, set[int]]) -> Iterator[tuple[float, dict[str, list[int]]]]:
-        """What can go at once, one unit or a step of groups tied in count, the lowest first; each with its score."""
+        """Candidates for removal (one unit, or one step of groups tied in count), lowest score first."""
         for party in parties(self._run.graph.ties, self._standing.keys()):
             ranked: dict[str, list[tuple[float, int]]] = {}
             for name in party:
@@ -246,7 +246,7 @@ class AdaptiveDriver(Driver):
     # --- growing and settling ---
 
     def _grow(self, seen: Seen, pruned: set[str]) -> None:
-        """Insert copies into groups where every unit earns and nothing is redundant, while the loss stands still."""
+        """Insert copies into groups without weak or redundant units, while the loss does not fall."""
         wanted: dict[str, list[int]] = {}
         still = len(self._losses) > 2 and self._losses[-3] - self._losses[-1] < 0.005 * abs(self._losses[-3])
         for name, standing in self._standing.items():
@@ -266,7 +266,7 @@ class AdaptiveDriver(Driver):
             self._groups = {group.name: group for group in read_by_modules(self._run)}
 
     def _stable(self) -> bool:
-        """No event for six rounds, or hardly any change of size in six."""
+        """True after six rounds without an event, or with hardly any change of size."""
         if len(self._params) < 7 or self._rounds < 6 + self._how.patience:
             return False
         return abs(self._params[-1] - self._params[-7]) < 0.005 * self._params[-7]

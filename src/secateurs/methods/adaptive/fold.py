@@ -13,11 +13,11 @@ from secateurs.types import Floats, Ints
 
 @torch.no_grad()
 def fold(run: Run, group: Group, units: Ints, partner: Ints, z: Floats) -> None:
-    """Hand on what consumers got from units that are about to go, from the moments of z [samples, units].
+    """Compensate the layers that read removed units, from the moments of z [samples, units].
 
     A redundant unit c with partner j, z_c ≈ a·z_j + b: the consumers' weights of j grow by a times those of c, and a
-    bias by b times their sum. A unit without a partner: the bias grows by its mean (a = 0). Exact where maps are
-    constant or not padded; consumers without a bias are followed by a norm, which takes a constant out by itself.
+    bias by b times their sum. For a unit without a partner, a = 0 and b is its mean. Exact where maps are
+    constant or not padded; consumers without a bias are followed by a norm, which removes a constant itself.
     """
     tensors = run.parameters
     consumers = [piece for piece in group.slices if piece.role == "in" and piece.tensor in tensors]

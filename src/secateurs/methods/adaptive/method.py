@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.adaptive.driver import AdaptiveDriver
 from secateurs.session.method import Driver
 from secateurs.session.run import Run
 from secateurs.session.schedule import Clock
 
+Choice = Literal["learned", "fixed"]
+
 
 @dataclass(frozen=True)
 class AdaptivePruning:
-    """Adaptive Pruning, our reconstruction from the abstract: filters come and go by their profit, found online.
+    """Adaptive Pruning, our reconstruction from the abstract: filters are removed and inserted by their profit.
 
-    What the abstract says: criteria are established during training from a combination of each filter's profit in
-    its own and in the next layer, and filters are inserted as well, so that their number is found. Every formula
-    here is ours:
+    According to the abstract, criteria are established during training from each filter's profit in its own layer and
+    in the next one, and filters are also inserted, so that their number is found. Every formula here is ours:
 
     own profit P1 = √(η²·U): share of variance between classes, times share not explained by the other filters;
     next layer's profit P2: mean squared gate gradient at the consumers; s = w·log P1 + (1 − w)·log P2, with w
-    learnt from probes of what the loss says ("learned") or ½ ("fixed"), averaged over rounds.
+    fitted to measured changes of the loss ("learned") or ½ ("fixed"); s is averaged over rounds.
     Removed: `patience` rounds in a row κ median absolute deviations below the group's median, or correlated above
-    `redundant` with a better filter; κ falls while the loss stays near its best. What removed filters gave is
-    handed on. Inserted: copies (`secateurs.grow`) in groups where all filters earn and none is redundant while the
-    loss stands still.
+    `redundant` with a better filter; κ falls while the loss stays near its best. The mean contribution of
+    removed filters is added to the layers that read them. Inserted: copies (`secateurs.grow`) in groups without weak or
+    redundant filters, while the loss does not fall.
 
-    A round every `round_epochs`, from `after` epochs to `until` of the run. With a budget, enough goes each round
-    to reach it at `until`, and nothing is inserted above it; without one, the run ends at a stable number of
+    A round every `round_epochs`, from `after` epochs to `until` of the run. With a budget, enough is removed in
+    each round to reach it at `until`, and nothing is inserted above it; without one, the run ends at a stable number of
     filters. Needs data.
 
-    kappa: deviations below the median at which a filter counts as weak, at first. criterion: whether w is learnt.
-    batches: batches that a round looks at. grows: insert filters too. growth: share of a
-    group's units that is inserted the first time; each later time four fifths of the last. folds: hand on what removed
-    filters gave. smooth: weight of earlier rounds in the averages. probes: units of a group that are tried out in a
-    round to learn w. probe_samples: samples that each is tried on.
+    kappa: initial number of deviations below the median at which a filter is weak. criterion: "learned" fits w.
+    batches: batches that a round measures. grows: insert filters too. growth: share of a group's units that the first
+    insertion adds; each later one adds four fifths of the one before. folds: compensate for removed filters. smooth:
+    weight of earlier rounds in the averages. probes: units of a group that a round measures to fit w. probe_samples:
+    samples for each of them.
+
+    Raises InputError for values out of range.
 
     >>> AdaptivePruning().fitted(10, 30).round_epochs
     0.9
     """
 
     kappa: float = 2.0
+    _: KW_ONLY
     patience: int = 3
     redundant: float = 0.95
-    criterion: Literal["learned", "fixed"] = "learned"
+    criterion: Choice = "learned"
     round_epochs: float = 0.25
     after: float = 5.0
     until: float = 0.7
@@ -65,6 +69,7 @@ class AdaptivePruning:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, criterion=Choice)
         if not (self.round_epochs > 0 and self.after >= 0 and 0 < self.until <= 1 and self.patience >= 1):
             raise InputError(
                 f"AdaptivePruning(round_epochs={self.round_epochs}, after={self.after}, until={self.until}, "
@@ -74,14 +79,14 @@ class AdaptivePruning:
 
     @classmethod
     def preset(cls, name: Literal["published"] = "published") -> Self:
-        """Raise InputError: nothing but the abstract is published, so that no settings are the authors'."""
+        """Raise InputError: only the abstract is known, so that there are no published settings."""
         raise InputError(
             f"AdaptivePruning has no preset {name!r}: only its paper's abstract could be read, and no code is known. "
             "Every formula and setting is our reconstruction. Use AdaptivePruning()."
         )
 
     def start_step(self, clock: Clock) -> int:
-        """First step at which filters may come and go."""
+        """First step at which filters may be removed or inserted."""
         return int(self.after * clock.steps_per_epoch)
 
     def round_steps(self, clock: Clock) -> int:
@@ -89,7 +94,7 @@ class AdaptivePruning:
         return max(1, round(self.round_epochs * clock.steps_per_epoch))
 
     def target_now(self, run: Run) -> NDArray[np.int64]:
-        """The budget as it should stand at this step: linear from the whole network to the target at the last round."""
+        """The intermediate budget at this step: linear from the whole network to the target at the last round."""
         begin, rounds = self.start_step(run.clock), self.round_steps(run.clock)
         end = max(begin + rounds, int(self.until * run.clock.total) - rounds)
         share = min(1.0, max(0.0, (run.step - begin + rounds) / (end - begin + rounds)))

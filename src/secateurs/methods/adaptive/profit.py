@@ -1,7 +1,7 @@
 """Profits of a filter, for Adaptive Pruning: our reconstruction, since the paper's formulas could not be read.
 
-z is the pooled activation of a group's units on some samples, [samples, units]: what its consumers get, averaged over
-positions. Everything is float64 and per group; profits are comparable inside a group only.
+z is the pooled activation of a group's units on some samples, [samples, units]: the input of the layers that read it,
+averaged over positions. Everything is float64 and per group; profits are comparable inside a group only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from secateurs.types import Floats, Ints
 
 _DEAD = 1e-12
 DELTA = 1e-4
-"""Added before logarithms, so that a profit of zero is small and not infinite."""
+"""Added before logarithms, so that a profit of zero stays finite."""
 
 
 def discriminability(z: Floats, labels: Ints) -> Floats:
-    """How much of each unit's variance lies between classes: the correlation ratio η² = S_B / S_T, in [0, 1].
+    """Share of each unit's variance that lies between classes: the correlation ratio η² = S_B / S_T, in [0, 1].
 
     Chance alone gives (K − 1)/(n − 1) for K classes and n samples, which is subtracted.
 
@@ -38,7 +38,7 @@ def discriminability(z: Floats, labels: Ints) -> Floats:
 
 
 def correlation(z: Floats) -> Floats:
-    """Correlation matrix of the units; a dead unit correlates with none.
+    """Correlation matrix of the units; constant units correlate with none.
 
     >>> correlation(np.array([[0.0, 1, 5], [1, 0, 5], [2, -1, 5]])).round(3).tolist()
     [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -53,9 +53,10 @@ def correlation(z: Floats) -> Floats:
 
 
 def uniqueness(z: Floats, shrink: float = 0.05) -> Floats:
-    """Share of each unit's variance that its peers do not explain linearly: 1 / [R_λ⁻¹]_cc, in (0, 1]; 0 where dead.
+    """Share of each unit's variance that its peers do not explain linearly: 1 / [R_λ⁻¹]_cc, in (0, 1]; 0 if constant.
 
-    R_λ = (1 − λ) R + λ I keeps the inverse tame; with λ = 0 this is the reciprocal variance inflation factor, 1 − R².
+    R_λ = (1 − λ) R + λ I keeps the inverse bounded; with λ = 0 this is the reciprocal variance inflation factor, 1 −
+    R².
 
     >>> uniqueness(np.array([[0.0, 0, 1], [1, 1, 0], [2, 2, 1], [1, 1, 2]]), shrink=0.0001).round(2).tolist()
     [0.0, 0.0, 1.0]
@@ -88,7 +89,7 @@ def next_profit(fisher: Floats) -> Floats:
 
 
 def effective_rank(z: Floats) -> float:
-    """Exp of the entropy of the correlation matrix's normalised eigenvalues: how many directions the units really span.
+    """Exp of the entropy of the correlation matrix's normalised eigenvalues: the effective number of dimensions.
 
     >>> float(round(effective_rank(np.array([[0.0, 0, 1], [1, 1, 0], [2, 2, 1], [1, 1, 2]])), 2))
     1.89
@@ -112,7 +113,7 @@ class Combination:
     target: Floats = field(default_factory=lambda: np.zeros(3))
 
     def learn(self, own: Floats, following: Floats, loss_rise: Floats) -> None:
-        """Take in the loss rises of probed units with these two profits."""
+        """Update the fit with measured loss rises of units and their two profits."""
         rows = np.stack([np.ones_like(own), np.log(own + DELTA), np.log(following + DELTA)], axis=1)
         wanted = np.log(np.clip(loss_rise, 0.0, None) + DELTA)
         self.moments = self.forget * self.moments + rows.T @ rows

@@ -31,7 +31,7 @@ class Standing:
 
     @classmethod
     def fresh(cls, units: int) -> Standing:
-        """A group that nothing is known of."""
+        """Return the initial state of a group."""
         zeros, none = np.zeros(units), np.zeros(units, dtype=np.int64)
         scores = (zeros.copy(), zeros.copy(), zeros.copy(), zeros.copy())
         return cls(*scores, none.copy(), none.copy())
@@ -46,18 +46,18 @@ class Standing:
         return self.running[units] / np.maximum(self.weight[units], 1e-12)
 
     def relative(self, alive: Ints, unit: int) -> float:
-        """How many median absolute deviations a unit lies above its group's median."""
+        """Robust z-score of a unit: median absolute deviations above its group's median."""
         values = self.value(alive)
         middle = float(np.median(values))
         return (float(self.value(unit)) - middle) / max(float(np.median(np.abs(values - middle))), 1e-9)
 
     def mark(self, units: Ints, low: NDArray[np.bool_]) -> None:
-        """Count another round in a row as a candidate, or none; a round of grace passes."""
+        """Increase the streak of candidates, reset that of others, and reduce rounds of grace."""
         self.streak[units] = np.where(low, self.streak[units] + 1, 0)
         self.grace[units] = np.maximum(self.grace[units] - 1, 0)
 
     def may_grow(self, now: int) -> bool:
-        """Hysteresis: not within four rounds of the last event."""
+        """True if the last event of the group is at least four rounds ago."""
         return now - max(self.pruned_at, self.grown_at) > 4
 
     def parents(self, growth: float, random: np.random.Generator) -> list[int]:
@@ -70,11 +70,11 @@ class Standing:
         return sorted(random.choice(best, size=number, replace=False, p=odds / odds.sum()).tolist())
 
     def take(self, index: Ints) -> Standing:
-        """The standing of these units, in this order."""
+        """Return the state of these units, in this order."""
         return replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
     def grown(self, parents: Sequence[int], now: int) -> Standing:
-        """The standing after copies were put right after their parents; copies have five rounds of grace."""
+        """Return the state after copies were inserted right after their originals; copies have five rounds of grace."""
         order = np.sort(np.concatenate([np.arange(len(self.own)), np.asarray(parents, dtype=np.int64)]))
         found = self.take(order)
         copies = np.concatenate([[False], order[1:] == order[:-1]])

@@ -28,7 +28,7 @@ class Pooled:
     parts: list[Tensor] = field(default_factory=list[Tensor])
 
     def update(self, values: Tensor) -> None:
-        """Take in [samples, units, positions]."""
+        """Update with [samples, units, positions]."""
         self.parts.append(values.mean(2).double().cpu())
 
     def result(self) -> Floats:
@@ -44,12 +44,12 @@ class MeanSquare:
     samples: int = 0
 
     def update(self, values: Tensor) -> None:
-        """Take in [samples, units]."""
+        """Update with [samples, units]."""
         self.total = self.total + values.double().square().sum(0).cpu()
         self.samples += values.shape[0]
 
     def result(self) -> Floats:
-        """Mean over what was seen."""
+        """Return the mean over all samples."""
         return (torch.as_tensor(self.total) / max(self.samples, 1)).numpy()
 
 
@@ -84,7 +84,7 @@ def read_by_modules(run: Run) -> tuple[Group, ...]:
 
 
 def fixed_batches(run: Run, count: int) -> list[Any]:
-    """The first batches of the data, the same in every process that resumes, and no random number of the loop spent."""
+    """Return the first batches of the data, the same after a resume, without advancing the loop's random generators."""
     if run.data is None:
         raise EvidenceError(
             "Adaptive Pruning measures profits on batches of its own, and the session was given no data. "
@@ -99,7 +99,7 @@ def fixed_batches(run: Run, count: int) -> list[Any]:
 
 
 def look(run: Run, groups: Sequence[Group], batches: Sequence[Any]) -> Seen:
-    """Gather what profits need in one forward and backward over the batches; the model stays as it is."""
+    """Gather the statistics of profits in one forward and backward pass over the batches; the model is not changed."""
     losses: list[Tensor] = []
     measure = run.loss or cross_entropy
 
@@ -117,7 +117,7 @@ def look(run: Run, groups: Sequence[Group], batches: Sequence[Any]) -> Seen:
 
 @torch.no_grad()
 def loss_rises(run: Run, group: Group, units: Sequence[int], batch: Batch) -> Floats:
-    """How much the loss of a batch rises when each of these units alone is silent at all consumers."""
+    """Rise of a batch's loss when each of these units alone is set to zero in all layers that read it."""
     sites = [s for s in run.graph.sites(group.name) if s.reads and s.port == "input"]
     modules = dict(run.model.named_modules(remove_duplicate=False))
     measure = run.loss or cross_entropy

@@ -33,8 +33,8 @@ def with_classifiers(
     """Add the losses of `count` auxiliary classifiers to a loss, for as long as the context lasts.
 
     The classifiers are spread evenly over the modules that read prunable units, in forward order. Each is a softmax
-    regression on the mean of the module's input over positions, fitted to `data` in closed circuit (L-BFGS, no random
-    numbers); then it stands still. Yields a loss of (outputs, targets): the given one plus the sum of theirs.
+    regression on the mean of the module's input over positions, fitted to `data` by L-BFGS (deterministic), and then
+    fixed. Yields a loss of (outputs, targets): the given one plus the sum of theirs.
     """
     places = spread(graph, count)
     seen: dict[str, Tensor] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from secateurs.allocate import AsIs, Budget, Ranked, Uniform
 from secateurs.allocate.levels import Costed
-from secateurs.errors import BudgetError, EvidenceError, InputError
+from secateurs.errors import BudgetError, EvidenceError, InputError, check_choice
 from secateurs.evidence import GateGradients, Needs, Reads, Writes, observe
 from secateurs.graph import Graph
 from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
 from secateurs.methods.ccp.quadratic import Array, Solver, descent, remove
-from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.running.batches import cross_entropy
 from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
@@ -38,29 +38,31 @@ class CCP:
         u = mean of z_n,     S = Z'Z / 2N,     z_n[i] = w_i · dL_n / dw_i
 
     a_i = 1 removes channel i, and z is the gradient of sample n's loss for a gate on channel i: one forward and one
-    backward with norms in eval mode. S is the outer-product approximation of the Hessian; its off-diagonal makes it
-    dear to remove two channels that stand in for each other. See `remove` for the solver.
+    backward with norms in eval mode. S is the outer-product approximation of the Hessian; its off-diagonal entries make
+    it expensive to remove two channels that can replace each other. See `remove` for the solver.
 
-    Only the paper's abstract was read; the derivation is complete in itself, constants and solver are from memory.
+    Only the paper's abstract could be read; the derivation is self-contained, constants and solver are from memory.
 
-    gate: where the gate that stands for a channel sits. "conv": on the output of the layers that write the channel,
-    z = <w, dL/dw>, the paper's formula. "activation" (ours): on the input of the modules that read it, after norm and
-    activation, which is exact to first order for removal, as that takes away the norm's shift too.
-    sizes: how many channels each group keeps. "uniform": the same share of every group, as in the paper (inferred).
-    "by_loss" (ours): those whose removal costs the least modelled loss per unit of budget, over the whole network.
-    curvature: whose gradients make S. "empirical": those of each sample's own loss, as in the paper (the empirical
-    Fisher matrix; it vanishes on data that the network has memorised, but for the few samples that are still wrong).
-    "sampled" (ours): those of the loss for a class drawn from the prediction (the Fisher matrix; it vanishes where the
-    prediction is certain). "logits" (ours): those of a random projection of the logits (the Gauss-Newton matrix of a
-    squared change of the outputs); it needs no labels, vanishes nowhere, and u is zero.
-    solver: "relax" rounds the relaxed problem, as the paper does (from memory); "polish" then swaps single channels.
-    damping: what is added to the diagonal of S, as a part of its mean: without it, removals look free where there are
-    fewer samples than channels. keep: the share of every group that stays, instead of a budget. auxiliary: classifiers
-    on intermediate features whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z
-    adds over their layers; scope="uncoupled" leaves them whole, as the paper does.
+    gate: position of the gate of a channel. "conv": on the output of the layers that write the channel, z = <w, dL/dw>,
+    the paper's formula. "activation" (ours): on the input of the modules that read it, after norm and activation, which
+    is exact to first order for removal, as that takes away the norm's shift too. sizes: rule for the number of channels
+    that each group keeps. "uniform": the same share of every group, as in the paper (inferred). "by_loss" (ours): those
+    whose removal costs the least modelled loss per unit of budget, over the whole network. curvature: gradients that S
+    is computed from. "empirical": those of each sample's own loss, as in the paper (the empirical Fisher matrix; it
+    vanishes on data that the network has memorised, but for the few samples that are still wrong). "sampled" (ours):
+    those of the loss for a class drawn from the prediction (the Fisher matrix; it vanishes where the prediction is
+    certain). "logits" (ours): those of a random projection of the logits (the Gauss-Newton matrix of a squared change
+    of the outputs); it needs no labels, vanishes nowhere, and u is zero. solver: "relax" rounds the relaxed problem, as
+    the paper does (from memory); "polish" then swaps single channels. damping: value added to the diagonal of S,
+    relative to its mean: without it, removals have no cost in some directions if there are fewer samples than channels.
+    keep: the share of every group that stays, instead of a budget. auxiliary: classifiers on intermediate features
+    whose losses are added (CCP-AC, from memory). Coupled groups (ours) share the gate, so z adds over their layers;
+    scope="uncoupled" leaves them whole, as the paper does.
 
     scope: "coupled", or "uncoupled" for groups with one producer only. batches: batches of data that are read; None
     for all.
+
+    Raises InputError for values out of range.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
     >>> net[0].weight.data, net[2].weight.data = torch.eye(2), torch.tensor([[0.1, 1.0], [-0.1, -1.0]])
@@ -71,6 +73,7 @@ class CCP:
     """
 
     gate: Gate = "conv"
+    _: KW_ONLY
     solver: Solver = "polish"
     sizes: Sizes = "uniform"
     curvature: Curvature = "empirical"
@@ -84,8 +87,8 @@ class CCP:
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        check_words(self, gate=Gate, solver=Solver, sizes=Sizes, curvature=Curvature, scope=Scope)
+        """Refuse values out of range."""
+        check_choice(self, gate=Gate, solver=Solver, sizes=Sizes, curvature=Curvature, scope=Scope)
         if not self.damping >= 0 or self.auxiliary < 0:
             message = f"{self} counts or damps by a negative number. Give damping and auxiliary of at least 0."
             raise InputError(message)
@@ -111,8 +114,8 @@ class CCP:
 
     @property
     def needs(self) -> Needs:
-        """Gate gradients where the gate sits."""
-        return {"moments": GateGradients(GateMoments, Writes() if self.gate == "conv" else Reads())}
+        """Gate gradients at the position of the gate."""
+        return {"moments": GateGradients(GateMoments, at=Writes() if self.gate == "conv" else Reads())}
 
     def select(
         self,
@@ -124,7 +127,10 @@ class CCP:
         loss: Loss | None = None,
         seed: int = 0,
     ) -> Keep:
-        """Choose by one pass over `data` (labelled), or two with auxiliary classifiers."""
+        """Choose by one pass over `data` (labelled), or two with auxiliary classifiers.
+
+        Raises BudgetError unless exactly one of a budget and `keep` is given.
+        """
         if (budget is None) == (self.keep is None):
             message = (
                 f"{self!r} has {'no budget and no keep' if budget is None else 'both a budget and keep'}. CCP is told "
@@ -154,11 +160,11 @@ class CCP:
         return s, u
 
     def _sized(self, problems: Mapping[str, tuple[Array, Array]], part: Costed, budget: Budget) -> Keep:
-        """Return as many units of each group as stay; which ones is for the solver."""
+        """Return the first units of each group, as many as stay; the solver then chooses which."""
         if self.sizes == "uniform":
             even = {name: torch.zeros(len(u), dtype=torch.float64) for name, (_, u) in problems.items()}
             return Uniform()(even, part, budget)
-        # What is expected to lower the loss costs nothing: divided by its saving, a gain would favour small savings.
+        # Negative costs are set to 0: divided by the saving, they would favour small savings.
         losses = {name: torch.from_numpy(descent(s, u).clip(0)) for name, (s, u) in problems.items()}
         return Ranked(AsIs(), per_cost=True)(losses, part, budget)
 
@@ -175,7 +181,7 @@ class CCP:
             yield held, self._curved(total, seed)
 
     def _curved(self, loss: Loss | None, seed: int) -> Loss | None:
-        """Return the loss whose per-sample gradients make S; what is drawn depends on `seed` and the order of data."""
+        """Return the loss whose per-sample gradients make S; random numbers depend on `seed` and the order of data."""
         if self.curvature == "empirical":
             return loss
         generator = torch.Generator().manual_seed(seed)
@@ -194,7 +200,7 @@ class CCP:
 
 
 def _logits(outputs: Any, curvature: Curvature) -> Tensor:
-    """Return what the model predicts, [samples, outputs]."""
+    """Return the model's predictions, [samples, outputs]."""
     logits = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if not isinstance(logits, Tensor) or logits.dim() < 2 or (curvature == "sampled" and logits.dim() != 2):
         message = (

@@ -1,4 +1,4 @@
-"""First and second moments of per-sample gate gradients: what a quadratic model of the loss needs."""
+"""First and second moments of per-sample gate gradients, for the quadratic model of the loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Moments:
 
 
 class GateMoments:
-    """An `Accumulator` of `Moments`: one C x C matrix a group, however many samples pass.
+    """An `Accumulator` of `Moments`: one C x C matrix a group, for any number of samples.
 
     >>> statistic = GateMoments(Group("conv", 2, ()), ())
     >>> statistic.update(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
@@ -40,7 +40,7 @@ class GateMoments:
         self._samples = 0
 
     def update(self, values: Tensor) -> None:
-        """Take in the gate gradients of a batch: [samples, units]."""
+        """Update with the gate gradients of a batch: [samples, units]."""
         z = values.detach().to(torch.float64)
         if self._total is None or self._square is None:
             self._total, self._square = z.sum(0), z.T @ z

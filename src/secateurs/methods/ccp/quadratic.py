@@ -2,7 +2,7 @@
 
     minimise  f(a) = a'S a - u'a    over  a in {0, 1}^C with sum(a) = m,        a_i = 1: channel i is removed
 
-S is positive semidefinite; its off-diagonal makes it expensive to remove two channels that stand in for each other.
+S is positive semidefinite; its off-diagonal makes it expensive to remove two channels that can replace each other.
 Relaxed to 0 <= a <= 1 the problem is convex: accelerated projected gradient (FISTA, Beck and Teboulle 2009, with
 O'Donoghue and Candès' restarts), projecting onto the capped simplex exactly by one sort. Rounding alone is weak;
 swapping one removed against one kept channel while that lowers f finds the optimum of small problems nearly always.
@@ -37,7 +37,8 @@ def objective(s: Array, u: Array, a: Array) -> float:
 def remove(s: Array, u: Array, count: int, *, solver: Solver = "polish") -> NDArray[np.bool_]:
     """Return which channels to remove, exactly `count` of them: bool [C].
 
-    Channels 0 and 1 stand in for each other (removing both costs 1 + 1 + 2 * 0.9), so one of them goes, and channel 2:
+    Channels 0 and 1 can replace each other (removing both costs 1 + 1 + 2 * 0.9), so one of them is removed, and
+    channel 2:
 
     >>> s = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.5]])
     >>> remove(s, np.zeros(3), 2)
@@ -103,7 +104,7 @@ def project(v: Array, count: int) -> Array:
     breaks = np.concatenate((v - 1, v))
     order = breaks.argsort()
     t = breaks[order]
-    falling = np.where(order < size, 1.0, -1.0).cumsum()  # how many entries fall behind each breakpoint
+    falling = np.where(order < size, 1.0, -1.0).cumsum()  # number of entries that fall after each breakpoint
     total = np.empty(2 * size)
     total[0] = size
     np.subtract(size, (falling[:-1] * np.diff(t)).cumsum(), out=total[1:])
@@ -148,7 +149,7 @@ def swap(s: Array, u: Array, removed: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def descent(s: Array, u: Array) -> Array:
-    """Price every channel: what f rises by as it goes, when the cheapest goes first and none comes back; never falling.
+    """Return the increase of f as each channel is removed, cheapest first, made non-decreasing.
 
     Returned by channel. The sum over the m cheapest bounds the least f of m removals from above.
 

@@ -13,7 +13,7 @@ from secateurs.graph.groups import Group, Site
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of the values x [rows, units] that readers of a group see, a row for each image and position.
+    """Second moments of the inputs x [rows, units] of the layers that read a group, a row for each image and position.
 
     mean: [units]; covariance: [units, units], divided by the number of rows.
     """
@@ -24,7 +24,7 @@ class Moments:
 
 
 class Covariance:
-    """An `Accumulator` of `Moments`: one units x units matrix a group, however many images pass.
+    """An `Accumulator` of `Moments`: one units x units matrix a group, for any number of images.
 
     >>> statistic = Covariance(Group("conv", 2, ()), ())
     >>> statistic.update(torch.tensor([[[0.0, 2.0], [1.0, 5.0]]]))  # one image, two units, two positions
@@ -39,7 +39,7 @@ class Covariance:
         self._square: Tensor | None = None
 
     def update(self, values: Tensor) -> None:
-        """Take in the activations of a batch: [samples, units, positions]."""
+        """Update with the activations of a batch: [samples, units, positions]."""
         x = values.detach().transpose(0, 1).flatten(1).double()
         total, square = x.sum(1), x @ x.T
         if self._total is None or self._square is None:

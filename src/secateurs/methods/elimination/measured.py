@@ -25,7 +25,7 @@ from secateurs.running.untouched import untouched
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The network on a few images, and what it puts out dense."""
+    """The network, a few images, and the dense outputs on them."""
 
     model: nn.Module
     batches: Sequence[Batch]
@@ -49,7 +49,7 @@ class Curves:
         return Curves(model, batches, outputs, spread)
 
     def loss(self, sites: Sequence[Site], moments: Moments, gone: Indices, damping: float) -> float:
-        """Squared change of the outputs over their variance, with units replaced by what the others say of them."""
+        """Return the squared change of outputs over their variance, if units are regressed on the others."""
         mean, covariance = moments.mean.cpu().numpy(), moments.covariance.cpu().numpy()
         slope, shift, kept = express(mean, covariance, gone, damping)
         total = 0.0
@@ -68,7 +68,7 @@ def _floats(model: nn.Module, batch: Batch) -> list[Tensor]:
 
 
 def _replacing(site: Site, line: tuple[Array, Array], units: tuple[Indices, Indices]) -> Callable[[Tensor], Tensor]:
-    """Write into the entries of the units that are gone what the entries of the kept ones say."""
+    """Return a function that replaces removed units by their regression on the kept ones."""
     kept, gone = (torch.as_tensor(site.index[u]) for u in units)  # [units, entries of each]
 
     def change(x: Tensor) -> Tensor:
@@ -84,9 +84,9 @@ def _replacing(site: Site, line: tuple[Array, Array], units: tuple[Indices, Indi
 def measured_losses(
     curves: Curves, sites: Sequence[Site], moments: Moments, order: Indices, *, points: int, damping: float
 ) -> Array:
-    """Cumulative losses [0, ..., units] of removing the first k units: measured at `points` widths, straight between.
+    """Cumulative losses [0, ..., units] of removing the first k units: measured at `points` widths, linear between.
 
-    The last unit cannot be expressed by any other; removing it costs as much again as the step before.
+    The last unit has no regression on others; its removal is given the cost of the step before.
     """
     units = len(order)
     at = np.unique(np.round(np.linspace(0, units - 1, min(points, units - 1) + 1)).astype(np.int64))

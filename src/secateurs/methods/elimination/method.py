@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateurs.allocate import AsIs, Budget, Ranked
-from secateurs.allocate.levels import Costed
+from secateurs.allocate import Budget
+from secateurs.allocate.exact import Losses, least_loss
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError, InputError
+from secateurs.errors import BudgetError, InputError, check_choice
 from secateurs.evidence import Activations, Needs, Reads, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.elimination.covariance import Covariance, Moments
 from secateurs.methods.elimination.measured import Curves, measured_losses
-from secateurs.methods.elimination.order import Array, Indices, convex, eliminate
-from secateurs.methods.one_shot import check_words, meet_budget, named, part_of
+from secateurs.methods.elimination.order import Array, Indices, eliminate
+from secateurs.methods.one_shot import meet_budget, named, part_of
 from secateurs.network import Network
 from secateurs.running.batches import Batch, read_batches
 from secateurs.running.untouched import device_of
@@ -31,26 +31,26 @@ Widths = Literal["measured", "modelled"]
 
 @dataclass(frozen=True)
 class BackwardElimination:
-    """Remove one after the other the unit whose loss the remaining ones, refitted by least squares, make up for best.
+    """Remove one unit after the other: the one that the remaining units, refitted by least squares, replace best.
 
         cost of unit u = ‖W_u‖² · var(x_u given the units that are left)
 
-    x: what the readers of a group see; W_u: their weights for unit u, which after each removal take over what the unit
-    gave (see `eliminate`). A unit that is a combination of others costs nothing and goes first. It is made for
-    `sct.Reconstruct()`, which then finds these weights for the real network; labels are not read.
+    x: the inputs of the layers that read a group; W_u: their weights for unit u, which are refitted after each removal
+    (see `eliminate`). A unit that is a linear combination of others costs nothing and is removed first. It is meant for
+    `recover=Reconstruct()`, which computes these weights in the real network; labels are not read.
 
-    widths: how many units each group loses. "measured": each group alone is cut to `points` widths, with the removed
-    units replaced by what the others say of them, and the change of the network's outputs on `images` images is
-    measured, relative to their variance; between widths it is taken as straight, made convex, and the cheapest loss per
-    saved cost goes first. "modelled": by the cost above as a part of the variance of what all readers put out, without
-    a forward more. damping: added to the diagonal of covariances, as a part of its mean. scope: "coupled" prunes
-    residual streams too; a group whose readers are no modules of their own (attention that is written out) stays whole.
-    batches: batches for the covariances; None for all of the data.
+    widths: rule for the units that each group loses. "measured": each group alone is cut to `points` widths, with the
+    removed units replaced by their regression on the others, and the change of the network's outputs on `images` images
+    is measured, relative to their variance; it is interpolated linearly between widths, and the widths with the least
+    total loss are chosen exactly (`least_loss`). "modelled": by the cost above, relative to the output variance of all
+    layers that read the group, without further forward passes. damping: added to the diagonal of covariances, relative
+    to its mean. scope: "coupled" prunes residual streams too; a group that is not read by modules (attention written in
+    functions) stays whole. batches: batches for the covariances; None for all of the data.
 
     Ours, after the cited formula for single weights; its layer-wise form for whole structures is that of ZipLM (Kurtić,
     Frantar and Alistarh 2023, from memory). A kernel's offsets share one covariance here, that of x at one position.
 
-    Raises BudgetError without a budget, EvidenceError without data.
+    Raises InputError for values out of range, BudgetError without a budget, EvidenceError without data.
 
     >>> net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False))
     >>> net[0].weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])  # unit 1 is twice unit 0
@@ -63,6 +63,7 @@ class BackwardElimination:
     """
 
     widths: Widths = "measured"
+    _: KW_ONLY
     points: int = 6
     images: int = 64
     damping: float = 1e-4
@@ -74,8 +75,8 @@ class BackwardElimination:
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        check_words(self, widths=Widths, scope=Scope)
+        """Refuse values out of range."""
+        check_choice(self, widths=Widths, scope=Scope)
         if self.points < 1 or self.images < 2 or not self.damping > 0:
             message = f"{self} measures nothing. Give points of 1 or more, images of 2 or more and a positive damping."
             raise InputError(message)
@@ -87,7 +88,7 @@ class BackwardElimination:
     @property
     def needs(self) -> Needs:
         """Covariances where the groups are read, and the weights of the readers."""
-        return {"moments": Activations(Covariance, Reads()), "weights": Weights}
+        return {"moments": Activations(Covariance, at=Reads()), "weights": Weights}
 
     def select(
         self,
@@ -99,13 +100,28 @@ class BackwardElimination:
         loss: Loss | None = None,
         seed: int = 0,
     ) -> Keep:
-        """Choose by one pass over `data`, and one forward of `images` images for each width that is measured."""
+        """Choose by one pass over `data`, and one forward of `images` images for each measured width."""
         if budget is None:
             message = (
                 f"{self!r} was given no budget. It orders removals, and does not say where to stop. "
                 "Pass one, such as Budget(macs=0.5)."
             )
             raise BudgetError(message)
+        losses = self.losses(graph, model, budget, data=data)
+        part = Part(graph, tuple(group for group in graph.groups if group.name in losses.orders))
+        return meet_budget(part, budget, lambda costed, left: least_loss(costed, left, losses), self)
+
+    def losses(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        budget: Budget,
+        *,
+        data: Iterable[Any] | None = None,
+        loss: Loss | None = None,
+        seed: int = 0,
+    ) -> Losses:
+        """Return the loss at every width of the groups in scope that the budget does not exclude."""
         part = part_of(graph, budget, self.scope)
         part = Part(graph, tuple(g for g in part.groups if Reads()(graph.sites(g.name))))
         held = None if data is None else list(islice(data, self.batches))
@@ -114,19 +130,11 @@ class BackwardElimination:
         found = {g.name: self._order(g, evidence["moments"][g.name], tensors) for g in part.groups}
         orders = {name: order for name, (order, _) in found.items()}
         if self.widths == "measured" and held and orders:
-            steps = self._measured(graph, model, held, evidence["moments"], orders)
-        else:
-            steps = {name: np.maximum.accumulate(errors) for name, (_, errors) in found.items()}
-        prices = {name: _by_unit(orders[name], steps[name]) for name in orders}
-
-        def sized(costed: Costed, left: Budget) -> Keep:
-            return Ranked(AsIs(), per_cost=True)(prices, costed, left)
-
-        kept = meet_budget(part, budget, sized, self)
-        return {name: np.sort(orders[name][len(orders[name]) - len(units) :]) for name, units in kept.items()}
+            return Losses(orders, self._measured(graph, model, held, evidence["moments"], orders))
+        return Losses(orders, {name: np.append(0.0, errors.cumsum()) for name, (_, errors) in found.items()})
 
     def _order(self, group: Group, moments: Moments, tensors: Mapping[str, Tensor]) -> tuple[Indices, Array]:
-        """The order in which a group's units go, and the modelled loss of each as a part of its readers' variance."""
+        """Return a group's order of removal, and each unit's modelled loss relative to its readers' output variance."""
         covariance, weights = moments.covariance.cpu().numpy(), _products(group, tensors)
         order, errors = eliminate(covariance, weights, self.damping)
         whole = float((weights * covariance).sum())
@@ -140,22 +148,20 @@ class BackwardElimination:
         moments: Mapping[str, Moments],
         orders: Mapping[str, Indices],
     ) -> dict[str, Array]:
-        """Steps of the measured loss of every group, never falling."""
+        """Return the cumulative measured loss of every group."""
         network = Network.of(model)
         curves = Curves.of(network, _few(data, self.images, device_of(network.model)))
         read = Reads()
         return {
-            name: convex(
-                measured_losses(
-                    curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
-                )
+            name: measured_losses(
+                curves, read(graph.sites(name)), moments[name], order, points=self.points, damping=self.damping
             )
             for name, order in orders.items()
         }
 
 
 def _products(group: Group, tensors: Mapping[str, Tensor]) -> Array:
-    """W'W [units, units]: products of what the readers multiply two units by, over all readers."""
+    """Return W'W [units, units], summed over all layers that read the group."""
     total = np.zeros((group.units, group.units))
     for s in group.slices:
         if s.role == "in":
@@ -166,7 +172,7 @@ def _products(group: Group, tensors: Mapping[str, Tensor]) -> Array:
 
 
 def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
-    """The first so many images, in the batches that they came in."""
+    """Return the first `images` images, in their batches."""
     found: list[Batch] = []
     for batch in read_batches(data, device):
         found.append(batch if batch.size <= images else batch.rows(torch.arange(images)))
@@ -174,10 +180,3 @@ def _few(data: list[Any], images: int, device: torch.device) -> list[Batch]:
         if not images:
             break
     return found
-
-
-def _by_unit(order: Indices, steps: Array) -> Tensor:
-    """Steps in the order of removal -> the price of each unit."""
-    prices = np.empty(len(order))
-    prices[order] = steps
-    return torch.from_numpy(prices)

@@ -10,19 +10,19 @@ Indices = NDArray[np.int64]
 
 
 def eliminate(covariance: Array, weights: Array, damping: float) -> tuple[Indices, Array]:
-    """Return the order in which units go, and what each removal adds to the squared error of the map's output.
+    """Return the order of removal of units, and the squared error of the map's output that each removal adds.
 
         error of removing u next = (W'W)_uu / (Σ⁻¹)_uu
         W ← W - W_u (Σ⁻¹)_u / (Σ⁻¹)_uu,    Σ⁻¹ ← Σ⁻¹ - (Σ⁻¹)_u' (Σ⁻¹)_u / (Σ⁻¹)_uu
 
     covariance: Σ [units, units] of the inputs; weights: W'W [units, units], the products of the columns of W [outputs,
-    units]. damping: added to the diagonal of Σ, as a part of its mean. 1 / (Σ⁻¹)_uu is the variance of unit u that the
-    remaining ones do not explain, so a unit that depends on others exactly goes first, at no cost. The last unit goes
-    too, as the most expensive. Source: Hassibi, Stork and Wolff 1993 (eq. 5), with whole columns in the place of single
-    weights.
+    units]. damping: added to the diagonal of Σ, relative to its mean. 1 / (Σ⁻¹)_uu is the variance of unit u that the
+    remaining ones do not explain, so a linear combination of others is removed first, at no cost. The last unit is also
+    listed, as the most expensive. Source: Hassibi, Stork and Wolff 1993 (eq. 5), with whole columns in the place of
+    single weights.
 
-    Units 0 and 1 are equal, and 2 is independent; one of the equal ones goes first, the other then has the double
-    weight, 2² · 1 = 4:
+    Units 0 and 1 are equal, and 2 is independent; one of the equal ones is removed first, and the other then has
+    the double weight, 2² · 1 = 4:
 
     >>> order, errors = eliminate(np.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 1.5]]), np.ones((3, 3)), 1e-9)
     >>> order.tolist(), errors.round(3).tolist()
@@ -46,7 +46,7 @@ def eliminate(covariance: Array, weights: Array, damping: float) -> tuple[Indice
 
 
 def express(mean: Array, covariance: Array, gone: Indices, damping: float) -> tuple[Array, Array, Indices]:
-    """Write the units that are gone by the others, x_gone ≈ slope x_kept + shift; return these and who is kept.
+    """Regress removed units on the others: x_gone ≈ slope x_kept + shift; return slope, shift and the kept units.
 
     >>> slope, shift, kept = express(np.array([1.0, 2.0]), np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([1]), 0.0)
     >>> slope.tolist(), shift.tolist(), kept.tolist()  # unit 1 is twice unit 0
@@ -58,20 +58,3 @@ def express(mean: Array, covariance: Array, gone: Indices, damping: float) -> tu
     inside = inside + (damping * level if level > 0 else 1.0) * np.eye(len(kept))
     slope = np.asarray(np.linalg.solve(inside, covariance[np.ix_(kept, gone)]).T, np.float64)
     return slope, mean[gone] - slope @ mean[kept], kept
-
-
-def convex(losses: Array) -> Array:
-    """Return the steps of the largest convex curve below cumulative losses [0, ..., units]: they never fall.
-
-    >>> convex(np.array([0.0, 3.0, 4.0, 9.0])).tolist()  # through (0, 0), (2, 4), (3, 9)
-    [2.0, 2.0, 5.0]
-    """
-    corners: list[int] = []
-    for k in range(len(losses)):
-        while len(corners) > 1:
-            a, b = corners[-2:]
-            if (losses[b] - losses[a]) * (k - a) < (losses[k] - losses[a]) * (b - a):
-                break
-            corners.pop()
-        corners.append(k)
-    return np.diff(np.interp(np.arange(len(losses)), corners, losses[corners]))

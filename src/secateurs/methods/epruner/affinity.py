@@ -1,6 +1,6 @@
 """Affinity Propagation (Frey and Dueck, Science 2007), batched over problems of equal size, on any device.
 
-Messages pass between points until the exemplars stand still (see `criteria.messages`); then each point joins its
+Messages pass between points until the exemplars no longer change (see `affinity_messages`); then each point joins its
 nearest exemplar, and each cluster is represented by its medoid. Defaults, stopping rule and medoid step are
 scikit-learn's.
 
@@ -19,12 +19,12 @@ from secateurs.errors import InputError
 from secateurs.methods.epruner.affinity_messages import begin, diagonal, exchange
 
 HELD = {"cpu": 1 << 21, "cuda": 1 << 30}
-"""Bytes of similarities worked on at a time: what caches hold, or what keeps an accelerator busy."""
+"""Bytes of similarities per batch: the size of caches, or enough to keep an accelerator busy."""
 
 
 @dataclass(frozen=True)
 class Messages:
-    """How messages are passed: damping, iterations, and after how many unchanged iterations to stop.
+    """Settings of message passing: damping, most iterations, and unchanged iterations after which it stops.
 
     The defaults are scikit-learn's; `CAREFUL` is for problems that oscillate under them.
     """
@@ -34,7 +34,7 @@ class Messages:
     patience: int = 15
 
     def __post_init__(self) -> None:
-        """Refuse what cannot converge."""
+        """Refuse values out of range."""
         if not 0.5 <= self.damping < 1:
             msg = f"Messages(damping={self.damping}) is outside [0.5, 1). Less oscillates, 1 never moves. Try 0.9."
             raise InputError(msg)
@@ -79,7 +79,7 @@ def _middle(ordered: Tensor) -> Tensor:
 
 
 def _at_once(s_LCC: Tensor) -> int:
-    """Return how many problems of this size are worked on at a time."""
+    """Return the number of problems of this size per batch."""
     size = s_LCC.shape[-1]
     return max(1, HELD.get(s_LCC.device.type, HELD["cpu"]) // (s_LCC.element_size() * size * size))
 
@@ -94,9 +94,9 @@ def affinity_propagation(
 ) -> list[Clustering]:
     """Cluster each problem: similarities [L, C, C] (any diagonal), preferences [L, C] -> one `Clustering` a problem.
 
-    A problem that does not settle is run again with `retry`; if that does not settle either, its exemplars of the last
-    iteration stand, and if there are none, every point is one. Ties are broken by noise at rounding level, a function
-    of `seed` and C only: a problem's answer does not depend on its company in the batch.
+    A problem that does not converge is run again with `retry`; if it still does not, the exemplars of the last
+    iteration are returned, or every point if there are none. Ties are broken by noise at rounding level that depends on
+    `seed` and C only: the result of a problem does not depend on the other problems in the batch.
 
     >>> x = torch.tensor([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]], dtype=torch.float64)
     >>> s = -(x - x.T).square()
@@ -152,7 +152,7 @@ def _solve(s_LCC: Tensor, p_LC: Tensor, noise_CC: Tensor, messages: Messages) ->
 
 
 def _all_alike(s_CC: Tensor) -> Tensor | None:
-    """Answer the degenerate problem of equal similarities and equal preferences, where messages say nothing."""
+    """Answer the degenerate problem of equal similarities and equal preferences, where messages are not informative."""
     size = s_CC.shape[0]
     off = s_CC.flatten()[1:].view(size - 1, size + 1)[:, :-1] if size > 1 else s_CC.new_zeros(1)
     own = s_CC.diagonal()
@@ -162,7 +162,7 @@ def _all_alike(s_CC: Tensor) -> Tensor | None:
 
 
 def _pass_messages(s_LCC: Tensor, messages: Messages) -> list[Clustering]:
-    """Pass messages until each problem's exemplars stand still; settled problems leave the batch."""
+    """Pass messages until each problem's exemplars no longer change; converged problems leave the batch."""
     found: dict[int, Clustering] = {}
     alive = torch.arange(len(s_LCC), device=s_LCC.device)
     state = begin(s_LCC)
@@ -171,7 +171,7 @@ def _pass_messages(s_LCC: Tensor, messages: Messages) -> list[Clustering]:
         now = evidence > 0
         state.same = torch.where((now == state.before).all(-1), state.same + 1, 1)
         state.before = now
-        # scikit-learn first looks after patience + 1 iterations, and wants at least one exemplar.
+        # scikit-learn checks after patience + 1 iterations at first, and requires at least one exemplar.
         settled = (state.same >= messages.patience) & now.any(-1) & (step > messages.patience)
         done = settled if step < messages.iterations else torch.ones_like(settled)
         if not bool(done.any()):

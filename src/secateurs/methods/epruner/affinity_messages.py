@@ -10,7 +10,7 @@ With similarities s(i, k), preferences p_k = s(k, k), responsibilities r and ava
 k is an exemplar where r(k, k) + a(k, k) > 0. As a(i, i) >= 0 and a(i, k) <= 0 at all times, a pair with s(i, k) <= p_i
 has r(i, k) <= 0 for ever: it adds nothing to any sum, its availability is that of its column, and it can matter only to
 r(i, i). So messages run along the pairs that a point prefers to itself, a few per point at the preferences used for
-pruning; r(i, i) looks at the others only where a bound says that it must. The messages sent are the textbook's.
+pruning; r(i, i) is computed from the others only where a bound requires it. The messages sent are the textbook's.
 
 Shapes: L problems, C points, T neighbours of each point, nearest first.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 SPARE = 4
-"""Neighbours beyond those a point prefers to itself; they make it rare that r(i, i) must look at all the others."""
+"""Neighbours beyond those a point prefers to itself; with them, r(i, i) rarely depends on other points."""
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class State:
     same: Tensor
 
     def keep(self, stay: Tensor) -> None:
-        """Drop the problems that are settled."""
+        """Remove the converged problems."""
         for field in fields(self):
             if field.name != "flat":
                 setattr(self, field.name, getattr(self, field.name)[stay])
@@ -65,7 +65,7 @@ def _flat(index: Tensor) -> Tensor:
 
 
 def begin(s_LCC: Tensor) -> State:
-    """Choose the neighbours: for all points alike, as many as the neediest point prefers to itself, and a few."""
+    """Choose equally many neighbours for all points: the most that a point prefers to itself, and `SPARE` more."""
     size = s_LCC.shape[-1]
     p = diagonal(s_LCC).clone()
     others = s_LCC.clone()
@@ -148,7 +148,7 @@ def _column_sums(x: State, pairs: Tensor) -> Tensor:
 
 
 def _row_argmax(m: Tensor) -> Tensor:
-    """Where each row is largest; ties go to the first."""
+    """Position of each row's maximum; of equal ones the first."""
     if m.device.type == "cpu":
         return torch.from_numpy(m.numpy().argmax(-1))  # torch's own is scalar on the CPU: nine times slower at C = 256
     return m.argmax(-1)

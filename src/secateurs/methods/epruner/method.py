@@ -1,10 +1,10 @@
-"""EPruner: keep the filters that affinity propagation elects as exemplars of the others."""
+"""EPruner: keep the filters that affinity propagation selects as exemplars of the others."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -17,12 +17,12 @@ from secateurs.allocate import Budget, Uniform
 from secateurs.allocate.steps import Limits
 from secateurs.criteria.distances import squared_distances
 from secateurs.criteria.reductions import of_roles, rows
-from secateurs.errors import InputError, RecipeError, near
+from secateurs.errors import InputError, RecipeError, check_choice, near
 from secateurs.evidence import Needs, Weights, observe
 from secateurs.graph import Graph, Group
 from secateurs.methods.epruner.affinity import CAREFUL, Clustering, Messages, affinity_propagation, column_median
 from secateurs.methods.epruner.restart import project_consumers, reset_norms, restart
-from secateurs.methods.one_shot import Part, check_words, named, part_of, ranked
+from secateurs.methods.one_shot import Part, named, part_of, ranked
 from secateurs.surgery.plan import Plan
 from secateurs.types import Keep, Loss, Scope
 
@@ -55,17 +55,17 @@ _BETA = {
 
 @dataclass(frozen=True)
 class EPruner:
-    """Cluster the filters of a layer by affinity propagation, and keep the exemplars; the data decide how many.
+    """Cluster the filters of a layer by affinity propagation, and keep the exemplars; the weights decide how many.
 
         s(i, j) = - || A_i - A_j ||^2,        p_k = beta × median over i of s(i, k)
 
     A_i is filter i, flattened; the median includes s(k, k) = 0 (published code). Similarities are negative, so a larger
-    beta keeps fewer. No data is needed. The width is a steep function of beta, another for every checkpoint, and a
-    layer may collapse to a single filter: `min_keep` is the floor, topped up by the largest r(k, k) + a(k, k).
+    beta keeps fewer. No data is needed. The width depends steeply on beta, and differently for every checkpoint, and a
+    layer may collapse to a single filter: `min_keep` is the floor, filled by the largest r(k, k) + a(k, k).
 
-    beta: larger keeps fewer; it holds for every group but those that match a pattern of `betas` (the last match
-    counts); `EPruner.preset(name)` gives the paper's. Layers whose messages do not settle are run again
-    with damping 0.9 and up to 1000 iterations, then keep the exemplars they have; `guard=False` is scikit-learn's
+    beta: larger keeps fewer; it is used for every group but those that match a pattern of `betas` (the last match
+    counts); `EPruner.preset(name)` gives the paper's. Layers whose messages do not converge are run again
+    with damping 0.9 and up to 1000 iterations, and then keep their last exemplars; `guard=False` is scikit-learn's
     behaviour, and that of the published code.
 
     With a budget (ours), one factor on all betas is bisected until the exemplars of one beta meet it and those of the
@@ -74,19 +74,21 @@ class EPruner:
     the filters of all layers that write the units are concatenated, so their squared distances add; scope="uncoupled"
     leaves such groups whole, as the paper does.
 
-    preference: what a filter's preference is measured by. "column": beta × the median of its own similarities, the
+    preference: definition of a filter's preference. "column": beta × the median of its own similarities, the
     zero to itself included, one a filter (published code). "overall" (ours): beta × the median of all similarities of
     the layer, those to oneself left out; layers collapse less.
 
-    initialisation: what the pruned network starts from; the paper compares three at equal widths. "exemplars", the
+    initialisation: initial weights of the pruned network; the paper compares three at equal widths. "exemplars", the
     method: the weights of the exemplars, and the matching inputs of their consumers. "random_project": the consumers'
     by a sparse random projection of the dense ones. "random": fresh weights. BatchNorm keeps the exemplars' entries;
-    the published code resets it (`reset_bn`), and is near chance before fine-tuning. Both act in `finish`, on the
-    pruned network.
+    the published code resets it (`reset_bn`), which gives chance accuracy before fine-tuning. Both act in `finish`, on
+    the pruned network.
 
-    betas: (pattern, beta) of the groups whose beta is another. guard: run what does not settle again. min_keep: fewest
-    filters of a layer. uniform: the same share of every group, with a budget. scope: "coupled", or "uncoupled" for
-    groups with one producer only. reset_bn: fresh BatchNorm.
+    betas: (pattern, beta) of the groups whose beta is another. guard: run layers that do not converge again. min_keep:
+    fewest filters of a layer. uniform: the same share of every group, with a budget. scope: "coupled", or "uncoupled"
+    for groups with one producer only. reset_bn: fresh BatchNorm.
+
+    Raises InputError for values out of range.
 
     >>> from secateurs.graph import trace
     >>> net = nn.Sequential(nn.Conv2d(1, 6, 1, bias=False), nn.Conv2d(6, 1, 1))
@@ -96,6 +98,7 @@ class EPruner:
     """
 
     beta: float = 0.75
+    _: KW_ONLY
     betas: Patterns = ()
     preference: Preference = "column"
     guard: bool = True
@@ -110,8 +113,8 @@ class EPruner:
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        check_words(self, preference=Preference, initialisation=Initialisation, scope=Scope)
+        """Refuse values out of range."""
+        check_choice(self, preference=Preference, initialisation=Initialisation, scope=Scope)
         for beta in (self.beta, *(value for _, value in self.betas)):
             if not beta > 0:
                 message = (
@@ -126,9 +129,10 @@ class EPruner:
     def preset(network: str) -> EPruner:
         """Return the paper's betas for a network, by this library's and torchvision's module names.
 
-        "published" is the authors' code for any network: their default beta, norms reset, layers that do not settle
-        as scikit-learn leaves them. For "vgg16_bn" and the others, add these with `dataclasses.replace`.
+        "published" is the authors' code for any network: their default beta, norms reset, layers that do not converge
+        as scikit-learn returns them. For "vgg16_bn" and the others, add these with `dataclasses.replace`.
         The rule for the last blocks is the published code's, which cannot generate every row of the paper's table.
+        Raises RecipeError for an unknown network.
 
         >>> EPruner.preset("resnet18")
         EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),))
@@ -138,7 +142,7 @@ class EPruner:
         if network not in _BETA:
             message = f"no preset of EPruner is called {network!r}: {near(network, (*_BETA, 'published'))}"
             raise RecipeError(message)
-        return EPruner(_BETA[network], _LATE.get(network, ()))
+        return EPruner(_BETA[network], betas=_LATE.get(network, ()))
 
     def __repr__(self) -> str:
         """Name beta, and the settings that are not the paper's."""
@@ -169,7 +173,7 @@ class EPruner:
         return ranked(part, budget, scores, self, allocator=Uniform() if self.uniform else None)
 
     def finish(self, pruned: nn.Module, dense: nn.Module, plan: Plan, *, seed: int = 0) -> None:
-        """Give the pruned network the paper's starting point, in place."""
+        """Set the pruned network's initial weights as in the paper, in place."""
         if self.initialisation == "random":
             restart(pruned, seed)
         elif self.initialisation == "random_project":
@@ -214,9 +218,9 @@ class EPruner:
         return found
 
     def _scores(self, part: Part, budget: Budget, layers: list[_Layers], seed: int) -> dict[str, NDArray[np.float64]]:
-        """Order all units: exemplars of the least beta that meets the budget, of the next below it, then the rest.
+        """Score all units: exemplars of the least beta that meets the budget, of the next below it, then the rest.
 
-        Inside each class units go by rank of r(k, k) + a(k, k).
+        Inside each class, units are ordered by the rank of r(k, k) + a(k, k).
         """
         limits = Limits.of(part, replace(budget, exclude=()))
 
@@ -258,7 +262,7 @@ _STEEPEST = 64.0
 """Factor on the betas beyond which widths hardly change: nearly every layer has one exemplar."""
 
 _NEAR_ENOUGH = 1e-3
-"""Relative width of the bisection's last interval; what lies inside it is settled unit by unit."""
+"""Relative width of the bisection's last interval; inside it, single units are removed."""
 
 
 def _exemplars(found: Clustering, min_keep: int) -> NDArray[np.int64]:

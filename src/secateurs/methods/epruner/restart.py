@@ -22,7 +22,7 @@ def reset_norms(pruned: nn.Module, plan: Plan) -> None:
 
 
 def restart(pruned: nn.Module, seed: int) -> None:
-    """Draw all weights anew, by each module's own initialisation; the global generators are left as they were."""
+    """Draw all weights anew, by each module's own initialisation; the global generators are not advanced."""
     drawn: set[int] = set()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Greedy absorption: every kept unit removes the most similar remaining ones.
+"""Greedy absorption: for every kept unit, the most similar remaining units are removed.
 
 Shapes: C units.
 """
@@ -14,16 +14,16 @@ Array = NDArray[np.float64]
 def absorb(
     similarity_CC: Array, *, neighbors: int = 1, threshold: float = 0.0, duplicates: float | None = 1e-6
 ) -> tuple[list[int], list[tuple[int, float]]]:
-    """Let units absorb their nearest neighbours; return the kept units, and the removed ones with their similarity.
+    """Remove units that are similar to kept ones; return the kept units, and the removed ones with their similarity.
 
-    In index order, every unit that still lives is kept, and examines its `neighbors` most similar living units (those
-    already kept are among them; of equal ones the lower index comes first): each that is not kept, and is similar by
-    at least `threshold`, is removed. A neighbour already kept uses up its place, so how many units go depends on the
-    data. With `duplicates`, a unit first removes every living one with similarity of at least 1 - duplicates; these
+    In index order, every unit not yet removed is kept, and its `neighbors` most similar remaining units are examined
+    (kept ones included; of equal ones the lower index first): each that is not kept and has a similarity of at least
+    `threshold` is removed. A kept neighbour counts as examined, so that the number of removed units depends on the
+    data. With `duplicates`, every remaining unit with a similarity of at least 1 - duplicates is removed first; these
     count as examined. Unit 0 is always kept, and the result depends on the order of the units.
 
     Shi et al. 2024, published code; the duplicate rule is in an older build of it. `duplicates=None` is the code as
-    published, where units that are all alike (dead ones, say) waste each other's places and survive.
+    published, where equal units (such as inactive ones) fill each other's places and stay.
 
     >>> s = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]])
     >>> absorb(s)
@@ -56,8 +56,9 @@ def absorption_levels(
     """Order all units for any budget: the level at which each is absorbed, [C]; larger stays longer.
 
     `absorb` is repeated on its own survivors until one unit is left. A unit removed in round r = 0, 1, ... has its
-    level in (r, r + 1]: the most similar of the round goes first, duplicates at level 0. So the sets kept are nested,
-    and those with a level above 1 are exactly what `absorb` keeps. Where `threshold` stops a round, it is dropped.
+    level in (r, r + 1]: the most similar of the round is removed first, duplicates at level 0. The kept sets are
+    nested, and the units with a level above 1 are those that `absorb` keeps. If a round removes nothing because of
+    `threshold`, it continues without the threshold.
 
     >>> s = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.1], [0.1, 0.1, 1.0]])
     >>> absorption_levels(s)

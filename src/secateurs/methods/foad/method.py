@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import nn
 
 from secateurs.allocate import Budget
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.evidence import Activations, Needs, Reads, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
 from secateurs.methods.foad.unpooled import Unpooled
-from secateurs.methods.one_shot import check_words, named, part_of, ranked
+from secateurs.methods.one_shot import named, part_of, ranked
 from secateurs.session.method import check_preset
 from secateurs.types import Keep, Loss, Scope
 
@@ -30,26 +30,27 @@ class FOAD:
 
         S(i, j) = mean over images b of  1 / (1 + || F[b, i] - F[b, j] ||_2)
 
-    F is what the modules that read the units are given: after norm, activation and pooling, as in the paper. In index
-    order, every living channel is kept and absorbs those of its `neighbors` nearest that are not kept and reach
-    `threshold`; see `absorb`, also for `duplicates` (a tolerance; None is the published code).
+    F: inputs of the modules that read the units, after norm, activation and pooling, as in the paper. In index order,
+    every remaining channel is kept, and those of its `neighbors` nearest that are not kept and reach `threshold` are
+    removed (absorbed); see `absorb`, also for `duplicates` (a tolerance; None is the published code).
 
-    maps: "read" is the above everywhere; "unpooled" takes the map behind norm and activation where a linear layer reads
-    the units, before the pooling that makes features of it, as the published code does.
-    order: which channels are visited first, and so kept. "stored": as they are stored, as in the published code;
-    the first is never removed. "energy" (ours): from the largest mean |F|^2 down, so that of two that are alike the
-    stronger stays, whatever their places.
+    maps: "read": F as above everywhere. "unpooled": where a linear layer reads the units, the map after norm and
+    activation and before pooling, as in the published code.
+    order: order of visits; earlier channels are kept. "stored": in index order, as in the published code; the first is
+    never removed. "energy" (ours): by decreasing mean |F|^2, so that of two similar channels the stronger is kept.
 
-    Without a budget this decides the widths, as in the paper, which has none: the kept units are those that one pass of
-    absorption leaves. With a budget (ours), absorption is repeated on its survivors until one is left, which orders the
-    units by the round and by the similarity at which they go; all groups then move through their rounds together until
-    the budget is met. Smaller budgets keep subsets, and nothing is random. Coupled groups (ours): S is the mean over
-    all modules that read the units; scope="uncoupled" leaves units made by several operators whole, as the paper does.
+    Without a budget, one pass of absorption decides the widths, as in the paper. With a budget (ours), absorption is
+    repeated on the kept units until one is left, which orders the units by round and similarity; units of all groups
+    are removed in this order until the budget is met. Smaller budgets keep subsets, and nothing is random. Coupled
+    groups (ours): S is the mean over all modules that read the units; scope="uncoupled" leaves units made by several
+    operators whole, as the paper does.
 
-    Pass training images, never test images: the published script reads its 128 images from the test set. `batches`
-    reads at most so many. neighbors: channels that a kept one may absorb. threshold: least similarity for that.
-    duplicates: 1 − the similarity from which two channels are the same; None asks for none. scope: "coupled", or
+    Pass training images, never test images: the published script reads its 128 images from the test set. batches: the
+    most batches to read. neighbors: channels that a kept one may absorb. threshold: least similarity for that.
+    duplicates: 1 − the similarity from which two channels are equal; None disables this. scope: "coupled", or
     "uncoupled" for units that one operator writes. min_keep: floor for the unbudgeted form; a budget brings its own.
+
+    Raises InputError for values out of range.
 
     >>> import torch
     >>> from secateurs.graph import trace
@@ -62,6 +63,7 @@ class FOAD:
     """
 
     neighbors: int = 1
+    _: KW_ONLY
     threshold: float = 0.0
     duplicates: float | None = 1e-6
     order: Order = "stored"
@@ -72,8 +74,8 @@ class FOAD:
     reference: ClassVar[str] = "Shi et al. FOAD. Journal of Computer Research and Development 61(7):1836-1849, 2024"
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        check_words(self, order=Order, scope=Scope, maps=Maps)
+        """Refuse values out of range."""
+        check_choice(self, order=Order, scope=Scope, maps=Maps)
         if self.neighbors < 1 or self.min_keep < 1:
             message = f"{self} examines or keeps no unit. Both are counted. Give neighbors and min_keep of at least 1."
             raise InputError(message)
@@ -95,7 +97,7 @@ class FOAD:
 
     @property
     def needs(self) -> Needs:
-        """The maps that the readers of each group are given."""
+        """The inputs of the modules that read each group."""
         return {"maps": Activations(FeatureSimilarity, at=Unpooled() if self.maps == "unpooled" else Reads())}
 
     def select(

@@ -3,8 +3,8 @@
     S(i, j) = mean over samples b of  1 / (1 + d_b(i, j)),        d_b(i, j) = || F[b, i] - F[b, j] ||_2
 
 Distances come from one Gram matrix a sample, |x_i - x_j|^2 = q_i + q_j - 2 <x_i, x_j> with q_i = |x_i|^2: no loop over
-pairs. Where x_i and x_j nearly agree, the right-hand side subtracts large numbers and float32 keeps nothing of the
-answer: maps of norm 100 at distance 0.01 come out as exactly equal. Two remedies are always on. A common map is
+pairs. Where x_i and x_j nearly agree, the right-hand side subtracts large numbers and float32 loses all digits of the
+result: maps of norm 100 at distance 0.01 come out as exactly equal. Two corrections are always applied. A common map is
 subtracted first when it carries most of the energy (distances do not change), and every pair below `NEAR` of its own
 scale is computed anew from the difference itself.
 
@@ -29,7 +29,7 @@ ROWS = 128
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """Of a group's C units: s [C, C], symmetric, ones on the diagonal; energy [C], the mean of |F[b, i]|^2. float64."""
+    """Similarities of a group's C units: s [C, C], symmetric, diagonal 1; energy [C], mean |F[b, i]|^2; float64."""
 
     s: Tensor
     energy: Tensor
@@ -38,7 +38,7 @@ class Similarity:
 class FeatureSimilarity:
     """An `Accumulator`: the mean similarity of the units' maps over all samples, and over all sites if several.
 
-    With coupled groups the sites are the modules that read the units, and each counts alike: S is the mean of theirs.
+    With coupled groups the sites are the modules that read the units, and S is the mean over them.
 
     >>> import numpy as np
     >>> maps = torch.tensor([[[0.0, 0.0], [3.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])  # distances 5 and 0
@@ -59,7 +59,7 @@ class FeatureSimilarity:
         self._samples = 0
 
     def update(self, values: Tensor) -> None:
-        """Take in maps [samples, units, positions]."""
+        """Update with maps [samples, units, positions]."""
         found, energy = sums(values)
         self._sum = found if self._sum is None else self._sum + found
         self._energy = energy if self._energy is None else self._energy + energy

@@ -1,4 +1,4 @@
-"""Where the published code reads the maps of a network's last convolution: before they are pooled into features."""
+"""Read the feature maps of a network's last convolution before pooling, as the published code does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from secateurs.graph.groups import Site
 
 @dataclass(frozen=True)
 class Unpooled:
-    """What the modules that read the units are given; where these are features, the last map as large as the first.
+    """Inputs of the modules that read the units; for pooled features, the last map that is as large as the first.
 
     Features are inputs without height and width: those of a linear layer behind a pooling or a flattening.
     """

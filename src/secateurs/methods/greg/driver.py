@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GrowingDriver(Driver):
-    """Applies the growing penalty, waits while weights settle, and removes what was chosen."""
+    """Applies the growing penalty, waits `stabilise` steps, and removes the chosen units."""
 
     saved: ClassVar[tuple[str, ...]] = ("_applied.state", "_stable")
 

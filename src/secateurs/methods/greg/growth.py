@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,7 +17,7 @@ from secateurs.session.per_group import group_means, lowest, spread
 from secateurs.session.schedule import Position
 from secateurs.session.scope import Units
 
-# Reading the magnitude ratio waits for the device, so it is read at every hundredth of the rises at most.
+# Reading the magnitudes synchronises with the device, so it is done at every hundredth rise at most.
 _READS = 100
 
 
@@ -34,6 +34,7 @@ class Growth:
     (10001, 100001, 0.01)
     """
 
+    _: KW_ONLY
     step: float
     ceiling: float
     every: int = 1
@@ -64,9 +65,9 @@ class Growth:
 
 @dataclass(frozen=True, eq=False)
 class Grown:
-    """The state of the penalty: rises so far (of all units while picking, then of each group), and who was chosen.
+    """The state of the penalty: rises so far (of all units while picking, then of each group), and the chosen units.
 
-    factors: those of the last rise; the penalty acts with them until the next one.
+    factors: those of the last rise, which apply until the next one.
     """
 
     phase: Literal["picking", "growing", "grown"]
@@ -80,17 +81,17 @@ class Grown:
 
 @dataclass(frozen=True)
 class GrowingL2:
-    """The chosen units' factor rises by `growth.step` every `growth.every` steps; the kept units get `recover`.
+    """A penalty whose factor rises by `growth.step` every `growth.every` steps; kept units have the factor `recover`.
 
     pick: first the factor of all units rises, and then the smallest are chosen (GReg-2); without it they are chosen
     at once (GReg-1). A group is finished when its factor exceeds `growth.ceiling`, or when the mean magnitude of its
-    kept units is `ratio` times that of the chosen (smoothed by 0.9).
+    kept units is `kept_over_removed` times that of the chosen (smoothed by 0.9).
     """
 
     growth: Growth
     pick: Growth | None
     recover: float
-    ratio: float
+    kept_over_removed: float
     roles: tuple[Role, ...] = ("out",)
 
     def init(self, units: Units) -> Grown:
@@ -109,7 +110,7 @@ class GrowingL2:
         return self.choose(units, begun) if self.pick is None else begun
 
     def update(self, units: Units, state: Grown, at: Position) -> tuple[Tensor, Grown]:
-        """Rise if a rise is due; the factors hold between rises."""
+        """Raise the factors if a rise is due, and return them."""
         if at.step % self.growth.every == 0 and state.phase != "grown":
             state = self._pick(units, state) if state.phase == "picking" else self._grow(units, state)
         return state.factors, state
@@ -147,19 +148,19 @@ class GrowingL2:
         return self._tested(units, replace(state, rises=rises, factors=factors), picked)
 
     def _tested(self, units: Units, state: Grown, picked: float) -> Grown:
-        """Finish groups whose factor is past the ceiling or whose magnitudes have parted."""
-        # nine digits are what was meant: 10 000 × 1e-4 must not exceed 1
+        """Finish groups whose factor is above the ceiling or whose magnitudes have separated."""
+        # rounded to nine digits: 10 000 × 1e-4 must not exceed 1
         over = [round(picked + self.growth.factor(n), 9) > self.growth.ceiling for n in state.rises]
         done = [a or b for a, b in zip(state.finished, over, strict=True)]
         if units.unit == "filter":
             parted, state = self._parted(units, state)
-            # GReg-1 tests all its groups jointly (they share one factor), GReg-2 each on its own.
+            # GReg-1 tests all groups jointly (they share one factor), GReg-2 each separately.
             joint = [all(p or f for p, f in zip(parted, state.finished, strict=True))] * len(parted)
             done = [d or p for d, p in zip(done, joint if self.pick is None else parted, strict=True)]
         return replace(state, finished=tuple(done), phase="grown" if all(done) else "growing")
 
     def _losing(self, units: Units) -> Tensor:
-        """1 for groups that lose units, 0 for those that the penalty leaves alone, [groups]."""
+        """1 for groups that lose units, 0 for those without a penalty, [groups]."""
         return torch.tensor([float(c > 0) for c in units.counts], device=units.rows.device)
 
     def _ratio(self, units: Units, state: Grown) -> Tensor:
@@ -174,4 +175,4 @@ class GrowingL2:
         state = replace(state, smooth=smooth)
         if max(state.rises) % max(1, self.growth.rises // _READS):
             return [False] * len(units.counts), state
-        return (smooth >= self.ratio).tolist(), state
+        return (smooth >= self.kept_over_removed).tolist(), state

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.graph.groups import Role
 from secateurs.methods.greg.driver import GrowingDriver
 from secateurs.methods.greg.growth import GrowingL2, Growth
@@ -21,6 +22,9 @@ REFERENCE = (
 )
 
 
+RENAMED = {"ratio": "kept_over_removed"}
+"""Settings of earlier versions and their present names, for messages about old recipes."""
+
 _GROWTH = Growth(step=1e-4, ceiling=1.0, every=10)
 _PICK = Growth(step=1e-5, ceiling=0.01, every=10)
 
@@ -35,7 +39,8 @@ class GReg1:
 
     Every `growth.every` steps the factor of the chosen units rises by `growth.step`; each step adds factor·W to their
     gradient. A group is finished when the factor exceeds `growth.ceiling` or the mean magnitude of its kept units is
-    `ratio` times that of the chosen ones (smoothed by 0.9); then `stabilise` steps follow, and the units are removed.
+    `kept_over_removed` times that of the chosen ones (smoothed by 0.9); then `stabilise` steps follow, and the units
+    are removed.
 
     Score: mean |W| of a filter (of coupled producers: the mean over members). Defaults are those of the paper's
     ImageNet code but for `growth.every`, 10 as in its CIFAR commands (5 for ImageNet) and `stabilise` (40 000 for
@@ -45,22 +50,26 @@ class GReg1:
     with one producer. norms: also penalise the following norm's scale and shift, which the paper does not. remove:
     explicit removed shares instead of the budget's. decoupled: None follows the optimizer (decoupled under Adam).
 
+    Raises InputError for values out of range.
+
     >>> GReg1().steps, GReg1().fitted(10, 30).steps
     (110001, 148)
     """
 
     growth: Growth = _GROWTH
+    _: KW_ONLY
     stabilise: int = 10_000
-    ratio: float = 1000.0
+    kept_over_removed: float = 1000.0
     unit: Unit = "filter"
     scope: Scope = "coupled"
     norms: bool = False
     remove: Rates | None = None
     decoupled: bool | None = None
     reference: ClassVar[str] = REFERENCE
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
 
     def __post_init__(self) -> None:
-        _check(self.stabilise, self.ratio, self.unit)
+        _check(self)
 
     @classmethod
     def preset(cls, name: Preset = "published") -> Self:
@@ -75,7 +84,7 @@ class GReg1:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps until removal, if the magnitude ratio never stops it earlier."""
+        """Optimizer steps until removal, if `kept_over_removed` does not end the growth earlier."""
         return self.growth.steps + self.stabilise
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
@@ -92,36 +101,42 @@ class GReg1:
 
     def start(self, run: Run) -> Driver:
         """Choose the smallest units by the present weights, and start the driver."""
-        return GrowingDriver(run, self, GrowingL2(self.growth, None, 0.0, self.ratio, _roles(norms=self.norms)))
+        return GrowingDriver(
+            run, self, GrowingL2(self.growth, None, 0.0, self.kept_over_removed, _roles(norms=self.norms))
+        )
 
 
 @dataclass(frozen=True)
 class GReg2:
-    """GReg-2: a small penalty on all filters lets curvature part them; then the smallest are chosen, as in GReg-1.
+    """GReg-2: a small penalty on all filters separates them by curvature; then the smallest are chosen, as in GReg-1.
 
     While picking, the factor of every unit rises by `pick.step` up to `pick.ceiling`. Flat directions shrink fastest,
     d ln|w| / dλ = −1/(h + λ), so that magnitudes then sort by curvature. After that the chosen units' factor rises
-    from there by `growth.step`, and the kept units' is *set* to `recover`, a constant negative penalty (from the
-    code; how the paper words it was not read).
+    from there by `growth.step`, and the kept units' factor is *set* to `recover`, a constant negative penalty (from the
+    authors' code; the paper's wording is unknown).
+
+    Raises InputError for values out of range.
 
     >>> GReg2().steps
     119001
     """
 
     growth: Growth = _GROWTH
+    _: KW_ONLY
     pick: Growth = _PICK
     recover: float = -1e-4
     stabilise: int = 10_000
-    ratio: float = 1000.0
+    kept_over_removed: float = 1000.0
     unit: Unit = "filter"
     scope: Scope = "coupled"
     norms: bool = False
     remove: Rates | None = None
     decoupled: bool | None = None
     reference: ClassVar[str] = REFERENCE
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
 
     def __post_init__(self) -> None:
-        _check(self.stabilise, self.ratio, self.unit)
+        _check(self)
         if self.pick.ceiling >= self.growth.ceiling or self.pick.every != self.growth.every:
             raise InputError(
                 f"GReg2: picking up to {self.pick.ceiling} every {self.pick.every} steps does not lead into growth "
@@ -135,13 +150,13 @@ class GReg2:
         check_preset(cls, name, _PRESETS)
         every, stabilise = _PRESETS[name]
         growth, pick = replace(_GROWTH, every=every), replace(_PICK, every=every)
-        return cls(growth, pick, stabilise=stabilise, scope="uncoupled")
+        return cls(growth, pick=pick, stabilise=stabilise, scope="uncoupled")
 
     @property
     def steps(self) -> int:
-        """Optimizer steps until removal, if the magnitude ratio never stops it earlier."""
+        """Optimizer steps until removal, if `kept_over_removed` does not end the growth earlier."""
         picks = self.pick.climbs
-        rises = Growth(self.growth.step, self.growth.ceiling - self.pick.factor(picks)).rises
+        rises = Growth(step=self.growth.step, ceiling=self.growth.ceiling - self.pick.factor(picks)).rises
         return (picks + rises - 1) * self.growth.every + 1 + self.stabilise
 
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
@@ -155,7 +170,7 @@ class GReg2:
 
     def start(self, run: Run) -> Driver:
         """Start the driver; units are chosen when picking ends."""
-        penalty = GrowingL2(self.growth, self.pick, self.recover, self.ratio, _roles(norms=self.norms))
+        penalty = GrowingL2(self.growth, self.pick, self.recover, self.kept_over_removed, _roles(norms=self.norms))
         return GrowingDriver(run, self, penalty)
 
 
@@ -165,12 +180,16 @@ def _roles(*, norms: bool) -> tuple[Role, ...]:
 
 def _scaled(growth: Growth, steps: int, every: int) -> Growth:
     """The same ceiling, passed within `steps`: larger rises."""
-    return Growth(max(growth.step, growth.ceiling / max(1, (steps - 1) // every)), growth.ceiling, every)
+    return Growth(
+        step=max(growth.step, growth.ceiling / max(1, (steps - 1) // every)), ceiling=growth.ceiling, every=every
+    )
 
 
-def _check(stabilise: int, ratio: float, unit: str) -> None:
-    if stabilise < 0 or ratio <= 1.0 or unit not in {"filter", "weight"}:
+def _check(method: GReg1 | GReg2) -> None:
+    check_choice(method, unit=Unit, scope=Scope)
+    if method.stabilise < 0 or method.kept_over_removed <= 1.0:
         raise InputError(
-            f"GReg with stabilise={stabilise}, ratio={ratio}, unit={unit!r}: stabilise counts steps (0 or more), "
-            "ratio is kept over removed magnitude (above 1), and unit is 'filter' or 'weight'."
+            f"GReg with stabilise={method.stabilise}, kept_over_removed={method.kept_over_removed}: stabilise counts "
+            "steps (0 or more), and kept_over_removed divides the mean magnitude of the kept units by that of the "
+            "others, so that it is above 1."
         )

@@ -50,7 +50,7 @@ class FisherDriver(Driver):
         run, how = self._run, self._how
         # Also says whether the budget can be reached at all.
         units = sum(removals(run, run.groups(), None, rounding=lambda n, _: n))
-        if how.within is None:
+        if how.until is None:
             needed = -(-units // how.per_event) * how.every
             if needed > run.clock.total:
                 why = f"about {units} units have to go, {how.per_event} every {how.every} steps"
@@ -67,7 +67,7 @@ class FisherDriver(Driver):
         self._taps = Taps(run.model, self._ledger, sites, self._layouts)
         self._elements = np.array(measure_elements(run.graph, run.model, run.example, self._groups))
 
-    # --- what a session asks ---
+    # --- members of Driver ---
 
     @override
     def attached(self) -> None:
@@ -137,10 +137,10 @@ class FisherDriver(Driver):
         if not np.isfinite(self._last).all():
             self._run.note("skipped", "scores were not finite; nothing was removed")
             return
-        if self._how.within is None:
+        if self._how.until is None:
             self._prune(self._run.targets, self._how.per_event)
         else:
-            self._prune(self._target_now(self._how.within), None)
+            self._prune(self._target_now(self._how.until), None)
         if self._run.within_budget():
             self._finish()
         elif self._run.shrinks:
@@ -150,7 +150,7 @@ class FisherDriver(Driver):
                 self.shrink()
 
     def _target_now(self, within: float) -> NDArray[np.int64]:
-        """The budget as it should stand at this event: from the whole network linearly to the target."""
+        """The intermediate budget at this event: linear from the whole network to the target."""
         events = max(1, int(within * self._run.clock.total) // self._how.every)
         share = min(1.0, self._events / events)
         dense = np.array([*vars(self._run.origin.cost()).values()], dtype=np.float64)
@@ -158,7 +158,7 @@ class FisherDriver(Driver):
         return np.ceil(dense + share * (goal - dense)).astype(np.int64)
 
     def _prune(self, targets: NDArray[np.int64], most: int | None) -> None:
-        """Remove the least unit by score over cost, one at a time, until the targets hold or `most` are gone."""
+        """Remove units by lowest score over cost, one at a time, until the targets are met or `most` are removed."""
         run, scores = self._run, self._last
         if not len(scores):
             return

@@ -2,15 +2,16 @@
 
 A gate is an imaginary factor of one on unit u, shared by every consumer of its group. Its derivative for sample n,
 
-    z[n, u] = Σ over consumers, positions of  x · ∂L/∂x      (x: what the consumer reads)
+    z[n, u] = Σ over consumers, positions of  x · ∂L/∂x      (x: the consumer's input)
 
-needs only what the consumer keeps for its own backward pass, so a tap costs one product and one sum and no activation
-memory. A plain hook on a residual tensor would also see the gradient of the identity shortcut; a tap sees its
-consumer only.
+needs only tensors that the consumer stores for its own backward pass, so that a tap costs one product and one sum and
+no activation memory. A plain hook on a residual tensor would include the gradient of the identity shortcut; a tap has
+the gradient of its consumer only.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from secateurs.evidence.gates import gate_gradient
 from secateurs.graph.groups import Site
@@ -28,7 +30,7 @@ from secateurs.session.flat_units import Ledger
 
 @dataclass(eq=False)
 class Pass:
-    """One forward pass and what its backward pass has brought so far; z is [samples, units]."""
+    """One forward pass, with the gate gradients z [samples, units] of its backward pass so far."""
 
     units: int
     samples: int | None
@@ -52,7 +54,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Which entries along a site's dimension belong to which flat unit."""
+    """Entries along a site's dimension, and the flat number of the unit that each belongs to."""
 
     entry: Tensor
     unit: Tensor
@@ -81,17 +83,16 @@ class Taps:
     """The taps of a model: squares of per-sample gate gradients, summed over samples and passes into one flat vector.
 
     Per-sample losses are assumed to be averaged over the batch: z is multiplied by the number of samples, so that a
-    short last batch weighs as its samples do. A pass whose z is not finite (an overflow under AMP) counts for
-    nothing.
+    smaller last batch has the weight of its samples. A pass whose z is not finite (an overflow under AMP) is ignored.
     """
 
     model: nn.Module
     ledger: Ledger
     sites: Mapping[str, Sequence[Site]]
     layouts: Mapping[str, Layout | str] = field(default_factory=dict[str, "Layout | str"])
-    """Where samples lie in a reading module's input, or why they cannot be told apart; dimension 0 if not named."""
+    """The sample dimension of each module's input, or why its samples cannot be separated; dimension 0 by default."""
     blind: dict[str, str] = field(init=False, default_factory=dict[str, str])
-    """Group -> why its sum says nothing: a consumer whose input needs no gradient, or rows that are not samples."""
+    """Group -> why its sum is meaningless: a consumer whose input needs no gradient, or rows that are not samples."""
     total: Tensor = field(init=False)
     samples: int = field(init=False, default=0)
     _passes: list[Pass] = field(init=False, default_factory=list)
@@ -118,27 +119,27 @@ class Taps:
 
     @property
     def is_open(self) -> bool:
-        """Whether the taps are on the model."""
+        """True if the taps are on the model."""
         return bool(self._handles)
 
     def close(self) -> None:
-        """Remove every tap; the model is as it was."""
+        """Remove every tap from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._passes.clear()
 
     def begin(self, samples: int | None) -> None:
-        """A new forward pass: finished ones are folded into the total."""
+        """Start a new forward pass, and add finished ones to the total."""
         self.fold()
         self._passes.append(Pass(self.ledger.total, samples))
 
     def current(self) -> Pass | None:
-        """The pass that is under way, if the model's forward has been entered."""
+        """The current pass, if the model's forward was entered."""
         return self._passes[-1] if self._passes else None
 
     def fold(self) -> None:
-        """Square, sum over samples and add to the total what has arrived; no device waits."""
+        """Square gate gradients, sum them over samples and add them to the total, without a device synchronisation."""
         for record in self._passes:
             if record.z is not None:
                 z = record.z * record.z.shape[0]
@@ -151,13 +152,28 @@ class Taps:
         self._passes = self._passes[-1:]
 
     def reset(self) -> None:
-        """Forget the sums."""
+        """Reset the sums."""
         self.total.zero_()
         self.samples = 0
 
 
-class _Hook:
-    """A forward pre-hook that a copy or a pickle of the model does not take along: the copy gets a dead one."""
+class _Hook(ABC):
+    """A forward pre-hook that a copy or a pickle of the model does not take along: the copy gets a dead one.
+
+    torch.compile leaves it out of its graphs. It is told so when the hook is made, and not by a decorator: that alone
+    imports the compiler, which takes longer than all of PyTorch.
+    """
+
+    def __init__(self) -> None:
+        disable: Any = torch.compiler.disable
+        self._uncompiled = disable(self.seen)
+
+    @abstractmethod
+    def seen(self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module) -> Any:
+        """Look at what a module is called with; what is returned replaces it."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._uncompiled(args, kwargs, module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Dead:
         return _Dead()
@@ -167,7 +183,7 @@ class _Hook:
 
 
 class _Dead:
-    """What a tap becomes in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
+    """Replacement of a gradient hook in a copy of the model (an EMA copy, a checkpoint of the whole module)."""
 
     def __call__(self, *_: Any) -> None:
         return None
@@ -175,23 +191,25 @@ class _Dead:
 
 class _Begin(_Hook):
     def __init__(self, taps: Taps) -> None:
+        super().__init__()
         self._taps = taps
 
-    @torch.compiler.disable
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    @override
+    def seen(self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module) -> None:
         if torch.is_grad_enabled() and module.training:
             self._taps.begin(samples_of((*args, *kwargs.values())))
 
 
 class _Tap(_Hook):
     def __init__(self, taps: Taps, group: str, site: Site, entries: Entries) -> None:
+        super().__init__()
         self._taps, self._group, self._dim, self._entries = taps, group, site.dim, entries
         found = taps.layouts.get(site.module, Layout())
         self._layout = Layout() if isinstance(found, str) else found
 
-    @torch.compiler.disable
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    @override
+    def seen(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], module: nn.Module
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         record = self._taps.current()
         place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)

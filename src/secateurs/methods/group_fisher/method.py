@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
-from secateurs.methods.group_fisher.driver import FisherDriver
+from secateurs.errors import InputError, check_choice
+from secateurs.methods.group_fisher.driver import FisherDriver, Normaliser
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
@@ -17,25 +18,28 @@ class GroupFisher:
 
     s_u = Σ_n ( Σ_{x ∈ consumers} ∂L_n/∂m_u^x )²  over the samples since the last event (equations 1 to 5 of the
     paper; contributions of coupled consumers are added before squaring), divided by ΔM ("memory", the paper's
-    default), ΔC ("macs") or 1 ("none"). The network trains on meanwhile; start from a converged model with a small
-    learning rate.
+    default), ΔC ("macs") or 1 ("none"). Training continues between removals; start from a converged model with a
+    small learning rate.
 
-    normaliser: what the information is divided by.
-    every = d: 25 for classification, 10 for detection. per_event: units per event (paper: 1). within: reach the
-    budget in this share of the run instead, with as many units per event as that takes (ours). The engine's groups
-    replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole groups of a grouped
-    convolution go together. shrink_every: physically shrink whenever so many of the MACs are gone (ours; the paper
-    masks).
+    normaliser: divisor of the information. every = d: 25 for classification, 10 for detection. per_event: units per
+    event (paper: 1). until: reach the budget in this share of the run instead, with as many units per event as needed
+    (ours). The groups of `trace` replace the paper's Algorithm 1, whose grouping depends on the order of layers; whole
+    groups of a grouped convolution are removed together. shrink_every: physically shrink after each removal of this
+    share of the MACs (ours; the paper masks).
+
+    Raises InputError for values out of range.
 
     >>> GroupFisher().fitted(10, 30)
-    GroupFisher(every=3, per_event=1, within=0.5, normaliser='memory', shrink_every=0.05)
+    GroupFisher(every=3, per_event=1, until=0.5, normaliser='memory', shrink_every=0.05)
     """
 
     every: int = 25
+    _: KW_ONLY
     per_event: int = 1
-    within: float | None = None
-    normaliser: Literal["memory", "macs", "none"] = "memory"
+    until: float | None = None
+    normaliser: Normaliser = "memory"
     shrink_every: float = 0.05
+    renamed: ClassVar[Mapping[str, str]] = {"within": "until"}
     reference: ClassVar[str] = (
         "Liyang Liu, Shilong Zhang, Zhanghui Kuang, Aojun Zhou, Jing-Hao Xue, Xinjiang Wang, Yimin Chen, Wenming "
         "Yang, "
@@ -44,12 +48,11 @@ class GroupFisher:
     )
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.per_event < 1 or not (self.within is None or 0.0 < self.within <= 1.0):
+        check_choice(self, normaliser=Normaliser)
+        if self.every < 1 or self.per_event < 1 or not (self.until is None or 0.0 < self.until <= 1.0):
             raise InputError(
-                f"{self}: every and per_event count from 1, and within is a share of the run above 0 and at most 1."
+                f"{self}: every and per_event count from 1, and until is a share of the run above 0 and at most 1."
             )
-        if self.normaliser not in {"memory", "macs", "none"}:
-            raise InputError(f"normaliser={self.normaliser!r} is unknown. Give 'memory', 'macs' or 'none'.")
 
     @classmethod
     def preset(cls, name: Literal["published", "published-detection"] = "published") -> Self:
@@ -64,11 +67,11 @@ class GroupFisher:
     def fitted(self, steps_per_epoch: int, epochs: int) -> Self:
         """Return the method with the budget reached at half of the run, in about 50 events at least.
 
-        A session does this only where one unit every `every` steps would not reach the budget within the run.
+        A session calls this only if one unit every `every` steps would not reach the budget within the run.
         """
         total = steps_per_epoch * epochs
-        return replace(self, every=max(1, min(self.every, total // 100)), within=self.within or 0.5)
+        return replace(self, every=max(1, min(self.every, total // 100)), until=self.until or 0.5)
 
     def start(self, run: Run) -> Driver:
-        """Find consumers and map sizes; taps are put on the model when an optimizer is attached."""
+        """Find consumers and map sizes; hooks are registered when an optimizer is attached."""
         return FisherDriver(run, self)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class IncRegDriver(Driver):
-    """All state is flat vectors on the device; what was removed is read back at every fiftieth step at most."""
+    """All state is flat vectors on the device; removed units are read back at every fiftieth step at most."""
 
     working: ClassVar[str] = "punishing"
     saved: ClassVar[tuple[str, ...]] = ("_applied.state",)
@@ -89,14 +89,14 @@ class IncRegDriver(Driver):
 
     @torch.no_grad()
     def _zero(self) -> None:
-        """Zero every unit that has reached the ceiling, at once, without waiting for the device."""
+        """Zero every unit that has reached the ceiling, without a device synchronisation."""
         measured = self._applied.units.measured
         self._mask.copy_(measured.expand((~self._applied.state.dead).float(), fill=1.0))
         tensors = measured.tensors
         torch._foreach_mul_(tensors, [v.to(t) for v, t in zip(self._views, tensors, strict=True)])  # pyright: ignore[reportPrivateImportUsage]
 
     def _read(self, why: str) -> None:
-        """Tell the run what has died since the last reading: the one place that waits for the device."""
+        """Report the units zeroed since the last reading; the only place that synchronises with the device."""
         units = self._applied.units
         dead = units.picked(self._applied.state.dead)
         counts = [len(found) for found in dead.values()]
@@ -108,7 +108,7 @@ class IncRegDriver(Driver):
             self._finish()
 
     def _cut(self, why: str) -> None:
-        """What is still missing goes by rank."""
+        """Remove the units that are still due, lowest rank first."""
         if self._done:
             return
         units, state = self._applied.units, self._applied.state

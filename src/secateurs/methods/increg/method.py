@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.increg.driver import IncRegDriver
 from secateurs.methods.increg.punish import Punish
 from secateurs.session.method import Driver, check_preset
@@ -14,33 +14,38 @@ from secateurs.session.run import Run
 from secateurs.session.scope import Rates
 from secateurs.types import Scope
 
+Unit = Literal["filter", "column"]
+
 
 @dataclass(frozen=True)
 class IncReg:
     """Incremental regularisation: unimportant units' penalty factors rise, important ones' fall, until the ceiling.
 
     At every step, per layer (or coupled group) with R units still to lose:
-    a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the living;
-    λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. See `Punish` for Δ.
+    a = Σ|W|, its rank r among the units, h the mean of r over all steps, ρ the rank of h among the remaining units;
+    λ ← max(λ + A·Δ(ρ), 0), gradient += λ·W, and a unit with λ ≥ T is zero from then on. punish: Δ, see `Punish`.
 
     Source: the authors' Caffe code. step = A = half of a weight decay of 5e-4 (the run's weight decay is to be half
     the usual one, too); ceiling = T; the code multiplies T by a factor of the stage, 2.45 for the first 20 %. limit:
-    steps (ours): units near R hardly move, so after that many the lowest mean ranks go.
+    steps (ours): units near R hardly move, so after this many steps those of lowest mean rank are removed.
 
     unit: "column", the paper's im2col columns (masks; an input channel whose columns are all zero is removed with the
     filters that feed it), or "filter": coupled filters, with one factor per coupled group and the mean over members
     of their mean |W| as score (ours). remove: explicit shares. scope: "coupled", or "uncoupled" for groups with
     one producer only. decoupled: None follows the optimizer (decoupled under Adam).
 
+    Raises InputError for values out of range.
+
     >>> IncReg().fitted(10, 30).limit
     150
     """
 
     step: float = 2.5e-4
+    _: KW_ONLY
     ceiling: float = 2.5
     punish: Punish = Punish()  # noqa: RUF009
     limit: int = 30_000
-    unit: Literal["filter", "column"] = "filter"
+    unit: Unit = "filter"
     scope: Scope = "coupled"
     remove: Rates | None = None
     decoupled: bool | None = None
@@ -50,6 +55,7 @@ class IncReg:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, unit=Unit, scope=Scope)
         if not (self.step > 0 and self.ceiling > 0) or self.limit < self.ceiling / self.step:
             raise InputError(
                 f"IncReg(step={self.step}, ceiling={self.ceiling}, limit={self.limit}): no unit can reach the ceiling "
@@ -75,5 +81,5 @@ class IncReg:
         return self if self.limit <= limit else replace(self, limit=limit, step=3.0 * self.ceiling / limit)
 
     def start(self, run: Run) -> Driver:
-        """Find the units and how many go; the model is not touched."""
+        """Find the units and their number to remove; the model is not changed."""
         return IncRegDriver(run, self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Punish:
     """
 
     u: float = 0.25
+    _: KW_ONLY
     paper_commit: bool = False
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class Punish:
             raise InputError(f"Punish(u={self.u}): u lies between 0 and 1.")
 
     def __call__(self, rank: Tensor, remaining: Tensor) -> Tensor:
-        """Increments in units of A; zero everywhere where nothing remains to be removed."""
+        """Return increments in units of A; zero if no unit remains to be removed."""
         alpha = math.log(2.0 / self.u) / (remaining.clamp(min=1.0) + float(self.paper_commit))
         turn = -math.log(self.u) / alpha
         early = torch.exp(-alpha * rank)
@@ -81,7 +82,7 @@ class IncrementalL2:
         return Increments(0, zeros, zeros.clone(), zeros.bool(), target)
 
     def update(self, units: Units, state: Increments, at: Position) -> tuple[Tensor, Increments]:
-        """Move every factor by its unit's rank among the living of its group."""
+        """Change every factor by its unit's rank among the remaining units of its group."""
         ledger, dead, n = units.ledger, state.dead, state.updates + 1
         score = units.measured.measure(l1, mean=True)
         rank = ranks(torch.where(dead, -torch.inf, score), ledger).float()
@@ -89,7 +90,7 @@ class IncrementalL2:
         alive = ranks(torch.where(dead, torch.inf, mean), ledger).float()
         remaining = spread(state.target - group_sums(dead.float(), ledger), ledger)
         factor = (state.factor + self.step * self.punish(alive, remaining)).clamp_(min=0.0)
-        # A group with nothing left to lose is not penalised any more, and the dead need no penalty.
+        # Groups that have lost enough, and zeroed units, are not penalised any more.
         factor *= (remaining > 0) & ~dead
         return factor, Increments(n, factor, mean, dead | (factor >= self.ceiling), state.target)
 

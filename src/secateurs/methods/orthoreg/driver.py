@@ -31,7 +31,7 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class OrthoRegDriver(Driver):
-    """Rounds of: orthonormal epochs, cut, retrain; the last retraining lasts until the loop ends."""
+    """Rounds of penalised epochs, a cut and retraining; the last retraining lasts until the loop ends."""
 
     saved: ClassVar[tuple[str, ...]] = ("_round", "_ortho_from", "_masks", "_decays")
 
@@ -52,7 +52,7 @@ class OrthoRegDriver(Driver):
         self._decays: list[list[float]] | None = None
         self._find_layers()
 
-    # --- what a session asks ---
+    # --- members of Driver ---
 
     @property
     @override
@@ -104,7 +104,7 @@ class OrthoRegDriver(Driver):
     # --- the penalty ---
 
     def _find_layers(self) -> None:
-        """Every convolution by itself, protected ones too: the penalty is about layers, not about groups."""
+        """Find all convolutions, protected ones too: the penalty applies to layers, not to groups."""
         run, names = self._run, dict[int, str]()
         for path, module in run.model.named_modules():
             if isinstance(module, _CONVS) and isinstance(module.weight, nn.Parameter):
@@ -115,7 +115,7 @@ class OrthoRegDriver(Driver):
         self._applied = Applied(penalty, Units("filter", rows, rows, (0,) * len(names)))
 
     def _weight_decay(self, *, off: bool) -> None:
-        """Weight decay is zero while the penalty acts, and what it was afterwards."""
+        """Set weight decay to zero while the penalty is applied, and restore it afterwards."""
         if off and self._decays is None:
             self._decays = [[float(g.get("weight_decay", 0.0)) for g in o.param_groups] for o in self._run.optimizers]
         if self._decays is None:
@@ -146,25 +146,25 @@ class OrthoRegDriver(Driver):
             self.shrink()
 
     def _scores(self) -> tuple[dict[str, Tensor], int]:
-        """First-order importance of every unit, by group, and the number of samples that it comes from."""
+        """First-order importance of every unit, by group, and the number of samples used."""
         gradients, seen = self._importance.gradients(self._run)
         return {g.name: first_order(g, self._run.parameters, gradients) for g in self._run.graph.groups}, seen
 
     def _surplus(self, done: int, scores: Mapping[str, Tensor]) -> dict[str, NDArray[np.int64]]:
-        """The units (present numbers) that go for the budget after `done` rounds, ranked over the whole network."""
+        """Return the units (present numbers) to remove after `done` rounds, ranked over the whole network."""
         run, rounds = self._run, self._how.rounds
         left = None if done == rounds else partial(left_after, done, rounds)
         budget = replace(budget_so_far(run, left), min_keep_fraction=0.0)
         return surplus(run, scores, partial(Ranked(AsIs()), floors=self._floors()), budget)
 
     def _floors(self) -> dict[str, int]:
-        """The best few of every group stay: at least a share of its units in the first network."""
+        """Return the least number of units of each group: a share of its units in the first network."""
         budget = needed_budget(self._run)
         share = replace(budget, min_keep_fraction=max(self._how.floor, budget.min_keep_fraction))
         return {group.name: share.floor(group.units) for group in self._run.origin.groups}
 
     def _settled(self) -> bool:
-        """The original early-bird test: the newest mask is near every one of the few before it."""
+        """The early-bird test: the newest mask is close to each of the previous ones."""
         ticket, run = self._how.ticket, self._run
         if ticket is None:
             return False

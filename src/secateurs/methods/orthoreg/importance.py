@@ -1,9 +1,9 @@
-"""First-order importance during training, and the early-bird test of when a choice has settled."""
+"""First-order importance during training, and the early-bird test of when a choice is stable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -17,13 +17,14 @@ from secateurs.running.batches import read_batch
 from secateurs.session.run import Run
 
 Gradient = Mapping[str, Tensor]
+Reduction = Literal["mean_then_square", "square_then_mean"]
 
 
 @dataclass(frozen=True)
 class Importance:
     """Gradients over `samples` training samples, in eval mode: one mean gradient, or one per batch."""
 
-    reduction: Literal["mean_then_square", "square_then_mean"]
+    reduction: Reduction
     samples: int
 
     def check(self, run: Run) -> None:
@@ -35,9 +36,9 @@ class Importance:
             )
 
     def gradients(self, run: Run) -> tuple[list[Gradient], int]:
-        """The mean gradient, or those of the batches, averaged over processes, and how many samples this process read.
+        """Return the mean gradient, or those of batches, averaged over processes, and the samples of this process.
 
-        The model is left as it is.
+        The model is not changed.
         """
         batches, seen = _limited(run.data or (), -(-self.samples // run.ranks.size), run.device)
         parts = [batches] if self.reduction == "mean_then_square" else [[batch] for batch in batches]
@@ -71,15 +72,16 @@ def first_order(group: Group, weights: Mapping[str, Tensor], gradients: Sequence
 
 @dataclass(frozen=True)
 class EarlyBird:
-    """Draw the ticket when the choice has settled: the newest mask within `distance` of the `window` − 1 before it.
+    """Stop when the choice is stable: the newest mask is within `distance` of the `window` − 1 before it.
 
     The distance of two masks is the share of units that one keeps and the other does not; masks are drawn at the
     end of every epoch from `criterion`. Source: You et al. 2020, Drawing Early-Bird Tickets (arXiv 1909.11957),
     published code: BatchNorm scales ranked over the whole network, five masks, 0.1.
-    Groups without a norm count by magnitude (ours).
+    Groups without a norm are scored by magnitude (ours).
     """
 
     distance: float = 0.1
+    _: KW_ONLY
     window: int = 5
     criterion: Criterion = field(default_factory=lambda: BatchNormScale(fallback=Magnitude()))
 
@@ -99,7 +101,7 @@ def mask_distance(one: Tensor, other: Tensor) -> float:
 
 
 def _limited(data: Any, samples: int, device: torch.device) -> tuple[list[Any], int]:
-    """The first batches with so many samples together, and how many they have; all where there are fewer."""
+    """Return the first batches with at least `samples` samples in all, and their number; all if there are fewer."""
     batches, seen = list[Any](), 0
     for number, raw in enumerate(data):
         batches.append(raw)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.orthoreg.driver import OrthoRegDriver
-from secateurs.methods.orthoreg.importance import EarlyBird
-from secateurs.methods.orthoreg.orthogonality import Weighting
+from secateurs.methods.orthoreg.importance import EarlyBird, Reduction
+from secateurs.methods.orthoreg.orthogonality import Norm, Weighting
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 
@@ -23,30 +23,32 @@ class OrthoReg:
     "square_then_mean" squares per batch. Global ranking with no normalisation; at least `floor` of every group stays
     (the published code protects the last filters of a layer there, by mistake, and on ResNets none; here the best).
 
-    Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed
-    ticket epoch. `ticket=EarlyBird()` draws the ticket when masks have settled instead. rounds: for iterative pruning,
-    of n rounds that remove the share p in all, round k removes p / (k·p + n·(1 − p)) of what is left. How many
-    rounds the paper's tables use, and its learning rates under Adam, are
-    unknown.
+    Defaults: one round of 25 penalised epochs, then retraining: the published early-bird setting with its fixed ticket
+    epoch. `ticket=EarlyBird()` instead cuts when masks are stable. rounds: for iterative pruning; of n rounds that
+    remove the share p in all, round k removes p / (k·p + n·(1 − p)) of the remaining. The number of rounds in the
+    paper's tables, and its learning rates under Adam, are unknown.
 
     strength: of the penalty, 1e-2 (VGG, ResNet) or 1e-3 (MobileNet). norm: of G − I, "l1" or "squared". weighting:
-    what the layers' w_l are, "published" or "smaller-side". every: steps between penalties. without_decay: no weight
+    definition of w_l, "published" or "smaller-side". every: steps between penalties. without_decay: no weight
     decay in penalised epochs. ortho_epochs: penalised epochs before a cut. retrain_epochs: epochs between the rounds.
     reduction: of the samples' gradients, see above.
+
+    Raises InputError for values out of range.
 
     >>> OrthoReg().epochs, OrthoReg(rounds=2).epochs
     (25, 130)
     """
 
     strength: float = 1e-2
-    norm: Literal["l1", "squared"] = "l1"
+    _: KW_ONLY
+    norm: Norm = "l1"
     weighting: Weighting = "published"
     every: int = 1
     without_decay: bool = True
     rounds: int = 1
     ortho_epochs: int = 25
     retrain_epochs: int = 80
-    reduction: Literal["mean_then_square", "square_then_mean"] = "mean_then_square"
+    reduction: Reduction = "mean_then_square"
     samples: int = 10_000
     floor: float = 0.05
     ticket: EarlyBird | None = None
@@ -56,6 +58,7 @@ class OrthoReg:
     )
 
     def __post_init__(self) -> None:
+        check_choice(self, norm=Norm, weighting=Weighting, reduction=Reduction)
         if min(self.ortho_epochs, self.rounds, self.every, self.samples) < 1 or self.retrain_epochs < 0:
             raise InputError(
                 f"OrthoReg(rounds={self.rounds}, ortho_epochs={self.ortho_epochs}, "
@@ -89,5 +92,5 @@ class OrthoReg:
         return replace(self, ortho_epochs=ortho, retrain_epochs=min(self.retrain_epochs, spare // max(1, n - 1)))
 
     def start(self, run: Run) -> Driver:
-        """Check the length of the run and the data; the model is not touched."""
+        """Check the length of the run and the data; the model is not changed."""
         return OrthoRegDriver(run, self)

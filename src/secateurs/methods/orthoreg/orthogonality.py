@@ -44,7 +44,7 @@ def _size(shape: Sequence[int], by: Weighting) -> int:
 
 
 def orthogonality(matrix: Tensor) -> float:
-    """Degree of orthogonality Σ|diag G| / Σ|G|: 1 where the smaller side is perfectly decorrelated.
+    """Degree of orthogonality Σ|diag G| / Σ|G|: 1 if the smaller side is orthogonal.
 
     >>> orthogonality(torch.eye(3, 5)), orthogonality(torch.ones(2, 4))
     (1.0, 0.5)
@@ -58,7 +58,7 @@ def orthogonality(matrix: Tensor) -> float:
 class Orthonormal:
     """The penalty strength·Σ_l w_l Σ_ab |G_l[a, b] − δ_ab|, every `every`-th step with `every` times the strength.
 
-    G = A Aᵀ where rows < columns, else Aᵀ A (which the code takes of square 1×1 convolutions, too); `squared` is our
+    G = A Aᵀ where rows < columns, else Aᵀ A (the code uses it for square 1×1 convolutions, too); `squared` is our
     smooth variant with |·|² for |·|. Source: Lubana et al., OrthoReg (arXiv 2009.05014), published code; the paper's
     formula was not read. Units are the filters of every convolution; the bias of a filter, where there is one, is a
     further column of A.

@@ -6,9 +6,10 @@ import math
 
 
 def left_after(done: int, rounds: int, target: float) -> float:
-    """The share that is left after `done` of n `rounds` that remove the share p (target) in all, early ones most.
+    """Return the share left after `done` of n `rounds`, which remove the share p (`target`) in all, early ones most.
 
-    Round k removes r_k = p / (k·p + n·(1 − p)) of what is left; Π(1 − r_k) = 1 − p. Source: OrthoReg's published code.
+    Round k removes r_k = p / (k·p + n·(1 − p)) of the remaining units; Π(1 − r_k) = 1 − p. Source: OrthoReg's published
+    code.
 
     >>> [round(left_after(k, 2, 0.5), 4) for k in (0, 1, 2)]
     [1.0, 0.6667, 0.5]

@@ -1,4 +1,4 @@
-"""The driver of soft pruning: at the end of an epoch the weakest filters are multiplied by a factor, and train on."""
+"""The driver of soft pruning: after an epoch, the filters of smallest norm are multiplied by a factor, and train on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from secateurs.session.scope import Units, find_units
 if TYPE_CHECKING:
     from secateurs.methods.soft.method import SFP
 
-# From this share of the run on, finishing may zero what is selected: the authors' snap.
+# From this share of the run on, finishing may zero the selected filters, as the authors' code does.
 _SNAP = 0.95
 
 
 class SoftDriver(Driver):
-    """Selects anew at every event, so that a filter that grew back is spared; only `finish` removes."""
+    """Selects filters anew at every event, so that they can recover; only `finish` removes them."""
 
     working: ClassVar[str] = "softening"
     saved: ClassVar[tuple[str, ...]] = ("_final_at", "_selected")
@@ -108,10 +108,10 @@ def units_of(run: Run, options: SFP) -> Units:
     """The filters or weights that a method selects from."""
     if options.scope == "independent":
         return find_filters(run, options.remove)
-    roles = ("out", "bias", "scale", "shift") if options.scale_norm else ("out",)
+    roles = ("out", "bias", "scale", "shift") if options.norms else ("out",)
     return find_units(run, options.unit, options.scope, options.remove, up=False, roles=roles)
 
 
 def _at(share: float, units: int, final: int) -> int:
-    """How many are selected at a share of the final rate; the final number itself at share 1."""
+    """Number of units selected at a share of the final rate; the final number itself at share 1."""
     return final if share == 1.0 else min(final, count(units, share * final / units))

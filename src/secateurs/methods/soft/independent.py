@@ -1,4 +1,4 @@
-"""The authors' masks: every convolution loses filters by itself, whatever its outputs are added to."""
+"""The authors' masks: filters of every convolution are selected separately, also where outputs are added."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from secateurs.types import Ints
 
 
 def find_filters(run: Run, rates: Rates | None) -> Units:
-    """The filters of every convolution that the budget does not exclude, and how many of each go.
+    """Return the filters of every convolution that the budget does not exclude, and the number to remove.
 
     Raises BudgetError without explicit rates, or with a budget of a size: zero filters of convolutions that end in
     one sum leave the sum's channels where they are.
@@ -36,7 +36,7 @@ def find_filters(run: Run, rates: Rates | None) -> Units:
 
 
 def leave_zeros(run: Run, units: Units, selected: Tensor) -> None:
-    """Hold the selected filters at zero, and remove the units that no operator writes any more."""
+    """Keep the selected filters at zero, and remove the units that no operator writes any more."""
     picked = units.picked(selected)
     masks: dict[str, Tensor] = {}
     for place in units.rows.places:
@@ -51,7 +51,7 @@ def leave_zeros(run: Run, units: Units, selected: Tensor) -> None:
 
 
 def _unwritten(run: Run, picked: Mapping[str, Ints]) -> dict[str, Ints]:
-    """Units all of whose producing rows are among the picked filters; one of each group stays."""
+    """Return the units all of whose producing filters are picked; one of each group stays."""
     found: dict[str, Ints] = {}
     for group in run.groups():
         silent = np.ones(group.units, dtype=bool)

@@ -13,15 +13,19 @@ At the end of every `every`-th epoch the ⌊C·P(t)⌋ filters of a group with t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
-from secateurs.errors import InputError
+from secateurs.errors import InputError, check_choice
 from secateurs.methods.soft.driver import SoftDriver
 from secateurs.session.method import Driver, check_preset
 from secateurs.session.run import Run
 from secateurs.session.schedule import Asymptotic, Constant, ExponentialDecay, Schedule, ToZero
 from secateurs.session.scope import Rates
+
+Unit = Literal["filter", "weight"]
+SoftScope = Literal["coupled", "uncoupled", "independent"]
 
 _LINHANG_CAI = (
     "Linhang Cai, Zhulin An, Chuanguang Yang, Yongjun Xu. Softer Pruning, Incremental Regularization. arXiv 2010.09498"
@@ -30,41 +34,45 @@ _LINHANG_CAI = (
 
 @dataclass(frozen=True)
 class SFP:
-    """Soft filter pruning: the weakest filters are zeroed after every epoch and may grow back.
+    """Soft filter pruning: the filters of smallest norm are zeroed after every epoch and may recover.
 
-    Y. He et al. 2018. rate: the share of the final rate P that is selected at epoch t of T; decay: what the selected
-    filters are multiplied by then. every: epochs between events. unit: "filter" or "weight" (zeros inside dense
-    tensors). scope: "coupled" (ours: the filters of a sum go together, and leave the network), "uncoupled" (groups with
-    one producer), or "independent", the authors' masks: every convolution by itself, those of residual streams too,
-    where zero filters stay as zeros; it takes remove= and no budget. scale_norm: also scale the following norm's scale
-    and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the paper's P for
-    every layer) instead of the budget's.
+    Y. He et al. 2018. rate: the share of the final rate P that is selected at epoch t of T; decay: factor of the
+    selected filters at epoch t. every: epochs between events. unit: "filter" or "weight" (zeros inside dense tensors).
+    scope: "coupled" (ours: filters whose outputs are added are selected together, and removed at the end), "uncoupled"
+    (groups with one producer), or "independent", the authors' masks: every convolution by itself, those of residual
+    streams too, where zero filters stay as zeros; it takes remove= and no budget. norms: also scale the following
+    norm's scale and shift, which makes the removal exact; the paper leaves them. remove: explicit removed shares (the
+    paper's P for every layer) instead of the budget's.
+
+    Raises InputError for values out of range.
 
     >>> SFP().rate(0, 200), SFP().decay(0, 200)
     (1.0, 0.0)
     """
 
     rate: Schedule = Constant()  # noqa: RUF009
+    _: KW_ONLY
     decay: Schedule = ToZero()  # noqa: RUF009
     every: int = 1
-    unit: Literal["filter", "weight"] = "filter"
-    scope: Literal["coupled", "uncoupled", "independent"] = "coupled"
-    scale_norm: bool = False
+    unit: Unit = "filter"
+    scope: SoftScope = "coupled"
+    norms: bool = False
     remove: Rates | None = None
+    renamed: ClassVar[Mapping[str, str]] = {"scale_norm": "norms"}
     reference: ClassVar[str] = (
         "Yang He et al. Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks. IJCAI 2018. arXiv "
         "1808.06866"
     )
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.unit not in {"filter", "weight"}:
+        check_choice(self, unit=Unit, scope=SoftScope)
+        if self.every < 1:
             raise InputError(
-                f"every={self.every}, unit={self.unit!r}: soft pruning acts every 1 or more epochs, on 'filter' or "
-                "'weight'."
+                f"every={self.every}: soft pruning acts every 1 or more epochs. Give a whole number from 1."
             )
-        if self.scope == "independent" and (self.scale_norm or self.unit != "filter"):
+        if self.scope == "independent" and (self.norms or self.unit != "filter"):
             raise InputError(
-                f"scope='independent' with unit={self.unit!r}, scale_norm={self.scale_norm}: the authors' masks are of "
+                f"scope='independent' with unit={self.unit!r}, norms={self.norms}: the authors' masks are of "
                 "whole filters and leave the norms. Leave both out, or take scope='coupled'."
             )
 
@@ -115,6 +123,7 @@ class SRFP(SFP):
     (1.0, 0.562)
     """
 
+    _: KW_ONLY
     decay: Schedule = ExponentialDecay()  # noqa: RUF009
     reference: ClassVar[str] = _LINHANG_CAI
 
@@ -130,5 +139,6 @@ class ASRFP(SFP):
     """
 
     rate: Schedule = Asymptotic()  # noqa: RUF009
+    _: KW_ONLY
     decay: Schedule = ExponentialDecay()  # noqa: RUF009
     reference: ClassVar[str] = _LINHANG_CAI

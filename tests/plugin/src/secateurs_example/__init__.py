@@ -1,1 +1,1 @@
-"""HRank, CHIP and group lasso for Secateurs."""
+"""HRank, nuclear norms and group lasso for Secateurs."""

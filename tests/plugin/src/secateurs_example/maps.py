@@ -69,7 +69,7 @@ class Independence:
 
 
 @dataclass(frozen=True)
-class CHIP:
+class NuclearNorm:
     """The change of the nuclear norm of a layer's maps when a unit's map is masked.
 
     Sui, Yin, Xie, Phan, Zonouz and Yuan, "CHIP: CHannel Independence-based Pruning for Compact Neural Networks",
