@@ -18,7 +18,7 @@ WIDE = 4608
 """Columns up to which a Gram matrix is formed: 170 MB in float64 (512 channels of a 3x3 convolution)."""
 
 STRONGER = 7
-"""How often a ridge grows tenfold, from 1e-6 of the mean diagonal up to it, before a matrix is given up."""
+"""Most tenfold increases of a ridge: from 1e-6 of the mean diagonal up to it."""
 
 TOLERANCE, MOST = 1e-6, 200
 """Conjugate gradients stop at this residual, relative to the right-hand side, or after so many steps."""

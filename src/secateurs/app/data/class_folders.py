@@ -122,7 +122,7 @@ def _size(path: Path) -> int:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether the name of a file says that it is an image, of whatever type."""
+    """True for names of image files, of any type."""
     kind = guess_type(path.name)[0] or ""
     return kind.startswith("image/") or path.suffix.lower() in _UNREAD | _known()
 
