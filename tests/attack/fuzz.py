@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CORPUS = Path(__file__).with_name("corpus")
+SEED = 1
 
 
 def main(arguments):
@@ -40,7 +41,13 @@ def main(arguments):
             shutil.rmtree(readers.PLACE, ignore_errors=True)
             os._exit(0)
 
-    flags = ["-max_len=20000", "-rss_limit_mb=8000", "-timeout=60", f"-artifact_prefix={folder}{os.sep}"]
+    flags = [
+        f"-seed={SEED}",
+        "-max_len=20000",
+        "-rss_limit_mb=8000",
+        "-timeout=60",
+        f"-artifact_prefix={folder}{os.sep}",
+    ]
     atheris.Setup([sys.argv[0], *flags, str(folder), str(CORPUS)], one)
     atheris.Fuzz()
 

@@ -3,6 +3,8 @@
 import pytest
 from tests.attack import command_line, sections
 
+from secateurs.store import files
+
 
 def held(outcome, least):
     tried, failed = outcome
@@ -68,6 +70,12 @@ def test_threads():
 
 
 def test_processes():
+    held(sections.processes(2), 2)
+
+
+def test_processes_where_directories_cannot_be_locked(monkeypatch):
+    """As on Windows, by a file beside the user's temporary ones."""
+    monkeypatch.setattr(files, "_locked", files.lock_beside)
     held(sections.processes(2), 2)
 
 

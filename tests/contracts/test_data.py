@@ -270,9 +270,11 @@ def test_gifs_are_read_and_other_images_are_named(tmp_path):
     splits = load(f"imagefolder:{tmp_path}", how=Preprocessing(8))
     assert sum(map(len, (splits.train, splits.validation, splits.test))) == 21
 
-    _stray(tmp_path, "dog/picture.psd")
-    with pytest.raises(InputError, match=r"picture\.psd is an image of a type that is not read"):
-        load(f"imagefolder:{tmp_path}")
+    for name in ("picture.psd", "phone.HEIC", "drawing.svg"):
+        _stray(tmp_path, f"dog/{name}")
+        with pytest.raises(InputError, match=rf"{name} is an image of a type that is not read"):
+            load(f"imagefolder:{tmp_path}")
+        (tmp_path / "dog" / name).unlink()
 
 
 def _cut(path):

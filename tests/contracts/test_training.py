@@ -1,6 +1,7 @@
 """Training: Lightning's, deterministic by seed, resumed exactly, and quiet."""
 
 import copy
+import hashlib
 import logging
 import signal
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from torch import nn
 
 from secateurs.app.data import load
 from secateurs.app.training import Classifier, Epoch, Loaders, Optimisation, Place, evaluate, fit
+from secateurs.app.training.checkpoints import WholeFiles
 from secateurs.app.training.logs import check_logger
 from secateurs.app.training.rates import Rate
 from secateurs.app.training.seeds import SeedEachEpoch
-from secateurs.errors import InputError
+from secateurs.errors import DamageError, InputError
 
 SETTINGS = Optimisation(epochs=3, lr=0.1)
 
@@ -121,6 +123,23 @@ def test_checkpoints_hold_no_code(data, tmp_path):
 
     assert "state_dict" in torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert ["last.ckpt", "last.ckpt.sha256", "log"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+class Code:
+    """What a pickle would run."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def test_code_in_a_checkpoint_is_refused_also_with_its_hash_computed_anew(tmp_path):
+    """The hash finds damage; that nothing is run does not rest on it."""
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": Code()}, path)
+    (tmp_path / "last.ckpt.sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+
+    with pytest.raises(DamageError, match="holds more than numbers"):
+        WholeFiles().load_checkpoint(path)
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_last_good_one(data, tmp_path, monkeypatch):

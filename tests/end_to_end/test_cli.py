@@ -1,18 +1,25 @@
 """The command line, from flags to a run folder: what it writes, how it resumes, and what it refuses."""
 
+import contextlib
 import hashlib
+import io
+import itertools
 import json
+import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 import secateurs as sct
@@ -977,6 +984,80 @@ def test_what_fails_during_the_work_is_one_sentence_and_exit_code_1(prune, tmp_p
         monkeypatch.setattr(Classifier, "training_step", fail)
         assert prune(tmp_path / type(error).__name__) == 1
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_images_that_came_since_are_noticed(prune, tmp_path, monkeypatch, capsys, ctrl_c):
+    """The parts are drawn from all images, so that those to learn from might become those to test on."""
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "photos" / name / f"{number}.png")
+    flags = ["--data", f"imagefolder:{tmp_path / 'photos'}", "--image-size", "8"]
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert prune(tmp_path / "out", *flags) == 130
+    assert prune(tmp_path / "out", *flags, "--resume") == 130
+
+    shutil.copy(tmp_path / "photos" / "cat" / "1.png", tmp_path / "photos" / "cat" / "new.png")
+    capsys.readouterr()
+    assert prune(tmp_path / "out", *flags, "--resume") == 2
+    assert "the images in cat are not those that this run began with: 10 images" in capsys.readouterr().err
+
+
+def killed_worker():
+    """A process that reads images is killed, as by a system that is short of memory."""
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    time.sleep(30)  # until the training process hears of it
+
+
+def no_memory():
+    """Memory is short: the process may take no more than it has."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    torch.empty(2**30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strike", "words"), [(killed_worker, "reads images was killed"), (no_memory, "memory is short")]
+)
+def test_what_the_system_does_to_a_run_is_one_sentence_and_the_run_resumes(own, prune, tmp_path, strike, words):
+    """Exit code 1, and then the bits that it would have ended with."""
+    step, steps = Classifier.training_step, itertools.count(1)
+
+    def struck(self, batch, index):
+        if next(steps) == 30:  # in the second epoch
+            strike()
+        return step(self, batch, index)
+
+    def work():
+        with (tmp_path / "told").open("w") as told, contextlib.redirect_stderr(told):
+            return prune(tmp_path / "out", "--workers", "1")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", struck)
+        process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(work()))
+        process.start()
+        process.join()
+
+    assert process.exitcode == 1
+    told = (tmp_path / "told").read_text()
+    assert told.count("\n") == 1
+    assert words in told
+    for out in ("out", "whole"):
+        assert prune(tmp_path / out, "--workers", "1", "--resume") == 0
+    for name in ("plan.json", "model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_a_terminal_that_shows_only_ascii_shows_the_rest_as_question_marks(finished, prune, tmp_path, monkeypatch):
+    """The table of a run has letters of other scripts; printing it fails nothing."""
+    run = shutil.copytree(finished, tmp_path / "run é ✓")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+
+    assert prune(run, "--resume") == 0
+    terminal.flush()
+    assert b"run ? ?" in terminal.buffer.getvalue().replace(b"\n", b"")
 
 
 def test_weights_of_another_type_are_refused(prune, own, tmp_path, capsys):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from torch.utils.data import DataLoader
 
 import secateurs as sct
@@ -58,7 +59,9 @@ def test_a_device_loads_its_part_only(monkeypatch):
     [
         (["--strategy", "fsdp"], "a shard cannot lose channels. Prune before wrapping"),
         (["--devices", "3"], "a batch of 128 images cannot be shared out among 3 devices evenly; take a multiple"),
-        (["--devices", "0"], "must be 1 or more"),
+        (["--devices", "0"], "whole number from 1 to"),
+        (["--devices", "99999999"], "whole number from 1 to"),
+        (["--num-nodes", "99999999999999999999"], "whole number from 1 to"),
     ],
 )
 def test_what_cannot_train_together_is_refused_before_any_work(tmp_path, capsys, monkeypatch, flags, words):
@@ -66,6 +69,16 @@ def test_what_cannot_train_together_is_refused_before_any_work(tmp_path, capsys,
     assert main(["prune", "--macs", "0.5", "--out", str(tmp_path / "run"), *flags]) == 2
 
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_machines_that_nobody_names_are_not_waited_for(tmp_path, capsys, monkeypatch):
+    """The first process would wait for the others for two days."""
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setattr(Fabric, "launch", lambda _: pytest.fail("waits"))
+    assert main(["prune", "--macs", "0.5", "--out", str(tmp_path / "run"), "--num-nodes", "2"]) == 2
+
+    assert "set MASTER_ADDR" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -126,6 +126,41 @@ def test_a_damaged_plan_is_refused(plan, damage):
         sct.Plan.from_json(json.dumps(document))
 
 
+UNFIT = {
+    "a bias left whole": lambda d: d["tensors"].pop("stem.bias"),
+    "other outputs in the bias": lambda d: d["tensors"]["stem.bias"].update({"0": "0-2"}),
+    "statistics left whole": lambda d: d["tensors"].pop("norm.running_var"),
+    "groups that do not divide": lambda d: d["attributes"].update({"stem:groups": 2}),
+}
+
+
+@pytest.mark.parametrize("damage", UNFIT.values(), ids=UNFIT)
+def test_a_plan_without_a_graph_is_checked_layer_by_layer(plan, damage):
+    """What is kept of a layer's tensors belongs together, or nothing is touched."""
+    document, model = json.loads(plan.to_json()), Tied()
+    damage(document)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(PlanError, match=r"one layer"):
+        sct.apply(sct.Plan.from_json(json.dumps(document)), model)
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.stem.groups == 1
+
+
+def test_a_transposed_convolution_is_checked_by_its_outputs():
+    """Its outputs are dimension 1 of its weight, times its groups."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ConvTranspose2d(4, 6, 1), torch.nn.Conv2d(6, 2, 1))
+    graph = sct.trace(model, torch.randn(1, 3, 4, 4))
+    whole = sct.Plan.from_keep(graph, {"0": [0, 1], "1": [0, 2, 4]})
+    small = sct.apply(sct.Plan.from_json(whole.to_json()), copy.deepcopy(model))
+    document = json.loads(whole.to_json())
+    document["tensors"].pop("1.bias")
+    with pytest.raises(PlanError, match=r"leaves 3 outputs in 1.weight and 6 in 1.bias"):
+        sct.apply(sct.Plan.from_json(json.dumps(document)), model)
+
+    assert small[1].weight.shape == (2, 3, 1, 1)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "\x80\x04"])
 def test_what_is_not_a_plan_is_refused(text):
     with pytest.raises(PlanError):

@@ -398,3 +398,15 @@ def test_wide_layers_are_solved_by_conjugate_gradients(monkeypatch):
     assert not same(state(result.model), streamed)
     for name, value in formed.state_dict().items():
         torch.testing.assert_close(streamed.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_rows_with_few_directions_are_solved_with_a_stronger_ridge():
+    """Sums in float32 leave such a Gram matrix a little indefinite; NaN is refused."""
+    for seed in range(10):
+        torch.manual_seed(seed)
+        x = (torch.randn(4000, 1, 2) @ torch.randn(1, 2, 150)).abs()
+        gram = normal.Formed(normal.product(x, x))
+
+        assert gram.solve(torch.ones(1, 150, 1, dtype=torch.float64), 1e-6 * gram.size).isfinite().all()
+    with pytest.raises(EvidenceError, match="NaN"):
+        normal.Formed(torch.full((1, 2, 2), torch.nan)).solve(torch.ones(1, 2, 1), torch.ones(1, 1, 1))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from filelock import Timeout
 from tests.laws.networks import Coupled, Tied, images, made
 from torch import nn
 
@@ -432,6 +433,16 @@ def test_hostile_plans_with_their_seal_recomputed_are_refused(tied, change):
     assert before == [(m, {k: id(v) for k, v in vars(m).items()}) for m in model.modules()]
 
 
+def test_a_layer_that_could_not_run_is_not_loaded(tied):
+    """Plan and weights forged so that they agree: a weight loses outputs that its bias keeps."""
+    state = safetensors.torch.load((tied / "model.safetensors").read_bytes())
+    weights = safetensors.torch.save({**state, "stem.weight": state["stem.weight"][:4].clone()})
+    (tied / "model.safetensors").write_bytes(weights)
+    resealed(tied, put("weights", value={"sha256": hashlib.sha256(weights).hexdigest(), "size": len(weights)}))
+    resealed(tied, put("plan", "tensors", value={"stem.weight": {"0": "0-3"}}))
+    refused(tied, made(Tied, seed=1), "They belong to one layer")
+
+
 def test_nesting_without_end_is_refused(tied):
     (tied / "plan.json").write_text("[" * 200_000)
     refused(tied, made(Tied), "not written by secateurs.save")
@@ -496,6 +507,17 @@ def test_many_threads_save_into_one_folder(tied, tmp_path, overwrite):
         assert said.count(directory) == (4 if overwrite else 1)
         assert all(one == directory or "is not empty" in one for one in said)
         assert sorted(contents(directory)) == ["model.safetensors", "plan.json"]
+
+
+def test_a_lock_beside_a_directory_keeps_everybody_else_out(tmp_path, monkeypatch):
+    """Where directories cannot be locked (Windows): also under another name of the directory; nothing is left in it."""
+    monkeypatch.setattr(files, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a", target_is_directory=True)
+    with files.lock_beside(tmp_path / "a"), pytest.raises(Timeout):
+        files.lock_beside(tmp_path / "link").acquire(timeout=0)
+    with files.lock_beside(tmp_path / "link"):
+        assert [*(tmp_path / "a").iterdir()] == []
 
 
 def test_links_are_replaced_and_not_followed(tied, tmp_path):

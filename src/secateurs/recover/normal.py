@@ -9,11 +9,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from secateurs.errors import EvidenceError
+
 CHUNK = 1 << 14
 """Rows per product in the network's dtype; the products are summed in float64."""
 
 WIDE = 4608
 """Columns up to which a Gram matrix is formed: 170 MB in float64 (512 channels of a 3x3 convolution)."""
+
+STRONGER = 7
+"""Most tenfold increases of a ridge: from 1e-6 of the mean diagonal up to it."""
 
 TOLERANCE, MOST = 1e-6, 200
 """Conjugate gradients stop at this residual, relative to the right-hand side, or after so many steps."""
@@ -62,11 +67,24 @@ class Formed:
         return self.gram @ vectors
 
     def solve(self, right: Tensor, ridge: Tensor) -> Tensor:
-        """Solve by Cholesky factorisation."""
+        """Solve by Cholesky factorisation; with a stronger ridge for a group where rounding requires it."""
         if self._factor is None or not torch.equal(self._factor[0], ridge):
-            eye = torch.eye(self.gram.shape[1], dtype=self.gram.dtype, device=self.gram.device)
-            self._factor = ridge, torch.linalg.cholesky(self.gram + ridge * eye)
+            self._factor = ridge, self._factorised(ridge)
         return torch.cholesky_solve(right, self._factor[1])
+
+    def _factorised(self, ridge: Tensor) -> Tensor:
+        """The Cholesky factor. Rows with fewer directions than columns, summed in float32, are not quite definite."""
+        eye = torch.eye(self.gram.shape[1], dtype=self.gram.dtype, device=self.gram.device)
+        for _ in range(STRONGER):
+            factor, failed = torch.linalg.cholesky_ex(self.gram + ridge * eye)
+            if not failed.any():
+                return factor
+            ridge = torch.where(failed[:, None, None] > 0, 10 * ridge, ridge)
+        message = (
+            "the inputs of a layer are NaN or infinite, so that nothing can be solved for it. "
+            "Check the images: torch.isfinite(images).all()."
+        )
+        raise EvidenceError(message)
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -9,10 +10,14 @@ import stat
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from threading import RLock
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from secateurs.errors import DamageError, StoreError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """First bytes of files written by torch.save and pickle.dump."""
@@ -53,7 +58,7 @@ def write_files(
 
     Each is written and flushed to disk under a temporary name, then renamed over its target, in the order given;
     links are replaced, not followed. Other files in the directory are unchanged. One writer at a time works in a
-    directory, of all threads and, where directories can be locked (not on Windows), of all processes.
+    directory, of all threads and all processes.
 
     named: (name, sha256) of a file whose hash is in the first file: it has a temporary name made of its hash until the
     first is in place, so that a kill at any moment leaves a matching pair, the old or the new.
@@ -152,18 +157,29 @@ def _directory(directory: Path) -> Generator[None]:
 @contextmanager
 def _held(directory: Path) -> Generator[None]:
     """Lock a directory against other writers; the system releases the lock when the process is killed."""
-    with _ONE_AT_A_TIME:
-        if os.name != "posix":
-            yield
-            return
-        import fcntl  # POSIX only
+    with _ONE_AT_A_TIME, _locked(directory) if os.name == "posix" else lock_beside(directory):
+        yield
 
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+
+@contextmanager
+def _locked(directory: Path) -> Generator[None]:
+    """Lock the directory itself: no file is left in it, and no other user can be in the way."""
+    import fcntl  # POSIX only
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def lock_beside(directory: Path) -> FileLock:
+    """A lock on a file in the user's folder of temporary files: Windows locks no directories."""
+    from filelock import FileLock  # needed on Windows only
+
+    name = hashlib.sha256(os.fsencode(os.path.normcase(directory.resolve()))).hexdigest()
+    return FileLock(Path(gettempdir(), f"secateurs-{name}.lock"))
 
 
 def _write(directory: Path, files: Mapping[str, Content], named: tuple[str, str] | None) -> None:

@@ -24,6 +24,7 @@ from secateurs.store.files import pending, read_file, write_files
 from secateurs.store.manifest import Manifest, read_manifest
 from secateurs.store.weights import from_bytes, layouts, tied, to_bytes
 from secateurs.surgery.apply import Swap, refuse_shared_memory, settings_of, write
+from secateurs.surgery.layer_check import check_layers
 from secateurs.surgery.plan import Plan
 from secateurs.surgery.plan_json import MOST_GROWTH
 from secateurs.surgery.tensors import differences
@@ -158,6 +159,7 @@ def _settings(plan: Plan, model: nn.Module) -> dict[tuple[str, str], object]:
     modules = dict(model.named_modules(remove_duplicate=False))
     try:
         settings = settings_of(plan, model)
+        check_layers(plan, model, settings)
     except PlanError as error:
         message = f"the saved plan does not fit the model given: {error} Nothing was loaded."
         raise DamageError(message) from error

@@ -16,6 +16,7 @@ from secateurs.network import Network, lock_of
 from secateurs.running.caches import stored_tensors
 from secateurs.running.process import all_or_nothing
 from secateurs.surgery.attributes import derived, fit_attributes
+from secateurs.surgery.layer_check import check_layers
 from secateurs.surgery.optimizer import memories, optimizers_of
 from secateurs.surgery.plan import Indices, Plan, shared
 from secateurs.surgery.settings import refusal
@@ -53,6 +54,7 @@ def apply(
     All new tensors are prepared before the first is written, and a failure while writing undoes all writes. If the plan
     has its graph, or `graph` is given (for a plan read from a file), it is first proved on the meta device that the
     pruned network computes what the masked one does; proof=False skips this, for callers that have just proved it.
+    Without a graph only names, shapes, attributes and the entries kept within each layer are checked.
 
     A wrapper (DistributedDataParallel, torch.compile) is removed: the model inside is pruned and returned. Wrap it
     again, since the wrapper's buckets or compiled code have the old shapes.
@@ -76,7 +78,9 @@ def apply(
     settings = settings_of(plan, model)
     optimizers = optimizers_of(optimizer)
     known = graph if graph is not None else plan.graph
-    if proof and known is not None:
+    if known is None:
+        check_layers(plan, model, settings)
+    elif proof:
         prove(known, network, {name: tuple(dict.fromkeys(units)) for name, units in plan.keep.items()})
     with lock_of(model), torch.inference_mode(mode=False), torch.no_grad():
         check_signature(plan, network)  # another thread may have pruned it meanwhile

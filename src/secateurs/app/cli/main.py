@@ -45,11 +45,24 @@ def _told(arguments: list[str], *, debug: bool) -> int:
     except SystemExit as error:
         what = f"code that the command ran called sys.exit({error.code!r}); {KEPT}"
         return _fail(what, FAILED, debug=debug)
-    except MemoryError as error:
-        return _fail(f"memory is short ({error}); take a smaller batch or network; {KEPT}", FAILED, debug=debug)
     except Exception as error:  # noqa: BLE001 (whatever it is, who typed a command gets a sentence)
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _fail(f"{what[:500]}; --debug shows where it came from; {KEPT}", FAILED, debug=debug)
+        return _fail(f"{_fact(error)}; {KEPT}", FAILED, debug=debug)
+
+
+def _fact(error: Exception) -> str:
+    """Say what went wrong during the work, with the remedy where the error is known.
+
+    >>> _fact(RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"))
+    'a process that reads images was killed, often because memory is short; take fewer --workers or a smaller batch'
+    """
+    words = " ".join(str(error).split())
+    if re.match(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", words):
+        why = "a process that reads images was killed, often because memory is short"
+        return f"{why}; take fewer --workers or a smaller batch"
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", words, re.IGNORECASE):
+        return f"memory is short ({words[:200]}); take a smaller batch or network"
+    what = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return f"{what[:500]}; --debug shows where it came from"
 
 
 def _done(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +18,9 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 )
 """Image types that are read; of an animation, the first frame."""
+
+_UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw"})
+"""Types that neither every Python nor every Pillow knows as images."""
 
 
 @final
@@ -100,7 +104,7 @@ def _images(root: Path, folder: Path) -> Iterator[tuple[str, int]]:
                 continue
             if path.suffix.lower() in EXTENSIONS:
                 yield str(path), _size(path)
-            elif path.suffix.lower() in _known():
+            elif _is_image(path):
                 raise InputError(
                     f"{path} is an image of a type that is not read ({path.suffix}); convert it, or remove it; "
                     f"read are {', '.join(sorted(EXTENSIONS))}"
@@ -117,9 +121,15 @@ def _size(path: Path) -> int:
     return found.st_size
 
 
+def _is_image(path: Path) -> bool:
+    """True for names of image files, of any type."""
+    kind = guess_type(path.name)[0] or ""
+    return kind.startswith("image/") or path.suffix.lower() in _UNREAD | _known()
+
+
 @cache
 def _known() -> frozenset[str]:
-    """Extensions of all types of images that there is a reader for."""
+    """Extensions of all types of images that Pillow has a reader for."""
     from PIL import Image  # an extra, needed here only
 
     return frozenset(Image.registered_extensions())

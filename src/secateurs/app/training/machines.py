@@ -11,6 +11,7 @@ from typing import Any, TypeVar, final
 
 import torch.distributed as dist
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy as FabricStrategy
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,6 +21,9 @@ from secateurs.errors import InputError, SecateursError
 from secateurs.session.processes import Ranks
 
 T = TypeVar("T")
+
+MOST_NODES = 4096
+"""Machines of one training; more is a slip of the keyboard."""
 
 PATIENCE = timedelta(days=2)
 """Longest time that the processes wait for the first one, which alone scores, verifies, measures and tests."""
@@ -47,8 +51,12 @@ class Machines:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range, and strategies that cannot be used."""
-        if min(self.devices, self.num_nodes) < 1:
-            raise InputError(f"devices {self.devices} and num_nodes {self.num_nodes} must be 1 or more")
+        for flag, value, most in (
+            ("--devices", self.devices, max(64, 4 * (os.cpu_count() or 1))),
+            ("--num-nodes", self.num_nodes, MOST_NODES),
+        ):
+            if not 1 <= value <= most:
+                raise InputError(f"{flag} {value} is out of range; give a whole number from 1 to {most}")
         if self.strategy in ("fsdp", "deepspeed"):
             raise InputError(
                 f"--strategy {self.strategy} shards parameters, and a shard cannot lose channels. Prune before "
@@ -78,8 +86,17 @@ class Machines:
     def launch(self, accelerator: str) -> None:
         """Start the other processes if necessary, and join the process group; nothing for one device."""
         if self.several and not dist.is_initialized():
+            self._check_address()
             wrapping = FabricStrategy(timeout=PATIENCE)
             Fabric(accelerator=accelerator, devices=self.devices, num_nodes=self.num_nodes, strategy=wrapping).launch()
+
+    def _check_address(self) -> None:
+        """Refuse several machines of which none is named: the process would wait for the others for days."""
+        if self.num_nodes > 1 and "MASTER_ADDR" not in os.environ and not SLURMEnvironment.detect():
+            raise InputError(
+                f"--num-nodes {self.num_nodes} trains on several machines, and this process knows of no other; "
+                "start it under torchrun or Slurm, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
+            )
 
     def trainer(self) -> dict[str, Any]:
         """The arguments of Lightning's Trainer."""
