@@ -76,6 +76,7 @@ def recover(
 
     >>> from secateurs import Budget, prune
     >>> from secateurs.recover import Reconstruct
+    >>> seeded = torch.manual_seed(0)
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     >>> images = torch.rand(64, 4)
     >>> cut = prune(net, images[:1], method="l2", budget=Budget(macs=0.5))

@@ -8,7 +8,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.cli.from_recipe import optimisation, stepping
-from secateurs.app.cli.parts import ALLOCATORS
+from secateurs.app.cli.parts import allocators
 from secateurs.app.cli.work import Cut, Work
 from secateurs.app.training import fit_session, loss_of
 from secateurs.errors import BudgetError, RecipeError, ScheduleError
@@ -28,7 +28,7 @@ def cut_at_once(work: Work, dense: nn.Module) -> Cut:
             loss=loss_of(work.loaders.splits),
             protect=recipe.protect,
             seed=recipe.seed,
-            allocator=None if recipe.ranking == "mean" else ALLOCATORS[recipe.ranking],
+            allocator=None if recipe.ranking == "mean" else allocators()[recipe.ranking],
         )
         return result.model.cpu(), result.plan
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from secateurs.app.cli.parts import ALLOCATORS
+from secateurs.app.cli.parts import allocators
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data import Augmentation
 from secateurs.app.training import Optimisation, Stepping
@@ -89,5 +89,5 @@ def in_rounds(recipe: Recipe, method: Any) -> Any:
             f"--rounds {recipe.rounds}: a criterion is measured and cut by in 1 or more rounds, and {recipe.method} is "
             "no criterion, or the number is none; leave --rounds out"
         )
-    schedule, allocator = SCHEDULES[recipe.round_schedule](), ALLOCATORS[recipe.ranking]
+    schedule, allocator = SCHEDULES[recipe.round_schedule](), allocators()[recipe.ranking]
     return Gradual(method, allocator=allocator, schedule=schedule, rounds=recipe.rounds, end=1.0, first="cut")

@@ -11,31 +11,34 @@ from dataclasses import Field, fields, is_dataclass, replace
 from functools import partial
 from inspect import signature
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from secateurs.allocate import Allocator, AsIs, ByMax, BySum, Ranked, Uniform
-from secateurs.criteria import Criterion
 from secateurs.errors import RecipeError, near
 from secateurs.registry import kebab, make, names
-from secateurs.session import schedule
-from secateurs.session.schedule import Schedule
+
+if TYPE_CHECKING:
+    from secateurs.allocate import Allocator
 
 Kinds = Mapping[str, Callable[[], Any]]
 """Name -> what makes the part with its default settings."""
 
 NONE = "none"
-ALLOCATORS: Mapping[str, Allocator] = {
-    "mean": Ranked(),
-    "max": Ranked(ByMax()),
-    "sum": Ranked(BySum()),
-    "as-is": Ranked(AsIs()),
-    "uniform": Uniform(),
-}
+
+
+def allocators() -> Mapping[str, Allocator]:
+    """Return allocator name -> allocator, as in --ranking."""
+    from secateurs.allocate import AsIs, ByMax, BySum, Ranked, Uniform
+
+    ranked = {"max": Ranked(ByMax()), "sum": Ranked(BySum()), "as-is": Ranked(AsIs())}
+    return {"mean": Ranked(), **ranked, "uniform": Uniform()}
 
 
 def kinds_of(hint: Any) -> Kinds:
     """Return the names that a field of this type accepts; empty for types without names.
 
+    >>> from secateurs.allocate import Allocator
+    >>> from secateurs.criteria import Criterion
+    >>> from secateurs.session.schedule import Schedule
     >>> sorted(kinds_of(Schedule))[:3], sorted(kinds_of(Allocator))[:3], "taylor" in kinds_of(Criterion | None)
     (['asymptotic', 'constant', 'cubic'], ['as-is', 'max', 'mean'], True)
     """
@@ -48,10 +51,15 @@ def kinds_of(hint: Any) -> Kinds:
 
 
 def _kinds(hint: Any, *, optional: bool) -> Kinds:
-    if hint == Schedule:
+    # Imported here, because help and refusals of other commands need none of it.
+    from secateurs.allocate import Allocator
+    from secateurs.criteria import Criterion
+    from secateurs.session import schedule
+
+    if hint == schedule.Schedule:
         return {kebab(kind.__name__): kind for kind in vars(schedule).values() if _is_schedule(kind)}
     if hint is Allocator:
-        return {name: partial(_given, allocator) for name, allocator in ALLOCATORS.items()}
+        return {name: partial(_given, allocator) for name, allocator in allocators().items()}
     if hint is Criterion:
         return {name: partial(make, name) for name in names("criterion")}
     if optional and isinstance(hint, type) and is_dataclass(hint):
@@ -79,6 +87,8 @@ def parts(value: Any) -> list[tuple[Field[Any], Kinds]]:
 def name_of(kinds: Kinds, part: Any) -> str | None:
     """Return the name of a part; None for a value without one, such as a lambda.
 
+    >>> from secateurs.session import schedule
+    >>> from secateurs.session.schedule import Schedule
     >>> name_of(kinds_of(Schedule), schedule.Asymptotic(at=0.2)), name_of(kinds_of(Schedule), lambda t, total: 1.0)
     ('asymptotic', None)
     """
