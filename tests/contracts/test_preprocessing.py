@@ -1,5 +1,7 @@
 """Images are made ready for published weights as their publisher makes them ready, and the recipe says how."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import timm
@@ -10,7 +12,7 @@ from torch.testing import assert_close
 from transformers import BitImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from secateurs.app import models
-from secateurs.app.cli.pretrained import with_preprocessing
+from secateurs.app.cli.pretrained import image_words, with_preprocessing
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.data import Preprocessing, load
 from secateurs.app.models.publisher import of_processor
@@ -86,6 +88,15 @@ def test_the_recipe_says_what_published_weights_expect(tmp_path):
     assert own.preprocessing() == Preprocessing()
     assert own.image_mean == Preprocessing().mean
     assert with_preprocessing(Recipe(data="digits")).image_size is None
+
+
+@pytest.mark.parametrize(("data", "words"), [("imagefolder:x", "48 pixels"), ("cifar10:x", "32 pixels")])
+def test_the_run_says_the_size_that_images_have(data, words):
+    """Where images keep the size they were stored in, no crop is said."""
+    images = SimpleNamespace(shape=(3, 32, 32))
+    said = image_words(with_preprocessing(Recipe(data=data, image_size=48)), images)
+    assert said.startswith(words)
+    assert ("cropped" in said) == data.startswith("imagefolder")
 
 
 def test_a_repository_that_says_nothing_and_one_that_cannot_be_asked(tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ def told(*flags):
         (["--params", "20M"], "params", 20_000_000),
         (["--params", "1e6"], "params", 1_000_000),
         (["--memory", "16MiB"], "memory", 2**24),
+        (["--peak-memory", "64kb"], "peak_memory", 64_000),
         (["--latency", "10ms"], "latency", 10.0),
         (["--latency", "50%"], "latency", 0.5),
         (["--milestones", "[80,120]"], "milestones", (80, 120)),

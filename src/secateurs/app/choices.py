@@ -20,6 +20,9 @@ Logger = Literal["csv", "tensorboard", "mlflow", "wandb"]
 Strategy = Literal["auto", "ddp", "fsdp", "deepspeed"]
 """Lightning's names of what can be asked for; those that shard a model are refused, with the remedy."""
 
+BUDGETS = ("macs", "params", "memory", "peak_memory", "filters", "latency")
+"""Fields of a budget that are keys of a recipe and flags, each an amount."""
+
 NETWORKS = {
     "resnet20": "resnet:resnet20",
     "resnet32": "resnet:resnet32",

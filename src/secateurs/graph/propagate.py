@@ -185,7 +185,7 @@ class Propagation:
         if self.check:
             return self._compare(a, b)
         if a is None or b is None:
-            self.guard(b if a is None else a, "its units meet a dimension of fixed size")
+            self.guard(b if a is None else a, "the units meet a dimension of fixed size")
             return None
         return self._unite(a, b)
 
@@ -193,7 +193,7 @@ class Propagation:
         if self.plain(a) and self.plain(b):
             self.space.join(a, b, self.op)
             return a
-        reason = "its units meet fixed entries (padding, constants)"
+        reason = "the units meet fixed entries (padding, constants)"
         self.guard(b[(a == FIXED) & (b >= 0)], reason)
         self.guard(a[(b == FIXED) & (a >= 0)], reason)
         self.space.join(a, b, self.op)

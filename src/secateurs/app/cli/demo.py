@@ -27,7 +27,7 @@ RECIPE = Recipe(
     threads=1,
 )
 
-FLAGS = ("method", "macs", "params", "memory", "train_epochs", "epochs", "seed")
+FLAGS = ("method", "macs", "params", "memory", "peak_memory", "train_epochs", "epochs", "seed")
 """Settings that can be changed from the command line."""
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app.bench.timing import device_name
-from secateurs.app.cli.pretrained import reads_files
+from secateurs.app.choices import BUDGETS
+from secateurs.app.cli.pretrained import image_words, reads_files
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.stages import stages
 from secateurs.app.cli.work import LAST, TRAINED, Work
@@ -117,7 +118,7 @@ def _settings(work: Work) -> Settings:
     """The request and the environment of the run, for its report."""
     recipe, splits = work.recipe, work.loaders.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    named = ("macs", "params", "memory", "latency", "runtime", "min_keep", "min_keep_fraction", "multiple_of")
+    named = (*BUDGETS, "runtime", "min_keep", "min_keep_fraction", "multiple_of")
     multiple = None if work.budget is None else work.budget.multiple_of
     rounded = f"multiples of {multiple}" if isinstance(multiple, int) else str(multiple or "any width")
     return Settings(
@@ -140,15 +141,26 @@ def title(work: Work) -> str:
     return f"{recipe.model} on {work.loaders.splits.name}, pruned{to} by {recipe.method}"
 
 
+_WORDS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "memory": "bytes of activations",
+    "peak_memory": "bytes of activations alive at once",
+    "filters": "filters",
+}
+
+
 def budget_words(budget: sct.Budget) -> str:
     """Describe a budget in words.
 
     >>> budget_words(sct.Budget(macs=0.5, params=100_000))
     '50 % of the MACs and 100,000 parameters'
+    >>> budget_words(sct.Budget(peak_memory=0.5))
+    '50 % of the bytes of activations alive at once'
     """
     parts: list[str] = []
-    given = (budget.macs, budget.params, budget.memory, budget.filters)
-    for value, name in zip(given, ("MACs", "parameters", "bytes of activations", "filters"), strict=True):
+    for field, name in _WORDS.items():
+        value = getattr(budget, field)
         if isinstance(value, int):
             parts.append(f"{value:,} {name}")
         elif value is not None:
@@ -170,7 +182,7 @@ def _conditions(work: Work, times: tuple[Measurement, ...], record: dict[str, An
     return {
         "seed": str(work.recipe.seed),
         "data": f"{splits.name}: {drawn}",
-        **({"images": str(work.recipe.preprocessing())} if reads_files(work.recipe) else {}),
+        **({"images": image_words(work.recipe, splits)} if reads_files(work.recipe) else {}),
         "verified": f"removal equals silence: relative error {record['error']:.1e}",
         **({"zeros": zeros} if record.get("zeros") else {}),
         "latency": f"one image; before {times[0]}; after {times[1]}",

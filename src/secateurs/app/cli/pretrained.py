@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.app import models
 from secateurs.app.cli.recipe import Recipe
+from secateurs.app.data.sources import RESIZED
 from secateurs.app.data.splits import Splits
 from secateurs.errors import InputError
 from secateurs.store.save import PLAN
@@ -41,6 +42,14 @@ def names_weights(recipe: Recipe) -> bool:
 def reads_files(recipe: Recipe) -> bool:
     """Return whether the recipe's preprocessing applies: digits have their own, detectors normalise by themselves."""
     return recipe.data.partition(":")[0] not in ("digits", "coco")
+
+
+def image_words(recipe: Recipe, splits: Splits) -> str:
+    """Describe what is done to the images; CIFAR's and Tiny-ImageNet's keep their size."""
+    how = recipe.preprocessing()
+    if recipe.data.partition(":")[0] in RESIZED:
+        return str(how)
+    return f"{splits.shape[-1]} pixels a side, as they are; {how.statistics()}"
 
 
 def with_preprocessing(recipe: Recipe) -> Recipe:

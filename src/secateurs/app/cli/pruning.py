@@ -13,6 +13,7 @@ from torch import nn
 
 import secateurs as sct
 from secateurs.app import data, models
+from secateurs.app.choices import BUDGETS
 from secateurs.app.cli.amounts import with_classes
 from secateurs.app.cli.arguments import Invocation, chosen_method, compose, read_file
 from secateurs.app.cli.consent import check_consent
@@ -21,7 +22,14 @@ from secateurs.app.cli.cutting import session_of
 from secateurs.app.cli.from_recipe import PARTS, augmentation, in_rounds, optimisation
 from secateurs.app.cli.measure import measure
 from secateurs.app.cli.method_file import absolute
-from secateurs.app.cli.pretrained import check_pickle, initialise, names_weights, reads_files, with_preprocessing
+from secateurs.app.cli.pretrained import (
+    check_pickle,
+    image_words,
+    initialise,
+    names_weights,
+    reads_files,
+    with_preprocessing,
+)
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.run_folder import RunFolder, check_folder, check_space, held
@@ -150,7 +158,7 @@ def prepare(recipe: Recipe, folder: RunFolder, console: Console) -> Work:
     images = data.load(recipe.data, how=recipe.preprocessing()).augmented(augmentation(recipe))
     if reads_files(recipe):
         published = f", as {recipe.weights} of {recipe.model} expects" if names_weights(recipe) else ""
-        console.print(f"images: {recipe.preprocessing()}{published}", highlight=False, markup=False, emoji=False)
+        console.print(f"images: {image_words(recipe, images)}{published}", highlight=False, markup=False, emoji=False)
     loaders = Loaders(
         images.first(recipe.images),
         batch_size=recipe.batch_size,
@@ -197,7 +205,7 @@ def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """Return the recipe's budget; None if the method decides how much is removed."""
-    given = [getattr(recipe, name) for name in ("macs", "params", "memory", "filters", "latency")]
+    given = [getattr(recipe, name) for name in BUDGETS]
     if not recipe.shares and all(value is None for value in given):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
@@ -214,6 +222,7 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
         macs=recipe.macs,
         params=recipe.params,
         memory=recipe.memory,
+        peak_memory=recipe.peak_memory,
         filters=recipe.filters,
         shares=recipe.shares,
         min_keep=with_classes(recipe.min_keep),
@@ -247,10 +256,10 @@ def _check_numbers(recipe: Recipe) -> None:
             raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    for name in ("macs", "params", "memory", "filters"):
+    for name in sorted(set(BUDGETS) - {"latency"}):
         if getattr(recipe, name) == 1:
             raise InputError(
-                f"--{name} 1 could mean all of it or a single one, and either way nothing is pruned; "
+                f"--{name.replace('_', '-')} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"
             )
     for part in PARTS:

@@ -69,7 +69,12 @@ class Recipe(Start, Augmenting):
     )
     params: Amount = field(default=None, metadata=_about("budget", "what remains of the parameters", "X", read=amount))
     memory: Amount = field(
-        default=None, metadata=_about("budget", "what remains of the activation memory", "X", read=amount)
+        default=None,
+        metadata=_about("budget", "what remains of the activations written, added up", "X", read=amount),
+    )
+    peak_memory: Amount = field(
+        default=None,
+        metadata=_about("budget", "what remains of the activations that are alive at once", "X", read=amount),
     )
     filters: Amount = field(default=None, metadata=_about("budget", "what remains of the filters", "X", read=amount))
     shares: tuple[tuple[str, float], ...] = field(

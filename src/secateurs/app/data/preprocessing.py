@@ -54,8 +54,16 @@ class Preprocessing:
     def __str__(self) -> str:
         """Describe it in one line."""
         cut = f", cropped from {self.shorter}" if self.shorter > self.size else ""
+        return f"{self.size} pixels a side{cut}; {self.statistics()}; {self.interpolation}"
+
+    def statistics(self) -> str:
+        """Describe the normalisation.
+
+        >>> Preprocessing(mean=(0.5,), std=(0.25,)).statistics()
+        'mean 0.5, std 0.25'
+        """
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
-        return f"{self.size} pixels a side{cut}; mean {mean}, std {std}; {self.interpolation}"
+        return f"mean {mean}, std {std}"
 
     def middle(self) -> list[Callable[[Any], Any]]:
         """torchvision's transforms: resize and centre crop."""

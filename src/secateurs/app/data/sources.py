@@ -36,6 +36,10 @@ NAMES = (
 """Forms of a data set's name."""
 
 
+RESIZED = {"imagefolder": imagefolder, "masks": masks, "images": unlabelled}
+"""Data sets whose images are resized and cropped as asked for."""
+
+
 def check_name(name: str) -> None:
     """Refuse a name that cannot be loaded, before any work; reads no image.
 
@@ -93,9 +97,8 @@ def load(name: str, *, how: Preprocessing = IMAGENET) -> Splits:
     folder = root or Path()  # check_name has refused a name without its root
     if kind == "coco":
         return coco(folder, size=how.size)
-    sized = {"imagefolder": imagefolder, "masks": masks, "images": unlabelled}
-    if kind in sized:
-        return sized[kind](folder, how=how)
+    if kind in RESIZED:
+        return RESIZED[kind](folder, how=how)
     standard = Standard(255.0, how.mean, how.std)
     return {"cifar10": cifar10, "cifar100": cifar100, "tiny-imagenet": tiny_imagenet}[kind](folder, standard)
 

@@ -10,6 +10,7 @@ from typing import Any, final
 
 import yaml
 
+from secateurs.app.choices import BUDGETS
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.run_folder import RunFolder
@@ -22,7 +23,6 @@ MACHINE = ("device", "threads", "workers", "devices", "num_nodes", "strategy", "
 CONTROLS = ("random", "l2", "scratch", "dense")
 """Controls of every method: units drawn at random, units of the smallest L2 norm, the same small network trained from
 scratch, and the dense network trained on with the same recipe."""
-BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 
 @final

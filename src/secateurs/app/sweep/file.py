@@ -11,11 +11,11 @@ from typing import Any, final
 
 import yaml
 
+from secateurs.app.choices import BUDGETS
 from secateurs.errors import InputError, RecipeError, near
 
 CONTROLS = ("random", "l2", "scratch", "dense")
 LISTS = ("rows", "methods", "budgets", "seeds", "controls")
-BUDGETS = ("macs", "params", "memory", "filters", "latency")
 
 
 @final

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_MOVING = "a convolution or window slides along its units"
+_MOVING = "a convolution or window slides along the units"
 
 
 @rule(aten.convolution.default, aten._convolution.default)
@@ -163,7 +163,7 @@ def embedding(p: Propagation, op: Op) -> None:
     weight, indices = op.args[:2]
     rows, columns = p.get(weight).axes
     p.guard(rows, "rows are picked by value")
-    p.guard_all(indices, "its units are used as indices")
+    p.guard_all(indices, "the units are used as indices")
     p.set(op.out, (*p.get(indices).axes, p.fresh(columns, "out")))
 
 
@@ -196,6 +196,6 @@ def attention(p: Propagation, op: Op) -> None:
     elif isinstance(met, np.ndarray) and not (q.zero or k.zero):
         p.inexact(met)
     tokens = p.meet(k.axes[2], v.axes[2])
-    p.guard(tokens, "a softmax runs over its units")
+    p.guard(tokens, "a softmax runs over the units")
     batch = tuple(p.meet(p.meet(q.axes[d], k.axes[d]), v.axes[d]) for d in (0, 1))
     p.set(op.out[0], (*batch, q.axes[2], p.fresh(v.axes[3])), zero=v.zero)

@@ -27,7 +27,7 @@ def index_put(p: Propagation, op: Op) -> None:
     x, used, values = op.args[:3]
     dims = [d for d, i in enumerate(used) if i is not None]
     for index_ in tensors(used):
-        p.guard_all(index_, "its units are used as indices")
+        p.guard_all(index_, "the units are used as indices")
     rank = max((i.dim() for i in used if i is not None), default=0)
     together = bool(dims) and dims == list(range(dims[0], dims[-1] + 1))
     at = dims[0] if together else 0
@@ -47,7 +47,7 @@ def index_put(p: Propagation, op: Op) -> None:
 def index_copy(p: Propagation, op: Op) -> None:
     """x[..., index, ...] = or += source along one dimension."""
     x, dim, index_ = op.args[:3]
-    p.guard_all(index_, "its units are used as indices")
+    p.guard_all(index_, "the units are used as indices")
     dim %= x.dim()
     _written_at(p, op, op.args[3], [dim], [None if d == dim else d for d in range(x.dim())])
 
@@ -58,11 +58,11 @@ def _written_at(p: Propagation, op: Op, values: Tensor, dims: list[int], places:
     lab, given = p.get(x), p.get(values)
     axes = list(lab.axes)
     for d in dims:
-        p.guard(axes[d], "its units are picked by index")
+        p.guard(axes[d], "the units are picked by index")
         axes[d] = None
     for k, d in enumerate(places):
         if d is None or values.shape[k] != x.shape[d]:
-            p.guard(given.axes[k], "its units are written by index")
+            p.guard(given.axes[k], "the units are written by index")
         elif axes[d] is ANY:
             axes[d] = p.fresh(given.axes[k])
         elif x.shape[d] > 1:

@@ -161,7 +161,7 @@ def ordering(p: Propagation, op: Op) -> None:
     dim = op.kwargs.get("dim", op.args[at] if len(op.args) > at and not isinstance(op.args[at], bool) else -1)
     dims = range(x.dim()) if dim is None else [dim % max(x.dim(), 1)] if x.dim() else []
     for d in dims:
-        p.guard(lab.axes[d], "its units are put in order")
+        p.guard(lab.axes[d], "the units are put in order")
     for out in tensors(op.out):
         keep = out.dim() == x.dim()
         axes = tuple(None if d in dims else a for d, a in enumerate(lab.axes) if keep or d not in dims)

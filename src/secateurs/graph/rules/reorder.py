@@ -138,7 +138,7 @@ def unfold(p: Propagation, op: Op) -> None:
     x, dim = op.args[:2]
     lab = p.get(x)
     dim %= x.dim()
-    p.guard(lab.axes[dim], "a window slides along its units")
+    p.guard(lab.axes[dim], "a window slides along the units")
     axes = [None if d == dim else a for d, a in enumerate(lab.axes)]
     p.set(op.out, (*axes, None), zero=lab.zero)
 
@@ -155,7 +155,7 @@ def alias(p: Propagation, op: Op) -> None:
     lab = p.get(op.args[0])
     axes = lab.axes
     if op.out.dim() != len(axes):
-        p.guard(axes[-1] if op.out.dim() < len(axes) else None, "its units are parts of complex numbers")
+        p.guard(axes[-1] if op.out.dim() < len(axes) else None, "the units are parts of complex numbers")
         axes = axes[:-1] if op.out.dim() < len(axes) else (*axes, None)
     p.labs[id(op.out)] = Lab(axes, zero=lab.zero)
     p.alias(op.out, op.args[0])

@@ -191,7 +191,7 @@ def _cut_blocks(p: Propagation, block: Labels, varying: list[int], dims: list[in
         return
     way = p.choose("split", block.ravel(), [*readings(p, block, varying), None])
     if way is None:
-        p.guard(block.ravel(), f"its units are cut into blocks {tuple(block.shape)} that do not follow")
+        p.guard(block.ravel(), f"the units are cut into blocks {tuple(block.shape)} that do not follow")
         return
     kept = p.merge(np.moveaxis(block, way.k, -1).reshape(-1, block.shape[way.k]))
     count(p, kept, way, block)
@@ -210,7 +210,7 @@ def pixel_shuffle(p: Propagation, op: Op) -> None:
         if axes[-3].size == 1 and not p.check:
             p.guard(axes[-3], "one unit is the whole tensor")
     for d in (-1, -2):
-        p.guard(axes[d], "its units are interleaved with channels")
+        p.guard(axes[d], "the units are interleaved with channels")
         axes[d] = None
     p.set(op.out, tuple(axes), zero=lab.zero)
 
@@ -225,7 +225,7 @@ def pixel_unshuffle(p: Propagation, op: Op) -> None:
     if isinstance(channel, np.ndarray):
         axes[-3] = np.repeat(channel, r * r)
     for d in (-1, -2):
-        p.guard(axes[d], "its units are interleaved with channels")
+        p.guard(axes[d], "the units are interleaved with channels")
         axes[d] = None
     p.set(op.out, tuple(axes), zero=lab.zero)
 
@@ -253,7 +253,7 @@ def im2col(p: Propagation, op: Op) -> None:
     channel = p.fresh(channel)
     taps = int(np.prod(kernel))
     for d in (-1, -2):
-        p.guard(lab.axes[d], "a window slides along its units")
+        p.guard(lab.axes[d], "a window slides along the units")
     rows = np.repeat(channel, taps) if isinstance(channel, np.ndarray) else None
     p.set(op.out, (*batch, rows, None), zero=lab.zero)
 
@@ -266,6 +266,6 @@ def col2im(p: Propagation, op: Op) -> None:
     *batch, rows, _ = lab.axes
     rows = p.fresh(rows)
     taps = int(np.prod(kernel))
-    p.guard(lab.axes[-1], "a window slides along its units")
+    p.guard(lab.axes[-1], "a window slides along the units")
     channel = p.merge(rows.reshape(-1, taps).T) if isinstance(rows, np.ndarray) else None
     p.set(op.out, (*batch, channel, None, None), zero=lab.zero)

@@ -86,7 +86,7 @@ def _cut_freely(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]
         options.insert(0, Cut("widths"))
     option = p.choose("cut", labels, [*options, "fixed"])
     if option == "fixed":
-        p.guard(labels, "its units are cut at fixed positions")
+        p.guard(labels, "the units are cut at fixed positions")
         return False
     if option.aligned:
         p.merge(labels.reshape(-1, size))
@@ -204,7 +204,7 @@ def index(p: Propagation, op: Op) -> None:
         if op.func is not aten.index_select.default:
             dims, axes = list(range(x.dim())), [None] * out.dim()
     for d in dims:
-        p.guard(lab.axes[d], "its units are picked by index")
+        p.guard(lab.axes[d], "the units are picked by index")
     for t in tensors(op.args[1:]):
-        p.guard_all(t, "its units are used as indices")
+        p.guard_all(t, "the units are used as indices")
     p.set(out, tuple(axes), zero=lab.zero)

@@ -20,9 +20,9 @@ def roi_align(p: Propagation, op: Op) -> None:
     """Resampled crops of feature maps: channels pass on; boxes and space cannot have units."""
     x, boxes = op.args[:2]
     lab = p.get(x)
-    p.guard_all(boxes, "its units are coordinates")
+    p.guard_all(boxes, "the units are coordinates")
     for d in (0, 2, 3):
-        p.guard(lab.axes[d], "a window slides along its units")
+        p.guard(lab.axes[d], "a window slides along the units")
     p.set(op.out, (None, lab.axes[1], None, None), zero=lab.zero)
 
 
@@ -85,7 +85,7 @@ def sliding(p: Propagation, op: Op) -> None:
     for d in range(lead, len(lab.axes)):
         axis = p.settle(lab.axes[d])
         if isinstance(axis, (np.ndarray, Fresh)):
-            p.guard(axis, "a window slides along its units")
+            p.guard(axis, "a window slides along the units")
         axes.append(axis if axis is ANY and out.shape[d] > 1 else None)
     for other in op.args[1:2] if isinstance(op.args[1] if len(op.args) > 1 else None, torch.Tensor) else ():
         side = p.get(other)
@@ -95,7 +95,7 @@ def sliding(p: Propagation, op: Op) -> None:
                     p.meet(axes[d], side.axes[d]) if out.shape[d] > 1 or isinstance(axes[d], np.ndarray) else axes[d]
                 )
         else:
-            p.guard_all(other, "its units are coordinates")
+            p.guard_all(other, "the units are coordinates")
     p.set(out, tuple(axes), zero=lab.zero)
     for extra in op.out[1:] if isinstance(op.out, (tuple, list)) else ():
         p.set(extra, tuple(axes), zero=False)
