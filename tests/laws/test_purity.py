@@ -16,6 +16,7 @@ import secateurs as sct
 from secateurs.errors import SecateursError
 from secateurs.graph import prove
 from secateurs.network import Network
+from secateurs.running import process as process_module
 from secateurs.running.replica import Replica
 
 
@@ -330,6 +331,23 @@ def test_interrupts_leave_model_and_process_as_they_were(count):
     assert hit > count // 4
     assert all(torch.equal(t, weights[n]) for n, t in model.state_dict().items())
     assert prune().plan == expected
+
+
+def test_an_interrupt_while_a_state_is_set_leaves_the_process_as_it_was():
+    """Between a state that was set and the block that would restore it: the moment that no `with` covers."""
+
+    @process_module.all_or_nothing
+    def interrupted():
+        process_module._enter(torch.device("cpu"), unfused=True)
+        torch.set_grad_enabled(False)
+        random.random()
+        raise Stop
+
+    before = process()
+    with pytest.raises(Stop):
+        interrupted()
+
+    assert process() == before
 
 
 def tokens(outputs, targets):
