@@ -81,6 +81,9 @@ def fake_hub(monkeypatch, cache):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Fake)
     server.address = f"http://127.0.0.1:{server.server_port}"
     server.files, server.seen, server.refuses, server.made = {}, [], False, None
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+    template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -52,6 +52,7 @@ SETTINGS = {
 """Pages, and parts of pages, whose reader has more at hand than a small network."""
 SLOW = {"deploy", "yolo", "ten-milliseconds", "onnx", "hub", "clients: Hugging Face transformers", "clients: timm"}
 """Pages whose blocks take long."""
+PATIENT = [pytest.mark.slow, pytest.mark.timeout(1800)]
 CLIENT = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 NEEDED = {"clients: Ultralytics YOLO": "ultralytics"}
 """What is in no tier of the tests but `make clients`."""
@@ -78,7 +79,7 @@ def readings():
         found = blocks(page, "python")
         for heading in sorted({one.heading for one in found}) if page.stem in BY_SECTION else [None] * bool(found):
             name = page.stem if heading is None else f"{page.stem}: {heading}"
-            marks = CLIENT if name in NEEDED else [pytest.mark.slow] if name in SLOW else []
+            marks = CLIENT if name in NEEDED else PATIENT if name in SLOW else []
             yield pytest.param(
                 page, heading, name, marks=marks, id=str(page.relative_to(ROOT)) + name[len(page.stem) :]
             )
@@ -90,6 +91,7 @@ def test_python_blocks_run(page, heading, name, offline, monkeypatch):
     if name in NEEDED:
         pytest.importorskip(NEEDED[name], reason=f"needs the package {NEEDED[name]}: make clients")
     torch.manual_seed(0)
+    busy = []
     with SETTINGS.get(name, anything)(monkeypatch) as names:
         for block in blocks(page, "python", heading=heading):
             source = "\n" * block.line + block.code  # so that a traceback names the page's own line
@@ -98,7 +100,9 @@ def test_python_blocks_run(page, heading, name, offline, monkeypatch):
             except sct.errors.DeviceError as error:
                 if "too busy" not in str(error):
                     raise
-                pytest.skip(f"{page.name}:{block.line}: {error}")
+                busy.append(f"{page.name}:{block.line}: {error}")
+    if busy:
+        pytest.skip("; ".join(busy))
 
 
 LANGUAGES = {"python", "bash", "sh", "yaml", "toml", "mermaid"}
