@@ -172,7 +172,7 @@ def timm_at_work(patch):
     yield {"images": torch.randn(2, 3, 32, 32), "train": train}
 
 
-SHORT = {"imgsz": 64, "batch": 4, "workers": 0, "plots": False, "device": "cpu", "verbose": False}
+SHORT = dict(epochs=3, imgsz=64, batch=4, nbs=4, workers=0, plots=False, device="cpu", verbose=False)
 
 
 @contextmanager
@@ -181,6 +181,7 @@ def ultralytics_at_work(patch):
     import ultralytics
     import yaml
     from PIL import Image
+    from ultralytics.nn.tasks import yaml_model_load
 
     random = np.random.default_rng(0)
     for kind in ("images", "labels"):
@@ -192,16 +193,13 @@ def ultralytics_at_work(patch):
         Path(f"squares/labels/{i}.txt").write_text(f"{i % 2} 0.47 0.47 0.31 0.31\n")
     table = {"path": str(Path("squares").resolve()), "train": "images", "val": "images"}
     Path("data.yaml").write_text(yaml.safe_dump({**table, "names": {0: "red", 1: "green"}}))
-    network = ultralytics.nn.tasks.yaml_model_load("yolov8n.yaml")
+    network = yaml_model_load("yolov8n.yaml")
     written = {key: value for key, value in network.items() if key not in ("yaml_file", "scale")}
     Path("yolov8n.yaml").write_text(yaml.safe_dump({**written, "nc": 2}))
 
-    given = ultralytics.YOLO.train
-    patch.setattr(
-        ultralytics.YOLO, "train", lambda self, **said: given(self, **{**said, **SHORT, "epochs": 3, "nbs": 4})
-    )
-    export = ultralytics.YOLO.export
+    train, export = ultralytics.YOLO.train, ultralytics.YOLO.export
+    short = {**SHORT, "project": str(Path("runs/detect").resolve())}  # under pytest they write somewhere else
+    patch.setattr(ultralytics.YOLO, "train", lambda self, **said: train(self, **{**said, **short}))
     patch.setattr(ultralytics.YOLO, "export", lambda self, **said: export(self, **said, imgsz=64, simplify=False))
-    patch.setattr(ultralytics.utils, "RUNS_DIR", Path("runs").resolve())
     ultralytics.YOLO("yolov8n.yaml").train(data="data.yaml")
     yield {}
