@@ -89,11 +89,10 @@ def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     lines = [*project["dependencies"], *(line for some in project["optional-dependencies"].values() for line in some)]
     declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
-    found = {}
-    for path in sorted(SOURCE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
-                found |= {full.split(".")[0]: path.name for full in imported(node, ())}
+    files = sorted(SOURCE.rglob("*.py"))
+    found = {
+        full.split(".")[0]: path.name for path in files for full in imported(ast.parse(path.read_text("utf-8")), ())
+    }
     others = found.keys() - set(sys.stdlib_module_names) - {"secateurs"}
 
     assert {"torch", "yaml", "typing_extensions"} <= others
