@@ -2,16 +2,20 @@
 
     python -m tests.attack.guards results/guards.md
 
-breaks every guard once, in a copy of the sources, runs its test in a process of its own, and writes the table.
+runs the tests on the sources as they are; then breaks every guard once, in a copy, runs its test in a process of its
+own, and writes the table. Beside it, guards.json keeps what has turned red: the same command again goes on from there,
+and begins anew where that file is gone.
 """
 
+import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass
+import traceback
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
@@ -19,8 +23,8 @@ from tests.attack.faults import ended
 
 ROOT = Path(__file__).parents[2]
 SOURCES = Path("src", "secateurs")
-RED = 1
-"""What pytest ends with when a test failed."""
+GREEN, RED = 0, 1
+"""What pytest ends with when every test passed, and when one failed."""
 
 
 @dataclass(frozen=True)
@@ -82,47 +86,67 @@ def broken(guard, root):
     path = root / SOURCES / guard.file
     whole = path.read_text("utf-8")
     path.write_text(whole.replace(guard.good, guard.broken), "utf-8")
+    try:
+        return failed([guard.test], root)
+    finally:
+        path.write_text(whole, "utf-8")
+
+
+def failed(tests, root):
+    """Whether tests fail in a copy, in a process of its own; RuntimeError where they do not run."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        status = RED + 1
+        status = -1
         try:
-            status = tested(guard.test, root)
+            status = tested(tests, root)
+        except BaseException:  # noqa: BLE001 (a child never goes on as its parent)
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     status = ended(child)
-    path.write_text(whole, "utf-8")
+    if status not in (GREEN, RED):
+        raise RuntimeError(f"{tests} did not run: {(root / 'log').read_text(errors='replace')[-2000:]}")
     return status == RED
 
 
-def tested(test, root):
+def tested(tests, root):
     """What pytest ends with, of a process that has the copy's modules and no others of that name."""
+    log = os.open(root / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     os.chdir(root)
     sys.path[:0] = [str(root / "src"), str(root)]
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "secateurs")]:
         del sys.modules[name]
-    log = os.open(root / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    return int(pytest.main([test, "-q", "-x", "-p", "no:cacheprovider", "-m", "slow or not slow", "--timeout=600"]))
+    words = ["-q", "-x", "-p", "no:cacheprovider", "-m", "slow or not slow", "--timeout=600"]
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
+    return int(pytest.main([*tests, *words]))
 
 
 def main(file):
-    """Break every guard once, and write the table again after each."""
+    """Break every guard that has not turned red yet, and write the table again after each."""
     import lightning.pytorch  # noqa: F401
     import torchvision  # noqa: F401 (each child would import them anew)
 
-    sys.dont_write_bytecode, turned = True, {}
+    sys.dont_write_bytecode = True
+    every, kept = [guard for found in FINDS for guard in found.guards], Path(file).with_suffix(".json")
+    red = json.loads(kept.read_text("utf-8")) if kept.exists() else []
+    turned = {guard: True for guard in every if list(astuple(guard)) in red}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("src", "tests"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", root)
-        for guard in [guard for found in FINDS for guard in found.guards]:
+        if not turned and failed(list(dict.fromkeys(guard.test for guard in every)), root):
+            raise RuntimeError(f"a test fails before anything is broken: {(root / 'log').read_text()[-2000:]}")
+        for guard in [guard for guard in every if guard not in turned]:
             turned[guard] = broken(guard, root)
             sys.stdout.write(f"{'red' if turned[guard] else 'GREEN'} {guard.file} {guard.test}\n")
             sys.stdout.flush()
             Path(file).write_text(told(turned), "utf-8")
+            kept.write_text(json.dumps([astuple(guard) for guard, red in turned.items() if red], indent=1), "utf-8")
     return not all(turned.values())
 
 
