@@ -43,6 +43,8 @@ def describe(
     used: dict[Kind, list[str]] = {}
     for path, module in view.modules.items():
         for place, value in ({} if is_torchs(type(module)) else numbers(path, "")).items():
+            if "[" in place:  # items of containers are windows, strides and lists of widths in no stated order
+                continue
             if (type(module), place) in dropped:
                 used.setdefault((type(module), place), []).append(path)
             elif (path, place) not in counted:
@@ -97,7 +99,7 @@ def _seen(units: Units, wanted: dict[str, dict[int, list[str]]]) -> dict[str, di
 
 
 def _width(units: Units, labels: Labels, known: dict[int, Any]) -> Any:
-    """How a width shrinks, as a value: equal values shrink equally in every plan; None for a width that never does."""
+    """A value for the way in which a width shrinks: equal values, equal widths in every plan; None if it never does."""
     if id(labels) not in known:
         known[id(labels)] = _shrinking(units, units.units(labels))
     return known[id(labels)]

@@ -71,6 +71,11 @@ class Units:
         return grouped[np.lexsort((self.rank_of[grouped], self.group_of[grouped]))]
 
     @cached_property
+    def members(self) -> list[Ints]:
+        """The units of every group, in order."""
+        return np.split(self.order, np.cumsum(self.counts)[:-1]) if self.counts.size else []
+
+    @cached_property
     def labelled(self) -> list[tuple[tuple[str, int], int]]:
         """(tensor, dim) of every labelled dimension of a parameter or buffer, and its number among `axes`."""
         return self._labelled[0]

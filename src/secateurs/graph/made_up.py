@@ -1,20 +1,33 @@
 """Values made up for operators that need some, so that everything around them runs on the meta device.
 
 A detector's last stage reads values: which boxes score high, which overlap. Its channels do not depend on them. So such
-an operator alone runs on real tensors, filled with the same values in every recording.
+an operator alone runs on real tensors, filled with the same values in every recording. What depends neither on inputs
+nor on weights (a mask of ones) is computed, not made up.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from secateurs.graph.recorder import Op
+
 _MOST = 1 << 24
 """Largest number of values made up for one tensor."""
 
-_CALLS = 1000
+_LARGEST = 1 << 20
+"""Most entries of a constant that is computed."""
+
+_CPU = torch.device("cpu")
+
+_CALLS = 300
 """Most operators of one forward that values are made up for: a loop that waits for a value may never end."""
 
 _TRUE = 8
@@ -31,6 +44,15 @@ class TooManyError(RuntimeError):
     """Raised where a forward asks for too many values."""
 
 
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among operator arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from tensors(v)
+
+
 def needs_values(func: Any, error: Exception) -> bool:
     """True if an operator failed on meta because it needs values: it says so, or has no kernel there."""
     return bool(_READS.intersection(func.tags)) or isinstance(error, NotImplementedError) or func.namespace != "aten"
@@ -44,11 +66,16 @@ class MadeUp:
         self.count = 0
         self.operators: list[Any] = []
         self._values: dict[int, tuple[Tensor, Tensor]] = {}  # with the tensor, so that its identity stays its own
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._seen = 0
         self.told: int | None = None
         """Number of the first operator whose made-up result Python code received, and may have branched on."""
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> Any:
-        """Run an operator, of this number in its recording, on real tensors."""
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ops: Sequence[Op]) -> Any:
+        """Run an operator on real tensors; `ops`: those recorded before it."""
+        self._compute_constants(ops)
+        if self._knows((args, kwargs)):
+            return func(*self._real(args), **{name: self._real(value) for name, value in kwargs.items()})
         self.count += 1
         if func not in self.operators:
             self.operators.append(func)
@@ -61,11 +88,38 @@ class MadeUp:
         args, kwargs = self._real(args), {name: self._real(value) for name, value in kwargs.items()}
         out = func(*args, **kwargs)
         if self.told is None and (func is _COPY or not isinstance(out, (Tensor, tuple, list))):
-            self.told = index
+            self.told = len(ops)
         return out
+
+    def _compute_constants(self, ops: Sequence[Op]) -> None:
+        """Compute the results of operators that read neither inputs nor weights, and no random numbers.
+
+        All other values are taken to be finite, so that a check for NaN and infinity is known too.
+        """
+        for op in islice(ops, self._seen, None):
+            finite = _if_finite(op)
+            if finite is not None:
+                self._known[id(op.out)] = (op.out, finite)
+            elif self._knows((op.args, op.kwargs)) and _certain(op):
+                kwargs = {name: self._real(value) for name, value in op.kwargs.items()}
+                kwargs |= {"device": _CPU} if "device" in kwargs else {}
+                out = op.func(*self._real(op.args), **kwargs)
+                for meta, real in zip(tensors(op.out), tensors(out), strict=True):
+                    self._known[id(meta)] = (meta, real)
+        self._seen = len(ops)
+
+    def _knows(self, value: Any) -> bool:
+        """True if all tensors of a nested value are real, or constants that were computed."""
+        if isinstance(value, Tensor):
+            return not value.is_meta or id(value) in self._known
+        if isinstance(value, dict):
+            return all(map(self._knows, value.values()))
+        return not isinstance(value, (list, tuple)) or all(map(self._knows, value))
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, Tensor):
+            if id(value) in self._known:
+                return self._known[id(value)][1]
             if value.is_meta and id(value) not in self._values:
                 self._values[id(value)] = (value, _filled(value, len(self._values)))
             return self._values[id(value)][1] if value.is_meta else value
@@ -84,6 +138,24 @@ class MadeUp:
         places = [None if t is None else self._real(t).nonzero(as_tuple=True) for t in args[1]]
         flat = [one for place in places for one in ([None] if place is None else [i.to("meta") for i in place])]
         return func(args[0], flat)
+
+
+def _certain(op: Op) -> bool:
+    """True if the results of an operator follow from its arguments, and are small."""
+    name = op.func.overloadpacket.__name__
+    random = torch.Tag.nondeterministic_seeded in op.func.tags
+    return not random and "empty" not in name and all(t.numel() <= _LARGEST for t in tensors(op.out))
+
+
+def _if_finite(op: Op) -> Tensor | None:
+    """Return the result of a comparison with infinity or with itself, for finite values; None for other operators."""
+    name = op.func.overloadpacket.__name__
+    if name not in ("eq", "ne") or not isinstance(op.out, Tensor) or op.out.numel() > _LARGEST:
+        return None
+    itself, infinite = op.args[1] is op.args[0], op.args[1] == math.inf if isinstance(op.args[1], float) else False
+    if not (itself or infinite):
+        return None
+    return torch.full(op.out.shape, itself == (name == "eq"), dtype=torch.bool)
 
 
 def _filled(tensor: Tensor, number: int) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateurs.graph.made_up import MadeUp, needs_values
+from secateurs.graph.made_up import MadeUp, needs_values, tensors
 from secateurs.graph.meta_kernels import FAST
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CodeType
 
     from secateurs.graph.rules import Table
@@ -105,15 +105,6 @@ class Tape:
         return frozenset(found)
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors among operator arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from tensors(v)
-
-
 _internal: dict[CodeType, bool] = {}
 _transparent: dict[type[nn.Module], bool] = {}
 _PLAIN = frozenset({int, float, bool, type(None), torch.dtype, torch.device, str})
@@ -192,7 +183,7 @@ class Recorder(TorchDispatchMode):
                     self.tape.ops.append(Op(func, args, kwargs, None, self.stack[-1], code, line))
                     raise
                 args, kwargs = given, given_by_name
-                out = self.tape.made_up.run(func, args, kwargs, len(self.tape.ops))
+                out = self.tape.made_up.run(func, args, kwargs, self.tape.ops)
         self.tape.ops.append(Op(func, args, kwargs, out, self.stack[-1], code, line))
         return out
 

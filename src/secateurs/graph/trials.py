@@ -56,7 +56,7 @@ def uneven(units: Units, seed: int) -> Any:
     for g, count in enumerate(units.counts.tolist()):
         if seed and (g % 2 == seed % 2 if seed <= 2 else draw.random() < 0.5):
             continue
-        of = np.flatnonzero(units.group_of == g)
+        of = units.members[g]
         share = _SHARES[(g + seed) % len(_SHARES)] + draw.uniform(-0.04, 0.04)
         stay = int(np.clip(round(count * share), min(2, count - 1), count - 1))
         keep[of[np.argsort(score[of])[stay:]]] = False

@@ -58,7 +58,7 @@ class Cut(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether pieces are aligned, which alone decides about labels."""
+        """The alignment of pieces, which alone decides about labels."""
         return self.aligned
 
 
