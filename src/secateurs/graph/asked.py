@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def asked_of(graph: Graph, name: str, index: int | Iterable[int]) -> list[Piece]:
     """Return the entries that a name means, or those of its channels `index`.
 
-    A group whose units no module writes (rows of a parameter that is used as a matrix) is named after a module or tensor
-    whose own output channels are others: the group is meant then; those are asked about by the tensor's whole name.
+    A group whose units no module writes (rows of a parameter used as a matrix) is named after a module or tensor whose
+    own output channels are others: the group is meant then; those are asked about by the tensor's whole name.
 
     Raises InputError for a name that means nothing, an index outside, and indices where a module writes several widths.
     """
