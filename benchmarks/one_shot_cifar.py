@@ -59,12 +59,12 @@ class Entry:
 
 
 OWN = {
-    "EPruner, beta 0.76": EPruner(0.76),
-    "EPruner, beta 0.60": EPruner(0.60),
-    "EPruner, beta 0.50": EPruner(0.50),
-    "EPruner, beta 0.76, overall preference (ours)": EPruner(0.76, preference="overall"),
-    "FOAD, t = 1, s = 0": FOAD(),
-    "FOAD, t = 1, s = 0, published file": FOAD(duplicates=None),
+    "EPruner, beta 0.76": EPruner(0.76, scope="uncoupled"),
+    "EPruner, beta 0.60": EPruner(0.60, scope="uncoupled"),
+    "EPruner, beta 0.50": EPruner(0.50, scope="uncoupled"),
+    "EPruner, beta 0.76, overall preference (ours)": EPruner(0.76, preference="overall", scope="uncoupled"),
+    "FOAD, t = 1, s = 0": FOAD(scope="uncoupled"),
+    "FOAD, t = 1, s = 0, published file": FOAD(duplicates=None, scope="uncoupled"),
 }
 SMALL = ("resnet20",)
 ENTRIES = (
@@ -74,22 +74,22 @@ ENTRIES = (
     Entry("BN scale", lambda _: BatchNormScale()),
     Entry("FPGM", lambda _: GeometricMedian()),
     Entry("Taylor", lambda _: Taylor(), seeds=3),
-    Entry("FOAD", lambda _: FOAD(), seeds=3),
-    Entry("EPruner", lambda _: EPruner(0.76)),
-    Entry("CCP", lambda _: CCP(), seeds=3),
+    Entry("FOAD", lambda _: FOAD(scope="uncoupled"), seeds=3),
+    Entry("EPruner", lambda _: EPruner(0.76, scope="uncoupled")),
+    Entry("CCP", lambda _: CCP(scope="uncoupled"), seeds=3),
     Entry("Random, uniform widths", Random, networks=SMALL, uniform=True),
     Entry("L2, uniform widths", lambda _: Magnitude(p=2), networks=SMALL, uniform=True),
-    Entry("FOAD, by energy (ours)", lambda _: FOAD(order="energy"), networks=SMALL),
-    Entry("EPruner, uniform widths (ours)", lambda _: EPruner(0.76, uniform=True)),
-    Entry("CCP, 8,192 images", lambda _: CCP(), networks=SMALL, images=8192),
-    Entry("CCP, gate on the activation (ours)", lambda _: CCP(gate="activation"), networks=SMALL),
+    Entry("FOAD, by energy (ours)", lambda _: FOAD(order="energy", scope="uncoupled"), networks=SMALL),
+    Entry("EPruner, uniform widths (ours)", lambda _: EPruner(0.76, uniform=True, scope="uncoupled")),
+    Entry("CCP, 8,192 images", lambda _: CCP(scope="uncoupled"), networks=SMALL, images=8192),
+    Entry("CCP, gate on the activation (ours)", lambda _: CCP(gate="activation", scope="uncoupled"), networks=SMALL),
     Entry(
         "CCP, … and logits' curvature (ours)",
-        lambda _: CCP(gate="activation", curvature="logits"),
+        lambda _: CCP(gate="activation", curvature="logits", scope="uncoupled"),
         networks=SMALL,
     ),
-    Entry("CCP, … and sizes by loss (ours)", lambda _: CCP(**OURS), seeds=3),
-    Entry("Backward elimination (ours)", lambda _: BackwardElimination(), networks=SMALL),
+    Entry("CCP, … and sizes by loss (ours)", lambda _: CCP(**OURS, scope="uncoupled"), seeds=3),
+    Entry("Backward elimination (ours)", lambda _: BackwardElimination(scope="uncoupled"), networks=SMALL),
     Entry("L2, streams too", lambda _: Magnitude(p=2), "coupled", networks=SMALL, budgets=(0.50,)),
     Entry("FOAD, streams too", lambda _: FOAD(scope="coupled"), "coupled", networks=SMALL, budgets=(0.50,)),
     Entry("EPruner, streams too", lambda _: EPruner(0.76, scope="coupled"), "coupled", networks=SMALL, budgets=(0.50,)),
@@ -176,7 +176,7 @@ class Bench:
         with torch.inference_mode():
             right = sum(int((self.model(x).argmax(1) == y).sum()) for x, y in data)
         top = [float(w.topk(CHOOSE // 100).values.sum() / w.sum()) for w in found]
-        maps = observe(self.graph, self.model, FOAD(), data=data)["maps"]
+        maps = observe(self.graph, self.model, FOAD(scope="uncoupled"), data=data)["maps"]
         return {
             "accuracy": 100 * right / CHOOSE,
             "images": CHOOSE // 100,

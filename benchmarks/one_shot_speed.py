@@ -79,7 +79,7 @@ def epruner(*, quick: bool) -> list[dict[str, object]]:
 
 def steep(*, quick: bool) -> list[dict[str, object]]:
     """The same at steeper betas: random filters are so far apart that at the paper's most layers keep them all."""
-    trials = [(f"beta {beta}", EPruner(beta=beta)) for beta in (0.92, 1.05)]
+    trials = [(f"beta {beta}", EPruner(beta=beta, scope="uncoupled")) for beta in (0.92, 1.05)]
     return clustered("resnet50" if quick else "resnet152", trials, "for information")
 
 
@@ -196,7 +196,7 @@ def statistics_of_a_network(*, quick: bool) -> list[dict[str, object]]:
                 model.zero_grad()
 
         plain = seconds(passes, runs=5)
-        for method in (CCP(), CCP(gate="activation"), FOAD()):
+        for method in (CCP(scope="uncoupled"), CCP(gate="activation", scope="uncoupled"), FOAD(scope="uncoupled")):
             title = type(method).__name__ + (f" gate={method.gate}" if isinstance(method, CCP) else "")
             ours = seconds(lambda m=method, g=graph, n=model, d=data: observe(g, n, m, data=d), runs=5)
             what = f"statistics of {title}, {name}, 3 batches of {batch}, against forward+backward"

@@ -118,10 +118,11 @@ class TestEveryMethod:
         assert result.cost_after == graph.cost(alone)
         assert result.cost_after.macs < result.cost_before.macs
 
-    def test_is_called_by_what_is_not_the_papers(self, kind):
-        """Messages name a method by its settings, without those that are as in the paper."""
-        assert repr(kind(scope="coupled")).startswith(f"{kind.__name__}(")
-        assert "scope=coupled" in repr(kind(scope="coupled"))
+    def test_is_called_by_what_is_not_the_default(self, kind):
+        """Messages name a method by its settings, without those that nobody changed; all prune streams unless told."""
+        assert repr(kind(scope="uncoupled")).startswith(f"{kind.__name__}(")
+        assert "scope=uncoupled" in repr(kind(scope="uncoupled"))
+        assert kind().scope == "coupled"
         assert "scope" not in repr(kind())
 
     @every_scope
@@ -219,7 +220,7 @@ class TestEveryMethod:
     def test_says_what_it_left_whole(self, kind, graph, net, data):
         """A budget that cannot be reached: what binds, and which groups were out of reach."""
         with pytest.raises(BudgetError, match=rf"macs=0.01 asks for.*{kind.__name__}\(.*left 1 of 3 groups whole"):
-            chosen(kind(), graph, net, data, macs=0.01)
+            chosen(kind(scope="uncoupled"), graph, net, data, macs=0.01)
 
     def test_prunes_the_network_it_chose_for(self, kind, graph, net, data):
         """Removal equals silence for what it chose."""

@@ -48,7 +48,11 @@ CRITERIA = {
     "random": by.Random(0),
     "taylor": by.Taylor(),
 }
-ONE_SHOT = {"foad": of.FOAD(), "epruner": of.EPruner(), "ccp": of.CCP()}
+ONE_SHOT = {
+    "foad": of.FOAD(scope="uncoupled"),
+    "epruner": of.EPruner(scope="uncoupled"),
+    "ccp": of.CCP(scope="uncoupled"),
+}
 LEFT_OUT = {
     # EPruner takes seconds where layers are wide.
     "resnet18": {"epruner"},
@@ -71,18 +75,18 @@ SETTINGS: dict[str, tuple[Any, sct.Budget | None]] = {
     "magnitude, out": (by.Magnitude(roles=("out",)), HALF),
     "random, seed 3": (by.Random(3), HALF),
     "taylor, all roles": (by.Taylor(roles=None), HALF),
-    "foad, no budget": (of.FOAD(), None),
+    "foad, no budget": (of.FOAD(scope="uncoupled"), None),
     "foad, energy": (of.FOAD(order="energy", neighbors=2, scope="coupled"), HALF),
-    "epruner, no budget": (of.EPruner(), None),
-    "epruner, uniform": (of.EPruner(uniform=True, reset_bn=True), HALF),
+    "epruner, no budget": (of.EPruner(scope="uncoupled"), None),
+    "epruner, uniform": (of.EPruner(uniform=True, reset_bn=True, scope="uncoupled"), HALF),
     "epruner, coupled": (of.EPruner(preference="overall", scope="coupled"), HALF),
-    "epruner, random": (of.EPruner(initialisation="random"), HALF),
-    "epruner, random_project": (of.EPruner(initialisation="random_project"), HALF),
-    "ccp, no budget": (of.CCP(keep=0.5), None),
-    "ccp, by loss": (of.CCP(gate="activation", sizes="by_loss"), HALF),
+    "epruner, random": (of.EPruner(initialisation="random", scope="uncoupled"), HALF),
+    "epruner, random_project": (of.EPruner(initialisation="random_project", scope="uncoupled"), HALF),
+    "ccp, no budget": (of.CCP(keep=0.5, scope="uncoupled"), None),
+    "ccp, by loss": (of.CCP(gate="activation", sizes="by_loss", scope="uncoupled"), HALF),
     "ccp, logits": (of.CCP(curvature="logits", scope="coupled"), HALF),
-    "ccp, sampled": (of.CCP(curvature="sampled"), HALF),
-    "ccp, auxiliary": (of.CCP(auxiliary=2), HALF),
+    "ccp, sampled": (of.CCP(curvature="sampled", scope="uncoupled"), HALF),
+    "ccp, auxiliary": (of.CCP(auxiliary=2, scope="uncoupled"), HALF),
 }
 """Settings other than the default ones, all on ResNet-20."""
 

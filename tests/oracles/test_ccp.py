@@ -253,7 +253,7 @@ def test_a_gate_on_the_activation_is_a_factor_on_what_is_read(group, gated, net,
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_kept_channels_solve_the_program(solver, net, graph, data):
     """End to end: moments, damping, program; the size is rounded, and at least one."""
-    keep = CCP(keep=0.6, solver=solver, damping=0.01).select(graph, net, None, data=data)
+    keep = CCP(keep=0.6, solver=solver, damping=0.01, scope="uncoupled").select(graph, net, None, data=data)
     z = weight_products(net, data, ["inner.0.weight"]).numpy()
     s, u = z.T @ z / 16, z.mean(0)
     s += 0.01 * np.diag(s).mean() * np.eye(7)

@@ -196,7 +196,7 @@ def published(weight, beta):
 @pytest.mark.parametrize("beta", [0.3, 0.5, 0.75])
 def test_layers_keep_what_the_published_recipe_keeps(net, graph, beta):
     """Every inner layer, its own exemplars; the residual stream whole."""
-    keep = EPruner(beta=beta).select(graph, net, None)
+    keep = EPruner(beta=beta, scope="uncoupled").select(graph, net, None)
 
     assert set(keep) == {"inner.0", "inner.1", "late.0"}
     for name, units in keep.items():
@@ -269,7 +269,7 @@ def test_uniform_widths_are_those_of_uniform(net, graph):
         name: torch.zeros(graph.group(name).units, dtype=torch.float64) for name in ("inner.0", "inner.1", "late.0")
     }
     even = sct.allocate.Uniform()(zeros, part_of(graph, None, "uncoupled"), budget)
-    keep = EPruner(uniform=True).select(graph, net, budget)
+    keep = EPruner(uniform=True, scope="uncoupled").select(graph, net, budget)
 
     assert {name: len(units) for name, units in keep.items()} == {name: len(units) for name, units in even.items()}
 
@@ -284,7 +284,7 @@ def test_presets_name_layers_that_exist():
         method = EPruner.preset(name)
         late = [path for path, m in modules.items() if isinstance(m, nn.Conv2d) and method.beta_of(path) > method.beta]
         assert len(late) == count, name
-    assert EPruner.preset("resnet56") == EPruner(beta=0.76)
+    assert EPruner.preset("resnet56") == EPruner(beta=0.76, scope="uncoupled")
     with pytest.raises(RecipeError, match=r"'resnet65'.*resnet56"):
         EPruner.preset("resnet65")
 

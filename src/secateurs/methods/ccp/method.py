@@ -80,7 +80,7 @@ class CCP:
     damping: float = 1e-3
     keep: float | None = None
     auxiliary: int = 0
-    scope: Scope = "uncoupled"
+    scope: Scope = "coupled"
     batches: int | None = None
     reference: ClassVar[str] = (
         "Peng, Wu, Chen and Huang. Collaborative Channel Pruning for Deep Networks. ICML 2019, PMLR 97:5113-5122"
@@ -106,10 +106,10 @@ class CCP:
     def preset(cls, name: str = "published") -> Self:
         """Return what is known or inferred of the paper: the relaxed solver alone, without damping. No code exists."""
         check_preset(cls, name, ("published",))
-        return cls(solver="relax", damping=0.0)
+        return cls(solver="relax", damping=0.0, scope="uncoupled")
 
     def __repr__(self) -> str:
-        """Name the settings that are not the paper's."""
+        """Name the settings that differ from the defaults."""
         return named(self)
 
     @property

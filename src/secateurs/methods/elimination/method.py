@@ -67,7 +67,7 @@ class BackwardElimination:
     points: int = 6
     images: int = 64
     damping: float = 1e-4
-    scope: Scope = "uncoupled"
+    scope: Scope = "coupled"
     batches: int | None = None
     reference: ClassVar[str] = (
         "after Hassibi, Stork and Wolff. Optimal Brain Surgeon and General Network Pruning. "

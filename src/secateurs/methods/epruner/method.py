@@ -104,7 +104,7 @@ class EPruner:
     guard: bool = True
     min_keep: int = 1
     uniform: bool = False
-    scope: Scope = "uncoupled"
+    scope: Scope = "coupled"
     reset_bn: bool = False
     initialisation: Initialisation = "exemplars"
     reference: ClassVar[str] = (
@@ -135,17 +135,17 @@ class EPruner:
         Raises RecipeError for an unknown network.
 
         >>> EPruner.preset("resnet18")
-        EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),))
+        EPruner(beta=0.73, betas=(('layer4.*.conv1', 0.86),), scope=uncoupled)
         """
         if network == "published":
-            return EPruner(guard=False, reset_bn=True)
+            return EPruner(guard=False, reset_bn=True, scope="uncoupled")
         if network not in _BETA:
             message = f"no preset of EPruner is called {network!r}: {near(network, (*_BETA, 'published'))}"
             raise RecipeError(message)
-        return EPruner(_BETA[network], betas=_LATE.get(network, ()))
+        return EPruner(_BETA[network], betas=_LATE.get(network, ()), scope="uncoupled")
 
     def __repr__(self) -> str:
-        """Name beta, and the settings that are not the paper's."""
+        """Name beta, and the settings that differ from the defaults."""
         return named(self, "beta")
 
     @property

@@ -67,7 +67,7 @@ class FOAD:
     threshold: float = 0.0
     duplicates: float | None = 1e-6
     order: Order = "stored"
-    scope: Scope = "uncoupled"
+    scope: Scope = "coupled"
     min_keep: int = 1
     batches: int | None = None
     maps: Maps = "read"
@@ -89,10 +89,10 @@ class FOAD:
     def preset(cls, name: str = "published") -> Self:
         """Return the authors' code's settings: no duplicate rule, the last maps before their pooling."""
         check_preset(cls, name, ("published",))
-        return cls(duplicates=None, maps="unpooled")
+        return cls(duplicates=None, maps="unpooled", scope="uncoupled")
 
     def __repr__(self) -> str:
-        """Name the settings that are not the paper's."""
+        """Name the settings that differ from the defaults."""
         return named(self)
 
     @property
