@@ -234,26 +234,7 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
 
 
 def _check_numbers(recipe: Recipe) -> None:
-    least = {
-        "batch_size": 1,
-        "image_size": 1,
-        "calibration_batches": 1,
-        "prune_epochs": 1,
-        "workers": 0,
-        "threads": 0,
-        "seed": 0,
-    }
-    # A method that prunes while the network trains may do so from the first step on.
-    least["train_epochs"] = 0 if recipe.weights or isinstance(chosen_method(recipe), TrainingMethod) else 1
-    most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
-    for name, bound in least.items():
-        flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
-        if value is None:  # what stands in its place is settled from what there is
-            continue
-        if value < bound:
-            raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
-        if value > most.get(name, 2**31):
-            raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
+    _check_counts(recipe)
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
     for name in sorted(set(BUDGETS) - {"latency"}):
@@ -268,3 +249,33 @@ def _check_numbers(recipe: Recipe) -> None:
     check_precision(recipe.precision, recipe.device)
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+
+
+def _check_counts(recipe: Recipe) -> None:
+    least = {
+        "batch_size": 1,
+        "image_size": 1,
+        "calibration_batches": 1,
+        "prune_epochs": 1,
+        "rounds": 0,
+        "workers": 0,
+        "threads": 0,
+        "seed": 0,
+    }
+    # A method that prunes while the network trains may do so from the first step on.
+    least["train_epochs"] = 0 if recipe.weights or isinstance(chosen_method(recipe), TrainingMethod) else 1
+    most = {
+        "rounds": 10_000,
+        "seed": 2**32 - 1,
+        "threads": max(64, 4 * (os.cpu_count() or 1)),
+        "workers": 4096,
+        "image_size": 2**14,
+    }
+    for name, bound in least.items():
+        flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
+        if value is None:  # what stands in its place is settled from what there is
+            continue
+        if value < bound:
+            raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
+        if value > most.get(name, 2**31):
+            raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
