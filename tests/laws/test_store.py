@@ -518,6 +518,19 @@ def test_many_threads_save_into_one_folder(tied, tmp_path, overwrite):
         assert sorted(contents(directory)) == ["model.safetensors", "plan.json"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="directories can be locked on POSIX only")
+def test_a_writer_keeps_other_processes_out_of_its_directory(tmp_path):
+    """By a lock that another opening of the directory meets, which is what another process has."""
+    fcntl = pytest.importorskip("fcntl")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with files._locked(tmp_path), pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(handle)
+
+
 def test_a_lock_beside_a_directory_keeps_everybody_else_out(tmp_path, monkeypatch):
     """Where directories cannot be locked (Windows): also under another name of the directory; nothing is left in it."""
     monkeypatch.setattr(files, "gettempdir", lambda: str(tmp_path))
