@@ -32,8 +32,8 @@ from secateurs.app.training.verification import ArcFace, embeddings, standardise
 from secateurs.recover import Recovery
 from secateurs.registry import make
 
-ABOUT = """MobileFaceNet; verification accuracy in per cent, mean and standard error over the folds. Recovered on faces of
-people in no pair, without labels. Made by `benchmarks/faces.py`, whose settings stand in the JSON file; do not edit."""
+ABOUT = """MobileFaceNet; verification accuracy in per cent, mean and standard error over the folds. Recovered on faces
+of people in no pair, without labels. Made by `benchmarks/faces.py`, whose settings stand in the JSON file; do not edit."""
 
 Folds = tuple[tuple[FacePair, ...], ...]
 
