@@ -33,7 +33,7 @@ from secateurs.recover import Recovery
 from secateurs.registry import make
 
 ABOUT = """MobileFaceNet; verification accuracy in per cent, mean and standard error over the folds. Recovered on faces
-of people in no pair, without labels. Made by `benchmarks/faces.py`, whose settings stand in the JSON file; do not edit."""
+of people in no pair, without labels. Made by `benchmarks/faces.py`; settings stand in the JSON file; do not edit."""
 
 Folds = tuple[tuple[FacePair, ...], ...]
 
