@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateurs.graph.arguments import tensors
+from secateurs.graph.operands import tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateurs.graph.arguments import all_meta, kinds, replaced, tensors
 from secateurs.graph.made_up import MadeUp, needs_values
 from secateurs.graph.meta_kernels import FAST
+from secateurs.graph.operands import all_meta, kinds, replaced, tensors
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
