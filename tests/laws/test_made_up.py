@@ -76,3 +76,25 @@ def test_values_that_decide_are_real(decide):
     assert graph.groups
     plan = sct.Plan.from_keep(graph, {group.name: range(3) for group in graph.groups})
     assert sct.verify(plan, model, X).passed
+
+
+class Guarded(nn.Module):
+    """Reads a mask of its own making, and checks for infinity."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        mask = torch.ones(y.shape[-2:], dtype=torch.int64, device=y.device).cumsum(0) > 0
+        y = self.b(y) if mask.all() else y.flip(1)
+        return self.out(y if torch.isfinite(y).all() else y.clamp(-1, 1))
+
+
+def test_what_depends_on_no_input_is_computed():
+    """Nothing is made up, and nothing traced on real tensors."""
+    graph = sct.trace(Guarded().eval(), X)
+
+    assert () == graph.notes
+    assert {"a", "b"} == {group.name for group in graph.groups}

@@ -165,6 +165,7 @@ between(
 )
 between("shuffle_flat", lambda x: x.view(2, 2, -1, x.shape[2] * x.shape[3]).transpose(1, 2).reshape_as(x), HALVES)
 layer("channel_shuffle", lambda: nn.ChannelShuffle(4), Prunable(4))
+between("turned_in_place", lambda x: torch.relu(x * 2).transpose_(1, 3).sin().transpose_(1, 3), ALL)
 between("flip", lambda x: x.flip(1), ALL)
 between("roll", lambda x: x.roll(1, 1))
 between("roll_pixels", lambda x: x.roll((1, 1), (2, 3)), ALL)
@@ -2017,6 +2018,41 @@ class Recurrence(nn.Module):
 
     def forward(self, x):
         return self.head(self.lstm(self.embed(x))[0])
+
+
+@micro(Prunable(12, "gru.weight_hh_l1", dim=1), Prunable(8, "embed.weight"), inputs=rows(5, 6), watch="embed.weight")
+class GatedRecurrence(nn.Module):
+    """Two layers in both directions; the result is transposed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 8), nn.Linear(24, 3)
+        self.gru = nn.GRU(8, 12, num_layers=2, bidirectional=True, batch_first=True)
+
+    def forward(self, x):
+        return self.head(self.gru(self.embed(x))[0])
+
+
+@micro(Prunable(5, "queries.weight"), Prunable(16, "embed.weight"), inputs=rows(5, 6), watch="queries.weight")
+class HeadsByPattern(nn.Module):
+    """Heads as einops writes them: 'b n (h d) -> b h n d' for a number of heads h, with all other sizes computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = 4
+        self.embed, self.queries = nn.Linear(6, 16), nn.Linear(16, 20)
+        self.pairs, self.join, self.head = nn.Linear(16, 40), nn.Linear(20, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        q, k, v = (self.split(t) for t in (self.queries(x), *self.pairs(x).chunk(2, -1)))
+        found = torch.einsum("bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1), v)
+        b, h, n, d = found.shape
+        return self.head(x + self.join(found.permute(0, 2, 1, 3).reshape(b, n, h * d)))
+
+    def split(self, t):
+        b, n, width = t.shape
+        return t.reshape(b, n, self.heads, width // self.heads).permute(0, 2, 1, 3)
 
 
 class _SharedKeys(nn.Module):

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from secateurs.graph.operands import tensors
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from secateurs.graph.recorder import Op
 
@@ -42,15 +44,6 @@ _READS = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_sh
 
 class TooManyError(RuntimeError):
     """Raised where a forward asks for too many values."""
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors among operator arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from tensors(v)
 
 
 def needs_values(func: Any, error: Exception) -> bool:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateurs.graph.made_up import MadeUp, needs_values, tensors
+from secateurs.graph.made_up import MadeUp, needs_values
 from secateurs.graph.meta_kernels import FAST
+from secateurs.graph.operands import all_meta, kinds, replaced, tensors
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from secateurs.graph.rules import Table
 
 _DETACH = torch.ops.aten.detach.default
+_TURNING = {
+    torch.ops.aten.transpose_.default: torch.ops.aten.transpose.int,
+    torch.ops.aten.t_.default: torch.ops.aten.t.default,
+    torch.ops.aten.unsqueeze_.default: torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.squeeze_.default: torch.ops.aten.squeeze.default,
+    torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
+    torch.ops.aten.squeeze_.dims: torch.ops.aten.squeeze.dims,
+}
+"""Operators that change a tensor's dimensions in place, and those that return another tensor."""
+
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "running") + os.sep, threading.__file__)
 
@@ -107,8 +118,6 @@ class Tape:
 
 _internal: dict[CodeType, bool] = {}
 _transparent: dict[type[nn.Module], bool] = {}
-_PLAIN = frozenset({int, float, bool, type(None), torch.dtype, torch.device, str})
-
 Place = tuple["CodeType | None", int]
 
 
@@ -163,12 +172,14 @@ class Recorder(TorchDispatchMode):
             composed = self._composed(func, args, kwargs)
             if composed is not NotImplemented:
                 return composed
+        if func in _TURNING and id(args[0]) not in self.tape.origins:
+            return self._turned(func, args, kwargs)
         fast = None
         if self.tape.real:
             args = tuple(self._to_twin(a) for a in args)
         else:
-            if not _all_meta(args):
-                strays, metas = _kinds(args)
+            if not all_meta(args):
+                strays, metas = kinds(args)
                 if strays and (metas or any(id(t) in self.twins for t in strays)):
                     args = tuple(self._to_meta(a) for a in args)
                     kwargs = {k: self._to_meta(v) for k, v in kwargs.items()}
@@ -185,6 +196,25 @@ class Recorder(TorchDispatchMode):
                 args, kwargs = given, given_by_name
                 out = self.tape.made_up.run(func, args, kwargs, self.tape.ops)
         self.tape.ops.append(Op(func, args, kwargs, out, self.stack[-1], code, line))
+        return out
+
+    def _turned(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Record an operator that changes a tensor's dimensions in place as one that returns another tensor.
+
+        Operators before it are made to refer to an alias, which keeps the old dimensions.
+        """
+        tensor, ops = args[0], self.tape.ops
+        before = tensor.detach()
+        out = func(*args, **kwargs)
+        for index in range(len(ops) - 1, -1, -1):
+            op = ops[index]
+            if any(t is tensor for t in tensors((op.args, tuple(op.kwargs.values()), op.out))):
+                changed = (replaced(part, tensor, before) for part in (op.args, op.kwargs, op.out))
+                ops[index] = op._replace(**dict(zip(("args", "kwargs", "out"), changed, strict=True)))
+            if any(t is tensor for t in tensors(op.out)):
+                break
+        code, line = self.places[-1] or _user_frame(3)
+        ops.append(Op(_TURNING[func], (before, *args[1:]), kwargs, tensor, self.stack[-1], code, line))
         return out
 
     def _composed(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -219,40 +249,6 @@ class Recorder(TorchDispatchMode):
         if type(value) in (list, tuple):
             return type(value)(self._to_meta(v) for v in value)
         return value
-
-
-def _all_meta(args: Any) -> bool:
-    """True if every argument is a plain tensor without storage, or no tensor at all."""
-    for a in args:
-        kind = type(a)
-        if kind is Tensor or kind is nn.Parameter:
-            if not a.is_meta:
-                return False
-        elif kind is list:
-            if a and type(a[0]) not in _PLAIN and not _all_meta(a):
-                return False
-        elif kind not in _PLAIN:
-            return False
-    return True
-
-
-def _kinds(args: Any) -> tuple[list[Tensor], bool]:
-    """Tensors with storage among the arguments, and whether there is one without."""
-    strays: list[Tensor] = []
-    metas = False
-    for a in args:
-        if isinstance(a, Tensor):
-            if a.is_meta:
-                metas = True
-            else:
-                strays.append(a)
-        elif isinstance(a, (list, tuple)) and a and isinstance(a[0], Tensor):
-            for t in a:
-                if isinstance(t, Tensor) and not t.is_meta:
-                    strays.append(t)
-                else:
-                    metas = True
-    return strays, metas
 
 
 def caller(recorder: Recorder) -> Callable[..., Any]:
