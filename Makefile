@@ -77,8 +77,8 @@ format: .venv ## Format, and repair what the linter can
 zoo: .venv ## Run the laws over many real architectures (minutes)
 	@$(PYTEST) -n $(WORKERS) -m "zoo or slow"
 
-slow: .venv ## Run the slow tests that need no other data (half an hour)
-	@$(PYTEST) -n $(WORKERS) -m "slow and not zoo and not gpu and not claims"
+slow: .venv ## Run the slow tests that need no other data (20 minutes)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "slow and not zoo and not gpu and not claims and not clients"
 
 fuzz: .venv ## Look for counter-examples with fresh random seeds
 	@$(PYTEST) -n $(WORKERS) --hypothesis-profile=fuzz --timeout=0 -m "not zoo and not gpu and not claims"

@@ -1,7 +1,13 @@
-"""Prune, prove, save and load with nothing installed but the package itself: run on a fresh install of the wheel."""
+"""Prune, prove, save and load with nothing installed but the package itself: run on a fresh install of it.
 
+So does README's first block of Python, in a folder of its own.
+"""
+
+import contextlib
+import re
 import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -36,3 +42,9 @@ with tempfile.TemporaryDirectory() as folder:
     sct.save(result.model, result.plan, f"{folder}/small")
     again = sct.load(net(), f"{folder}/small").eval()
 assert torch.equal(again(x), result.model.eval()(x))
+
+readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+names = {}
+with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    exec(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1], names)
+assert names["small"](x).shape == (1, 10)

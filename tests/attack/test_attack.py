@@ -1,7 +1,7 @@
 """A sample of the attack in every test run, and all of it in the slow tier; `make attack` writes its record."""
 
 import pytest
-from tests.attack import command_line, sections
+from tests.attack import command_line, guards, sections
 
 from secateurs.store import files
 
@@ -10,6 +10,19 @@ def held(outcome, least):
     tried, failed = outcome
     assert tried >= least
     assert not failed, "\n".join(["", *failed[:20]])
+
+
+@pytest.mark.parametrize("found", guards.FINDS, ids=lambda found: found.words)
+def test_every_find_has_a_guard_and_a_test(found):
+    """Its line stands in its file once, and its test is there; `python -m tests.attack.guards` breaks them all."""
+    assert found.guards
+    for guard in found.guards:
+        file, _, name = guard.test.partition("::")
+        source = (guards.ROOT / guards.SOURCES / guard.file).read_text("utf-8")
+
+        assert source.count(guard.good) == 1, guard
+        assert guard.broken != guard.good
+        assert f"def {name.partition('[')[0]}(" in (guards.ROOT / file).read_text("utf-8"), guard.test
 
 
 def test_a_sample_of_damaged_and_hostile_models():

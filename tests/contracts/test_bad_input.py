@@ -66,6 +66,26 @@ def test_a_model_that_cannot_be_pruned_is_refused(make, match):
         sct.prune(make(), images(), method="taylor", budget=HALF, data=data())
 
 
+VERBS = {
+    "plan": lambda model, plan: sct.plan(plan.graph, model, criterion="l2", budget=HALF),
+    "verify": lambda model, plan: sct.verify(plan, model, images()),
+    "Session": lambda model, plan: sct.Session(
+        model, images(), method="greg1", budget=HALF, steps_per_epoch=9, epochs=4
+    ),
+    "recover": lambda model, plan: sct.recover(sct.apply(plan, made(Tied)), model, [images()], plan=plan),
+    "synthesise": lambda model, plan: sct.synthesise(model, images(), images=2),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_weights_that_are_no_numbers_are_refused_by_every_verb_that_computes(verb):
+    """What is computed with them would be no number either, and comparisons of NaN with NaN would pass."""
+    plan = sct.prune(made(Tied), images(), method="l2", budget=HALF).plan
+
+    with pytest.raises(ModelError, match=r"left.weight holds 1 values that are NaN"):
+        verb(poisoned("left.weight", float("nan")), plan)
+
+
 def test_masks_of_minus_infinity_are_no_weights():
     """A causal mask among the buffers is as it should be."""
     model = made(Tied)

@@ -1,91 +1,23 @@
 """The Hub: what is uploaded, what comes back, and what is refused, against a server of ours that speaks its API."""
 
-import base64
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from tests.contracts.fake_hub import COMMIT, fake_hub
 from torch import nn
 
 import secateurs as sct
 
 pytest.importorskip("huggingface_hub")
 
-COMMIT = "c" * 40
 REPO = "somebody/half"
-
-
-class Fake(BaseHTTPRequestHandler):
-    """As much of the Hub as uploading and downloading small files takes; `server.files` is the one repository."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self, body=b"", status=200, headers=()):
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": len(data), **dict(headers)}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append(self.path)
-        if self.server.refuses and "/api/models/" in self.path:
-            self.answer({"error": "You are not allowed to write here"}, 403)
-        elif self.path.endswith("/repos/create"):
-            self.server.made = json.loads(body)
-            self.answer({"url": f"{self.server.address}/{REPO}", "name": REPO})
-        elif "/preupload/" in self.path:
-            asked = [file["path"] for file in json.loads(body)["files"]]
-            files = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in asked]
-            self.answer({"files": files})
-        elif "/commit/" in self.path:
-            for line in body.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    self.server.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            self.answer({"commitUrl": f"{self.server.address}/{REPO}/commit/{COMMIT}", "commitOid": COMMIT})
-        else:  # the check of the card's front matter
-            self.answer({"errors": [], "warnings": []})
-
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        name = self.path.rpartition("/")[2]
-        if "/resolve/" in self.path and name in self.server.files:
-            data = self.server.files[name]
-            etag = hashlib.sha256(data).hexdigest()
-            self.answer(data, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}.items())
-        elif "/api/models/" in self.path:
-            listed = [{"rfilename": file} for file in self.server.files]
-            tree = [{"type": "file", "path": f, "size": len(d), "oid": "0"} for f, d in self.server.files.items()]
-            self.answer(tree if "/tree/" in self.path else {"id": REPO, "sha": COMMIT, "siblings": listed})
-        else:
-            self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"}.items())
-
-    do_HEAD = do_GET
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Fake)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    server.files, server.seen, server.refuses, server.made = {}, [], False, None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with fake_hub(monkeypatch, tmp_path / "cache") as server:
+        yield server
 
 
 def net():

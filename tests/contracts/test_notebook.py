@@ -52,3 +52,16 @@ def test_names_are_escaped_and_long_tables_are_cut():
 
 def test_the_public_face_is_the_public_names():
     assert dir(sct) == sorted({*sct.__all__, "__version__"})
+
+
+def test_help_begins_with_a_guide_that_fits_on_a_screen():
+    """As `sct?` does in a notebook; pydoc shows every public class after it, and its names are public ones."""
+    lines = sct.__doc__.splitlines()
+    named = set(
+        re.findall(
+            r"`(\w+)`|help\(secateurs\.(\w+)\)|sct\.(\w+)\(", "\n".join(lines[lines.index("Where to go from here:") :])
+        )
+    )
+
+    assert len(lines) <= 40
+    assert {"prune", "trace", "Session", "recover", "names"} <= {"".join(one) for one in named} <= {*sct.__all__}

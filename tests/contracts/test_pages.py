@@ -1,81 +1,62 @@
 """What README, docs and examples show runs as written."""
 
+import argparse
 import json
 import os
 import re
 import runpy
 import shlex
 import sys
-from pathlib import Path
+import tomllib
 
 import pytest
 import torch
 import torchvision
-from torch import nn
-from torch.nn import functional as F
+from tests.contracts.pages import (
+    NOTEBOOKS,
+    OTHERS,
+    PAGES,
+    ROOT,
+    Small,
+    a_device,
+    anything,
+    blocks,
+    parsed,
+    prose,
+    the_hub,
+    timm_at_work,
+    transformers_at_work,
+    ultralytics_at_work,
+)
 from torchvision.models import WeightsEnum
 
 import secateurs as sct
+from secateurs import registry
 from secateurs.app.cli import arguments as cli_arguments
 from secateurs.app.cli import commands as cli_commands
 from secateurs.app.cli import main
+from secateurs.app.cli.recipe import Recipe
+from secateurs.app.sweep import read_sweep
+from secateurs.app.sweep.jobs import jobs
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SLOW = {"deploy", "yolo"}
-"""Pages whose blocks take over ten seconds."""
+BY_SECTION = {"clients"}
+"""Pages that speak of another package under each heading: what one defines is not there in the next."""
+SETTINGS = {
+    "hub": the_hub,
+    "deploy": a_device,
+    "ten-milliseconds": a_device,
+    "clients: Ultralytics YOLO": ultralytics_at_work,
+    "clients: Hugging Face transformers": transformers_at_work,
+    "clients: timm": timm_at_work,
+}
+"""Pages, and parts of pages, whose reader has more at hand than a small network."""
+SLOW = {"deploy", "yolo", "ten-milliseconds", "onnx", "hub", "clients: Hugging Face transformers", "clients: timm"}
+"""Pages whose blocks take long."""
+PATIENT = [pytest.mark.slow, pytest.mark.timeout(1800)]
+CLIENT = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
+NEEDED = {"clients: Ultralytics YOLO": "ultralytics", "executorch": "executorch"}
+"""What is in no tier of the tests but `make clients`."""
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
-
-
-def blocks(page, language):
-    """The fenced blocks of one language, with the line each begins at."""
-    text = page.read_text("utf-8")
-    return [(text[: m.start()].count("\n") + 1, m[2]) for m in BLOCK.finditer(text) if m[1] == language]
-
-
-class Small(nn.Module):
-    """A network as pages mean it when they say `model`."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.body = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU())
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x):
-        return self.head(self.body(self.stem(x)).mean((2, 3)))
-
-
-def reader_has():
-    """The names that a reader brings along: a model, data, an optimizer and a training loop."""
-    torch.manual_seed(0)
-    model = Small()
-    loader = [(torch.randn(8, 3, 16, 16), torch.randint(10, (8,))) for _ in range(4)]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-    def train(model=model, optimizer=optimizer, epochs=1):
-        for _ in range(epochs):
-            for x, y in loader:
-                optimizer.zero_grad()
-                F.cross_entropy(model(x), y).backward()
-                optimizer.step()
-
-    x = torch.zeros(1, 3, 16, 16)
-    return {
-        "torch": torch,
-        "nn": nn,
-        "F": F,
-        "sct": sct,
-        "model": model,
-        "loader": loader,
-        "optimizer": optimizer,
-        "example_inputs": x,
-        "x": x,
-        "train": train,
-        "epochs": 1,
-    }
 
 
 @pytest.fixture
@@ -92,26 +73,68 @@ def offline(monkeypatch, tmp_path):
     torch.save(Small().state_dict(), "trained.pth")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, marks=pytest.mark.slow) if p.stem in SLOW else p for p in PAGES if blocks(p, "python")],
-    ids=lambda p: str(p.relative_to(ROOT)),
-)
-def test_python_blocks_run(page, offline):
+def readings():
+    """Every page with Python on it, whole or by its headings, with the marks of its test."""
+    for page in PAGES:
+        found = blocks(page, "python")
+        for heading in sorted({one.heading for one in found}) if page.stem in BY_SECTION else [None] * bool(found):
+            name = page.stem if heading is None else f"{page.stem}: {heading}"
+            marks = CLIENT if name in NEEDED else PATIENT if name in SLOW else []
+            yield pytest.param(
+                page, heading, name, marks=marks, id=str(page.relative_to(ROOT)) + name[len(page.stem) :]
+            )
+
+
+@pytest.mark.parametrize(("page", "heading", "name"), list(readings()))
+def test_python_blocks_run(page, heading, name, offline, monkeypatch):
     """From top to bottom, in one namespace, with only what a reader would have at hand."""
-    names = reader_has()
-    for line, code in blocks(page, "python"):
-        source = "\n" * line + code  # so that a traceback names the page's own line
-        exec(compile(source, str(page), "exec"), names)
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name], reason=f"needs the package {NEEDED[name]}: make clients")
+    torch.manual_seed(0)
+    busy = []
+    with SETTINGS.get(name, anything)(monkeypatch) as names:
+        for block in blocks(page, "python", heading=heading):
+            source = "\n" * block.line + block.code  # so that a traceback names the page's own line
+            try:
+                exec(compile(source, str(page), "exec"), names)
+            except sct.errors.DeviceError as error:
+                if "too busy" not in str(error):
+                    raise
+                busy.append(f"{page.name}:{block.line}: {error}")
+    if busy:
+        pytest.skip("; ".join(busy))
+
+
+LANGUAGES = {"python", "bash", "sh", "yaml", "toml", "mermaid"}
+"""Of these, tests below and above read or run every block; a diagram holds nothing to run."""
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS, *NOTEBOOKS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_code_stands_outside_the_languages_that_are_run(page):
+    """Nor without a language, nor only indented; the code of a notebook is in its cells."""
+    found = parsed(prose(page)) if page in NOTEBOOKS else blocks(page)
+    allowed = LANGUAGES if page in PAGES else set()
+
+    assert [f"{page.name}:{one.line} {one.language!r}" for one in found if one.language not in allowed] == []
+
+
+def lines(page):
+    """Every line of the shell blocks, as a shell would split it, with its number."""
+    for block in blocks(page, "bash", "sh"):
+        named = {}
+        for offset, text in enumerate(block.code.replace("\\\n", "  ").splitlines(), start=block.line + 1):
+            words = shlex.split(text, comments=True)
+            if len(words) == 1 and (found := re.fullmatch(r"(\w+)=(.*)", words[0])):
+                named[f"${found[1]}"] = found[2].split()
+            elif words:
+                yield offset, [*named.get(words[0], words[:1]), *words[1 : words.index(">") if ">" in words else None]]
 
 
 def commands(page):
-    """Every `secateurs ...` line of the shell blocks, as a shell would split it."""
-    for line, code in [*blocks(page, "bash"), *blocks(page, "sh")]:
-        for offset, text in enumerate(code.replace("\\\n", "  ").splitlines(), start=line + 1):
-            words = shlex.split(text, comments=True)
-            if words[:1] == ["secateurs"]:
-                yield offset, words[1 : words.index(">") if ">" in words else None]
+    """What is given to `secateurs` on a page, also below a launcher of processes."""
+    for line, words in lines(page):
+        if words[0] in ("secateurs", "srun", "torchrun"):
+            yield line, words[words.index("secateurs") + 1 :]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if list(commands(p))], ids=lambda p: str(p.relative_to(ROOT)))
@@ -121,11 +144,65 @@ def test_shell_lines_are_understood(page, monkeypatch, capsys):
     monkeypatch.setattr(cli_commands, "execute", lambda *given: done.append(given))
     monkeypatch.setattr(cli_arguments, "read_file", lambda path: {})
     monkeypatch.setattr(cli_arguments, "_keys", lambda path: {})
-    lines = list(commands(page))
-    for line, words in lines:
+    found = list(commands(page))
+    for line, words in found:
         assert main(words) == 0, f"{page.name}:{line}: {capsys.readouterr().err}"
 
-    assert len(done) == len([words for _, words in lines if not {"--help", "--print_completion"} & set(words)])
+    assert len(done) == len([words for _, words in found if not {"--help", "--print_completion"} & set(words)])
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if list(lines(p))], ids=lambda p: str(p.relative_to(ROOT)))
+def test_other_shell_lines_are_understood(page, monkeypatch, capsys):
+    """Targets that make has, extras that the package has, scripts that exist and know their flags; nothing else."""
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for line, words in lines(page):
+        match words:
+            case ["secateurs" | "srun" | "torchrun", *_]:  # above
+                pass
+            case ["make", target]:
+                assert target in targets, line
+            case ["python", "-m", "pip", "install", what]:
+                assert what == "." or set(re.fullmatch(r"\.\[(.*)\]", what)[1].split(",")) <= {*extras}, line
+            case ["python", script, *flags]:
+                monkeypatch.setattr(sys, "argv", [script, *flags])
+                monkeypatch.setattr(argparse.ArgumentParser, "parse_args", understood)
+                with pytest.raises(UnderstoodError):
+                    runpy.run_path(str(ROOT / script), run_name="__main__")
+            case _:
+                pytest.fail(f"{page.name}:{line}: no test reads {words}")
+
+
+class UnderstoodError(Exception):
+    """Flags were parsed, and the work would begin."""
+
+
+def understood(parser):
+    """Parse, and end a script there."""
+    _, unknown = parser.parse_known_args()
+    raise AssertionError(unknown) if unknown else UnderstoodError
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_recipes_and_sweeps_are_read(page, tmp_path):
+    """By the readers of the command line, into runs that they describe."""
+    for block in blocks(page, "yaml"):
+        file = tmp_path / "page.yaml"
+        file.write_text(block.code)
+        if "methods:" in block.code:
+            assert len(jobs(read_sweep(file), tmp_path)) > 1
+        else:
+            keys = cli_arguments.read_file(file)
+            assert cli_arguments.compose(Recipe(), keys).method == keys["method"]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "toml")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_entry_points_are_those_that_the_registry_reads(page):
+    """Every table is a group of the registry, and every name in it is one."""
+    for block in blocks(page, "toml"):
+        groups = tomllib.loads(block.code)["project"]["entry-points"]
+        assert groups
+        assert set(groups) <= {*registry.ENTRY_POINTS}
 
 
 PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml))`")
@@ -134,7 +211,7 @@ PLACE = re.compile(r"`([a-z_]+/[\w./-]*\.(?:py|md|toml|ya?ml))`")
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page):
     """A path in backticks is one of the repository or of the package."""
-    named = {m[1] for m in PLACE.finditer(BLOCK.sub("", page.read_text("utf-8")))}
+    named = {m[1] for m in PLACE.finditer(page.read_text("utf-8"))}
     roots = (ROOT, ROOT / "src", ROOT / "src" / "secateurs", page.parent)
 
     assert [name for name in sorted(named) if not any((root / name).is_file() for root in roots)] == []
@@ -155,9 +232,6 @@ def test_examples_run(script, monkeypatch, tmp_path, capsys):
 def required(notebook):
     """The packages outside the library's own extras that a tutorial says it needs."""
     return json.loads(notebook.read_text("utf-8"))["metadata"].get("secateurs", {}).get("requires", [])
-
-
-CLIENT = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -28,7 +29,7 @@ from secateurs.app.cli import main, measure
 from secateurs.app.cli.arguments import compose
 from secateurs.app.cli.demo import RECIPE
 from secateurs.app.cli.recipe import Recipe
-from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.run_folder import RunFolder, check_folder
 from secateurs.app.data import load
 from secateurs.app.report import Report, picture
 from secateurs.app.training import Loaders, evaluate
@@ -579,6 +580,18 @@ def test_a_folder_that_exists_is_left_alone(prune, tmp_path, capsys):
     assert ["thesis.tex"] == [path.name for path in (tmp_path / "mine").iterdir()]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_first_start_that_was_killed_is_begun_again(tmp_path, resume):
+    """What it left, a lock and an unfinished recipe, is nobody else's, with --resume and without."""
+    (tmp_path / ".lock").touch()
+    (tmp_path / f".recipe.yaml.{'0' * 16}.new").touch()
+
+    assert check_folder(tmp_path, resume=resume).recipe() is None
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError):
+        check_folder(tmp_path, resume=resume)
+
+
 def test_a_full_disk_is_noticed_before_any_work(prune, tmp_path, monkeypatch, capsys):
     """With both numbers."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2**20))
@@ -927,6 +940,32 @@ def test_a_damaged_checkpoint_is_never_gone_on_from(finished, prune, tmp_path, c
     assert "last.ckpt" in capsys.readouterr().err
 
 
+class Canary:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return (os.mkdir, (self.folder,))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda state, path: path.write_bytes(pickle.dumps(state))])
+def test_code_in_a_checkpoint_with_its_hash_computed_anew_is_not_run(finished, prune, tmp_path, capsys, write):
+    """Refused in one sentence, in PyTorch's own format or as a plain pickle, and the run can be looked at."""
+    run = copied(finished, tmp_path, "recovered", "measured")
+    checkpoint = run / "checkpoints" / "recovery" / "last.ckpt"
+    write({"state_dict": Canary(str(tmp_path / "executed"))}, checkpoint)
+    hashed = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    checkpoint.with_name("last.ckpt.sha256").write_text(f"{hashed}  last.ckpt\n")
+
+    assert prune(run, "--resume") == 2
+    told = capsys.readouterr().err
+    assert "last.ckpt cannot be gone on from: it is no checkpoint, or holds more than numbers" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "executed").exists()
+
+
 def test_brackets_in_names_are_no_markup(prune, finished, tmp_path, capsys):
     """A folder may be called what it likes, and is printed as it is called."""
     run = tmp_path / "a[/b]c [bold]" / ":warning:"
@@ -965,6 +1004,16 @@ def test_a_model_file_that_leaves_is_told(body, words, tmp_path, capsys):
 
     assert main(["prune", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_model_without_parameters_is_refused_before_any_work(tmp_path, capsys):
+    """There is nothing to train, and nothing to remove."""
+    (tmp_path / "empty.py").write_text("from torch import nn\ndef net(): return nn.Flatten()\n")
+    flags = ["--model", f"{tmp_path / 'empty.py'}:net", "--macs", "0.5", "--out", str(tmp_path / "out")]
+
+    assert main(["prune", *flags]) == 2
+    assert "has no parameters to train" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_that_leaves_in_its_forward_is_told(prune, tmp_path, monkeypatch, capsys):

@@ -221,6 +221,16 @@ def test_every_flag_says_what_it_does(command):
     assert [a.dest for a in parser._actions if not a.help and a.help != argparse.SUPPRESS] == []
 
 
+@pytest.mark.parametrize("command", ["prune", "inspect", "export"])
+def test_no_message_names_a_flag_that_does_not_work(command, capsys):
+    """The parser's library has one of its own, for an older way to write completion, that only raises."""
+    assert main([command, "--help"]) == 0
+    assert main([command, "--nosuch"]) == 2
+    printed = capsys.readouterr()
+
+    assert "print_shtab" not in printed.out + printed.err
+
+
 def test_the_help_lists_every_method(capsys):
     """With its other spellings, and a sentence that is whole."""
     assert main(["prune", "--help"]) == 0

@@ -23,6 +23,7 @@ FEW = {
     "pixel_shuffle",
     "recurrence",
 }
+assert {m.name for m in MICRO} >= FEW
 X = torch.zeros(1, 3, 8, 8)
 
 

@@ -1,7 +1,9 @@
 """Imports point one way."""
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "secateurs"
@@ -70,6 +72,31 @@ def brought_along(name):
                 packages.add(full.split(".")[0])
                 waiting += [p for p in [tuple(full.split(".")), tuple(full.split(".")[:-1])] if p[:1] == ("secateurs",)]
     return packages - set(sys.stdlib_module_names), seen
+
+
+CALLED = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "huggingface_hub": "huggingface-hub",
+    "ray": "ray",
+}
+"""Packages whose modules have other names."""
+
+
+def test_every_package_that_is_imported_is_declared():
+    """Of the core or of an extra; what comes along with another package today may not come tomorrow."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for some in project["optional-dependencies"].values() for line in some)]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
+    files = sorted(SOURCE.rglob("*.py"))
+    found = {
+        full.split(".")[0]: path.name for path in files for full in imported(ast.parse(path.read_text("utf-8")), ())
+    }
+    others = found.keys() - set(sys.stdlib_module_names) - {"secateurs"}
+
+    assert {"torch", "yaml", "typing_extensions"} <= others
+    assert {f"{name} in {found[name]}" for name in others if CALLED.get(name, name).lower() not in declared} == set()
 
 
 def test_import_is_light():

@@ -325,12 +325,14 @@ def test_a_busy_machine_decides_nothing(graph):
 
 
 @pytest.mark.slow
-def test_prune_meets_a_time_on_this_machine(monkeypatch, tmp_path):
+def test_prune_meets_a_time_on_this_machine(tmp_path):
     """A network of convolutions is taken to 60 % of its time in PyTorch; the table is kept."""
     torch.manual_seed(0)
     layers = [m for c, d in ((3, 64), (64, 64), (64, 128)) for m in (nn.Conv2d(c, d, 3, padding=1), nn.ReLU())]
     model, x = nn.Sequential(*layers).eval(), torch.zeros(1, 3, 48, 48)
     device = sct.Device("eager", table=tmp_path / "table.json")
+    if not (found := device.measure(model, x)).steady:
+        pytest.skip(f"the machine is busy: {found}")
     result = sct.prune(model, x, method="l2", budget=sct.Budget(latency=0.6, device=device), protect=("4",))
 
     assert result.timing.pruned.median <= 0.6 * 1.06 * result.timing.dense.median

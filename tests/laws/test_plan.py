@@ -40,6 +40,14 @@ def test_what_is_not_runs_is_refused(text):
         from_runs(text)
 
 
+def test_more_runs_than_the_tensor_has_entries_are_not_written_out():
+    """Three characters may stand for as many numbers as fit in memory, so that they are counted before."""
+    assert from_runs("0-9", 10) == tuple(range(10))
+    for text in ("0-10", "0-4,6-11"):
+        with pytest.raises(ValueError, match="more than 10 indices"):
+            from_runs(text, 10)
+
+
 @pytest.mark.parametrize(
     "choice",
     [

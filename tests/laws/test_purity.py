@@ -1,8 +1,10 @@
 """Law 6: looking at a model changes nothing in it, its containers or the process; from any thread, under interrupts."""
 
 import functools
+import inspect
 import random
 import signal
+import sys
 import threading
 import timeit
 from collections import OrderedDict, defaultdict, deque
@@ -16,6 +18,7 @@ import secateurs as sct
 from secateurs.errors import SecateursError
 from secateurs.graph import prove
 from secateurs.network import Network
+from secateurs.running import process as process_module
 from secateurs.running.replica import Replica
 
 
@@ -330,6 +333,56 @@ def test_interrupts_leave_model_and_process_as_they_were(count):
     assert hit > count // 4
     assert all(torch.equal(t, weights[n]) for n, t in model.state_dict().items())
     assert prune().plan == expected
+
+
+def test_an_interrupt_at_any_line_of_the_way_out_is_made_good():
+    """The switch of fused attention and the generators are put back before the stay is forgotten."""
+
+    @process_module.all_or_nothing
+    def verb():
+        with process_module.process_kept(torch.device("cpu"), unfused=True):
+            torch.rand(1)
+
+    leave = process_module._leave
+    source, first = inspect.getsourcelines(leave)
+    before, hit = process(), 0
+    # Not at `with`: no interrupt comes between the end of its block and the release of the lock.
+    for line in (first + n for n, text in enumerate(source) if n and not text.strip().startswith("with")):
+
+        def stop(frame, event, _, line=line):
+            if frame.f_code is not leave.__code__:
+                return None
+            if event == "line" and frame.f_lineno == line:
+                sys.settrace(None)
+                raise Stop
+            return stop
+
+        sys.settrace(stop)
+        try:
+            verb()
+        except Stop:
+            hit += 1
+        finally:
+            sys.settrace(None)
+        assert process() == before, line
+    assert hit > 5
+
+
+def test_an_interrupt_while_a_state_is_set_leaves_the_process_as_it_was():
+    """Between a state that was set and the block that would restore it: the moment that no `with` covers."""
+
+    @process_module.all_or_nothing
+    def interrupted():
+        process_module._enter(torch.device("cpu"), unfused=True)
+        torch.set_grad_enabled(False)
+        random.random()
+        raise Stop
+
+    before = process()
+    with pytest.raises(Stop):
+        interrupted()
+
+    assert process() == before
 
 
 def tokens(outputs, targets):

@@ -63,6 +63,13 @@ def test_a_failing_batch_leaves_the_statistics(data, error):
     assert model.norm.momentum == 0.1
 
 
+@pytest.mark.parametrize("batches", [0, -1])
+def test_no_batches_are_refused(batches):
+    """Statistics of nothing are none, however the nothing is asked for."""
+    with pytest.raises(InputError, match="estimates nothing"):
+        sct.recalibrate(made(Coupled), [torch.ones(5, 3, 4, 4)], batches=batches)
+
+
 def test_a_model_without_norms_is_left_alone():
     model = nn.Linear(3, 3)
 

@@ -462,6 +462,15 @@ def test_files_that_are_no_files_are_not_waited_for(tied, name, make):
     refused(tied, made(Tied), "no plain file|where at most|cannot be read")
 
 
+def test_a_file_beyond_its_bound_is_not_read(tmp_path):
+    """By its size on the disk, before any byte of it is in memory."""
+    (tmp_path / "plan.json").write_bytes(b"1234")
+
+    assert files.read_file(tmp_path / "plan.json", most=4) == b"1234"
+    with pytest.raises(StoreError, match="has 4 bytes, where at most 3"):
+        files.read_file(tmp_path / "plan.json", most=3)
+
+
 def test_a_model_without_memory_is_told_how_to_get_some(tied):
     """On meta nothing could be loaded; with memory, everything is."""
     with pytest.raises(StoreError, match="to_empty"):

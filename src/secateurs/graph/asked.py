@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 def asked_of(graph: Graph, name: str, index: int | Iterable[int]) -> list[Piece]:
     """Return the entries that a name means, or those of its channels `index`.
 
+    A group whose units no module writes (rows of a parameter used as a matrix) is named after a module or tensor whose
+    own output channels are others: the group is meant then; those are asked about by the tensor's whole name.
+
     Raises InputError for a name that means nothing, an index outside, and indices where a module writes several widths.
     """
     tensor = graph.aliases.get(name, name)
     shapes = graph.signature
     wanted = _indices(name, index)
+    group = next((g for g in graph.groups if g.name == name), None)
+    if group is not None and all(s.role != "out" for s in group.slices):
+        return [_of_group(group, wanted)]
     if tensor in shapes:
         keys = [(tensor, _out(graph, tensor))] if shapes[tensor] else []
     elif name in graph.modules:
         keys = _written(graph, name)
     else:
-        group = next((g for g in graph.groups if g.name == name), None)
         if group is None:
             known = {*graph.modules, *shapes, *(g.name for g in graph.groups)} - {""}
             close = near(name, known).partition("Known: ")[0] or "secateurs inspect lists the groups"

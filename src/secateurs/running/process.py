@@ -90,12 +90,12 @@ def _leave(stay: _Stay) -> None:
     with _lock:
         if stay not in _stays:
             return
-        _stays.remove(stay)
-        others = {other.thread for other in _stays} - {stay.thread}
-        if not others:
-            _write_generators(stay if _stays else _before[0])
-        if not any(other.unfused for other in _stays):
+        rest = [other for other in _stays if other is not stay]
+        if not {other.thread for other in rest} - {stay.thread}:
+            _write_generators(stay if rest else _before[0])
+        if not any(other.unfused for other in rest):
             torch.backends.mha.set_fastpath_enabled(_before[1])
+        _stays.remove(stay)  # last: interrupted before, it is left again
 
 
 def _read_generators(device: torch.device) -> tuple[Any, ...]:

@@ -239,13 +239,20 @@ def _check_numbers(recipe: Recipe) -> None:
         "image_size": 1,
         "calibration_batches": 1,
         "prune_epochs": 1,
+        "rounds": 0,
         "workers": 0,
         "threads": 0,
         "seed": 0,
     }
     # A method that prunes while the network trains may do so from the first step on.
     least["train_epochs"] = 0 if recipe.weights or isinstance(chosen_method(recipe), TrainingMethod) else 1
-    most = {"seed": 2**32 - 1, "threads": max(64, 4 * (os.cpu_count() or 1)), "workers": 4096, "image_size": 2**14}
+    most = {
+        "rounds": 10_000,
+        "seed": 2**32 - 1,
+        "threads": max(64, 4 * (os.cpu_count() or 1)),
+        "workers": 4096,
+        "image_size": 2**14,
+    }
     for name, bound in least.items():
         flag, value = f"--{name.replace('_', '-')}", getattr(recipe, name)
         if value is None:  # what stands in its place is settled from what there is

@@ -56,7 +56,7 @@ class Stage:
     name: str
     accuracy: float | None
     seconds: float = 0.0
-    history: tuple[Mapping[str, float], ...] = ()
+    history: tuple[Mapping[str, float | None], ...] = ()
 
 
 @final

@@ -7,8 +7,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-LARGEST = 1e30
-"""Largest number that is accepted; larger ones mean a damaged file."""
+LARGEST = 3.5e38
+"""Largest number that is accepted, above all of float32; larger ones mean a damaged file."""
 
 
 def typed(kind: type[T], found: Any) -> T:

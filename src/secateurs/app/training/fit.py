@@ -83,10 +83,9 @@ def fit(
     averaging = [EMAWeightAveraging(decay=decay)] if decay else []
     _run(module, data, [progress, *averaging], place=place, resume=resume)
     if progress.best is None:
-        losses = ", ".join(f"{epoch.train_loss:.3g}" for epoch in progress.history[:5])
         raise InputError(
-            f"no epoch of {optimisation.epochs} had a finite loss (the first were {losses}): the training diverged "
-            f"at learning rate {optimisation.lr}; lower it"
+            f"no epoch of {optimisation.epochs} had a finite loss: the training diverged at learning rate "
+            f"{optimisation.lr}; lower it"
         )
     last = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     model.load_state_dict(progress.weights)

@@ -14,11 +14,11 @@ from typing_extensions import override
 @final
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch; `epoch` counts from 1."""
+    """Figures of one epoch; `epoch` counts from 1. A loss is None where it was infinite or not a number."""
 
     epoch: int
-    train_loss: float
-    loss: float
+    train_loss: float | None
+    loss: float | None
     accuracy: float
     """On the validation split, a fraction."""
 
@@ -28,7 +28,11 @@ class Epoch:
         >>> Epoch(2, 0.1, 0.3, 0.98).better_than(Epoch(1, 0.2, 0.4, 0.98))
         True
         """
-        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        return other is None or (self.accuracy, -_or_infinite(self.loss)) > (other.accuracy, -_or_infinite(other.loss))
+
+
+def _or_infinite(loss: float | None) -> float:
+    return math.inf if loss is None else loss
 
 
 @final
@@ -57,11 +61,10 @@ class Progress(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        epoch = Epoch(
-            trainer.current_epoch + 1, found["train/loss"], found["validation/loss"], found["validation/accuracy"]
-        )
+        losses = (value if math.isfinite(value := found[f"{part}/loss"]) else None for part in ("train", "validation"))
+        epoch = Epoch(trainer.current_epoch + 1, *losses, found["validation/accuracy"])
         self.history = (*self.history, epoch)
-        if self.keeps and math.isfinite(epoch.train_loss) and epoch.better_than(self.best):
+        if self.keeps and epoch.train_loss is not None and epoch.better_than(self.best):
             self.best = epoch
             self.weights = self._validated if self._averaged else self._copied()
 
