@@ -69,10 +69,21 @@ def traces(x: torch.Tensor, runs: int) -> list[dict[str, object]]:
 
         ours = median_ms(lambda model=model: sct.trace(model, x), runs)
         theirs = median_ms(peer, 1 if name == "densenet201" else runs)
-        rows.append(row(f"groups of {name}", ours, theirs, "never slower"))
-    mean = math.exp(statistics.fmean(math.log(float(r["ratio"])) for r in rows))
-    print(f"{'geometric mean':44s} {mean:.2f}x (aim 4x)")
-    return [*rows, {"what": "groups, geometric mean", "ratio": mean, "aim": "4x"}]
+        rows.append(row(f"groups of {name}, {pixels(x)}", ours, theirs, "never slower"))
+    return [*rows, average("groups", x, rows, "4x")]
+
+
+def pixels(x: torch.Tensor) -> str:
+    """The size of the input, as it stands in every row."""
+    return f"{x.shape[-2]}x{x.shape[-1]}"
+
+
+def average(what: str, x: torch.Tensor, rows: list[dict[str, object]], aim: str) -> dict[str, object]:
+    """Print and return the geometric mean of the ratios."""
+    mean = math.exp(statistics.fmean(math.log(float(str(r["ratio"]))) for r in rows))
+    title = f"{what}, {pixels(x)}, geometric mean"
+    print(f"{title:44s} {mean:.2f}x (aim {aim})")
+    return {"what": title, "ratio": mean, "aim": aim}
 
 
 def prune_once(model: nn.Module, x: torch.Tensor) -> None:
@@ -107,8 +118,8 @@ def end_to_end(x: torch.Tensor, runs: int, *, quick: bool) -> list[dict[str, obj
         count = 1 if name == "densenet201" else runs
         ours = _fresh(lambda m: prune_once(m, x), model, max(count, 3))
         theirs = _fresh(lambda m: peer_once(m, x), model, count)
-        rows.append(row(f"half the MACs of {name}, end to end", ours, theirs, aim))
-    return rows
+        rows.append(row(f"half the MACs of {name}, {pixels(x)}", ours, theirs, aim))
+    return [*rows, average("half the MACs", x, rows, "2x")]
 
 
 def _fresh(work: Callable[[nn.Module], None], model: nn.Module, runs: int) -> float:
@@ -146,7 +157,7 @@ def rounds(x: torch.Tensor, count: int = 20) -> list[dict[str, object]]:
             pruner.step()
 
     model = network("resnet50")
-    return [row("twenty rounds on resnet50", _fresh(ours, model, 3), _fresh(theirs, model, 3), "5x")]
+    return [row(f"twenty rounds on resnet50, {pixels(x)}", _fresh(ours, model, 3), _fresh(theirs, model, 3), "5x")]
 
 
 def scaling(runs: int) -> list[dict[str, object]]:
@@ -163,13 +174,32 @@ def scaling(runs: int) -> list[dict[str, object]]:
         blocks = sum(layers) / sum(depths[50])
         factor = times[depth] / (times[50] * blocks)
         rows.append(
-            row(f"trace of a ResNet of {depth} layers ({factor:.2f} of linear)", times[depth], None, "1.3 of linear")
+            row(f"ResNet of {depth} layers, {pixels(x)} ({factor:.2f} of linear)", times[depth], None, "1.3 of linear")
         )
     for width in (16, 128):
         model = wide(width)
         times[width] = median_ms(lambda model=model: sct.trace(model, x), runs)
     factor = times[128] / times[16]
-    rows.append(row(f"trace 8 times wider ({factor:.2f}x the time)", times[128], None, "2x"))
+    rows.append(row(f"trace 8 times wider, {pixels(x)} ({factor:.2f}x the time)", times[128], None, "2x"))
+    return rows
+
+
+def growth(layers: tuple[int, ...] = (2000, 4000, 8000, 20000)) -> list[dict[str, object]]:
+    """Prune chains of more and more layers: CPU time as n^e between neighbours, e at most 1.2."""
+    x = torch.randn(1, 3, 8, 8)
+    half = sct.Budget(macs=0.5)
+    rows: list[dict[str, object]] = []
+    before = (0, 0.0)
+    for count in layers:
+        model = nn.Sequential(
+            *(layer for k in range(count // 2) for layer in (nn.Conv2d(8 if k else 3, 8, 1), nn.ReLU())),
+            nn.Conv2d(8, 4, 1),
+        ).eval()
+
+        spent = median_ms(lambda model=model: sct.prune(model, x, method="l2", budget=half), 1)
+        power = math.log(spent / before[1]) / math.log(count / before[0]) if before[0] else math.nan
+        rows.append(row(f"prune of {count} layers, {pixels(x)} (n^{power:.2f})", spent, None, "n^1.2"))
+        before = (count, spent)
     return rows
 
 
@@ -226,17 +256,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    x = torch.randn(1, 3, 224, 224)
-    results = memory(x)  # first: the peak of a process never falls
-    results += traces(x, options.runs)
-    results += end_to_end(x, 3, quick=options.quick)
-    results += rounds(x)
+    small, large = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 224, 224)
+    results = memory(large)  # first: the peak of a process never falls
+    for x in (small, large):
+        results += traces(x, options.runs)
+        results += end_to_end(x, 3, quick=options.quick)
+    results += rounds(large)
     results += scaling(options.runs)
+    results += growth()
     if options.out:
         facts = {
             "command": "OMP_NUM_THREADS=1 python benchmarks/engine.py",
             "commit": commit(),
-            "input": list(x.shape),
+            "inputs": [list(small.shape), list(large.shape)],
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "torch_pruning": version("torch-pruning"),

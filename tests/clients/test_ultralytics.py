@@ -10,6 +10,7 @@ ultralytics = pytest.importorskip("ultralytics")
 
 import yaml  # noqa: E402
 from PIL import Image  # noqa: E402
+from ultralytics.nn.tasks import yaml_model_load  # noqa: E402
 
 from secateurs.integrations import ultralytics as clients  # noqa: E402
 from secateurs.integrations.ultralytics_session import Pruning  # noqa: E402
@@ -50,7 +51,7 @@ def run(squares, tmp_path):
 
 def dense(folder, name="yolov8n", classes=2):
     """A YOLO from its yaml, for the two classes."""
-    table = ultralytics.nn.tasks.yaml_model_load(f"{name}.yaml")
+    table = yaml_model_load(f"{name}.yaml")
     written = {key: value for key, value in table.items() if key not in ("yaml_file", "scale")}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({**written, "nc": classes}))
     torch.manual_seed(0)

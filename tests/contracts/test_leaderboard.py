@@ -58,10 +58,12 @@ def test_seeds_of_one_recipe_are_one_line_with_their_spread(tmp_path):
 
 
 def test_recipes_that_differ_are_different_lines(tmp_path):
-    run(tmp_path / "a", Recipe(method="l2", macs=0.5), accuracy=0.9)
-    run(tmp_path / "b", Recipe(method="l2", macs=0.5, lr=0.1), accuracy=0.9)
+    """What tells apart those of one name is in the name; the network's file and the machine never are."""
+    run(tmp_path / "a", Recipe(method="l2", macs=0.5, threads=1), accuracy=0.9)
+    run(tmp_path / "b", Recipe(method="l2", macs=0.5, lr=0.1, weights="w.safetensors"), accuracy=0.8)
+    run(tmp_path / "c", Recipe(method="l2", macs=0.4), accuracy=0.7)
 
-    assert len(tables(tmp_path)[0].entries) == 2
+    assert [entry.name for entry in tables(tmp_path)[0].entries] == ["l2 (lr 0.02)", "l2 (lr 0.1)", "l2"]
 
 
 def test_the_picked_epoch_is_that_of_the_validation_and_the_last_is_not_made_up(tmp_path):

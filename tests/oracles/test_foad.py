@@ -206,6 +206,31 @@ def published_choice(net, images):
     return found
 
 
+def test_the_preset_leaves_streams_whole():
+    """Two convolutions that are added: together by default, and not at all as published."""
+    net = Streams().eval()
+    images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    graph = trace(net, images)
+    published, ours = (m.select(graph, net, None, data=[images]) for m in (FOAD.preset("published"), FOAD()))
+
+    assert set(published) == {"inner"}
+    assert set(ours) == {"inner", "stem"}
+
+
+class Streams(nn.Module):
+    """A residual block."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.inner, self.outer = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 8, 1), nn.Conv2d(8, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x + self.outer(self.inner(x).relu())).relu())
+
+
 def test_the_published_code_reads_the_last_maps_before_their_pooling():
     """Blocks with a pooling inside are read behind it; the pooling that makes features comes after the choice."""
     torch.manual_seed(0)

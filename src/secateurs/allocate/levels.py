@@ -125,12 +125,15 @@ def levels(graph: Costed, budget: Budget, *, floors: Mapping[str, int] | None = 
     excluded = budget.excluded(graph.groups)
     fixed = {g for g, group in enumerate(graph.groups) if group.name in excluded}
     shared = budget.shared(graph.groups)
-    dims = _written(graph)
+    dims: list[list[_Dim]] = [[] for _ in graph.groups]
+    for dim in _written(graph):
+        for g in dim.positions:
+            dims[g].append(dim)
     while True:
         for tied in ties:
             fixed |= set(tied.groups) if fixed & set(tied.groups) or tied.partial else set()
         found = [
-            np.array([n], np.int64) if g in fixed else _allowed(g, least[g], multiples[g], dims, units, fixed)
+            np.array([n], np.int64) if g in fixed else _allowed(g, least[g], multiples[g], dims[g], units, fixed)
             for g, n in enumerate(units)
         ]
         for g, group in enumerate(graph.groups):
@@ -168,12 +171,12 @@ def _written(graph: Costed) -> list[_Dim]:
 
 
 def _allowed(g: int, least: int, k: int, dims: list[_Dim], all_units: list[int], fixed: set[int]) -> Ints:
-    """The numbers of units that one group may keep; empty if there is none."""
+    """The numbers of units that a group may keep, given the dimensions that it writes; empty if there is none."""
     units = all_units[g]
     counts = np.arange(least, units + 1, dtype=np.int64)
     if k == 1:
         return counts
-    mine = [dim for dim in dims if g in dim.positions] or [_Dim(units, {g: 1})]
+    mine = dims or [_Dim(units, {g: 1})]
     fits, alone = np.ones(len(counts), bool), True
     for dim in mine:
         free = sorted(other for other in dim.positions if other not in fixed)

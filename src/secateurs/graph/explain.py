@@ -12,9 +12,9 @@ from secateurs.errors import InputError, expect
 from secateurs.graph.asked import asked_of
 from secateurs.graph.explanation import Explanation, InStep, Kept, Piece, Place, Step
 from secateurs.graph.graph import Graph
-from secateurs.graph.grouping import told
 from secateurs.graph.label_arrays import chosen
 from secateurs.graph.meetings import Meetings
+from secateurs.graph.protections import told
 from secateurs.graph.ties import lost
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> dict[tuple[str, str], Any]:
-    """Return (module path, attribute) -> value, for attributes that count kept units."""
+    """Return (module path, attribute) -> value, for attributes that count kept units, or describe such a width."""
     values: dict[tuple[str, str], Any] = {}
     for f in units.follows:
         of = units.units(f.labels)
@@ -29,6 +29,11 @@ def follow_values(units: Units, modules: dict[str, nn.Module], keep: Mask) -> di
             raise Misaligned(
                 f"{f.module}.{f.attribute} would have to be both {values[f.module, f.attribute]} and {value}"
             )
+    for f in units.described:
+        key = f.module, f.attribute
+        count = int(chosen(keep, units.units(f.labels)).sum())
+        if key not in values and count != held(modules[f.module], f.attribute):
+            values[key] = count
     return values
 
 

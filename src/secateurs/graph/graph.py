@@ -9,9 +9,10 @@ import numpy as np
 from secateurs.errors import InputError, PlanError, ProofError, near
 from secateurs.graph.cost import CostModel
 from secateurs.graph.following import follow_values
-from secateurs.graph.grouping import make_groups, make_protected
+from secateurs.graph.grouping import make_groups
 from secateurs.graph.groups import Cost, Tie
 from secateurs.graph.obstacles import Obstacle, obstacles
+from secateurs.graph.protections import make_protected
 from secateurs.graph.prove import disprove, surviving
 from secateurs.graph.prove_numeric import agrees, runs
 from secateurs.graph.sites import find_sites

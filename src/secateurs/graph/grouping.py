@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateurs.graph.groups import Group, Protected, Slice
-from secateurs.graph.label_arrays import Axes, chosen, entry_of
+from secateurs.graph.groups import Group, Slice
+from secateurs.graph.label_arrays import Axes, entry_of
+from secateurs.graph.labels import Fresh
 from secateurs.graph.ties import Bond, Conflict, tie
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Units:
     """Labels that are never removed, why, and where."""
     bonds: list[Bond] = field(default_factory=list)
     conflict: Conflict | None = None
+    described: list[Follow] = field(default_factory=list)
+    """Integers of modules that equal a width and follow it, although the recorded forward does not count by them."""
+    notes: list[str] = field(default_factory=list)
     _units: dict[int, tuple[Labels, Ints]] = field(default_factory=dict)
 
     @cached_property
@@ -65,6 +69,11 @@ class Units:
         """All units that are in a group, sorted by group and by their number in it."""
         grouped = np.flatnonzero(self.group_of >= 0)
         return grouped[np.lexsort((self.rank_of[grouped], self.group_of[grouped]))]
+
+    @cached_property
+    def members(self) -> list[Ints]:
+        """The units of every group, in order."""
+        return np.split(self.order, np.cumsum(self.counts)[:-1]) if self.counts.size else []
 
     @cached_property
     def labelled(self) -> list[tuple[tuple[str, int], int]]:
@@ -89,6 +98,19 @@ class Units:
                 found.append((key, number[id(axis)]))
         return found, Axes(distinct)
 
+    def settled(self, axis: Any) -> Any:
+        """The labels that a dimension of a parameter took, or the axis itself."""
+        return self.params.get((axis.name, axis.dim)) if type(axis) is Fresh else axis
+
+    def removable(self, labels: Labels) -> int:
+        """Number of entries whose units can be removed."""
+        return int((entry_of(self.group_of, self.units(labels)) >= 0).sum())
+
+    @cached_property
+    def widths(self) -> set[int]:
+        """Sizes of the axes that have removable units."""
+        return {axis.size for axis in _arrays(self) if self.removable(axis)}
+
     def remember(self, labels: Labels, of: Ints) -> None:
         """Cache the units of a label array, by its identity."""
         self._units[id(labels)] = (labels, of)
@@ -99,15 +121,6 @@ class Units:
         if known is None or known[0] is not labels:
             known = self._units[id(labels)] = (labels, entry_of(self.unit_of, labels))
         return known[1]
-
-
-_CONSTANT: Reason = ("it meets fixed entries (padding, constants)", None)
-
-
-def told(reason: Reason) -> str:
-    """Return a reason as a sentence, with operator, module and line."""
-    text, op = reason
-    return text if op is None else f"{text} at {op.where}"
 
 
 def gather(
@@ -139,14 +152,17 @@ def gather(
 
 def _guarded(p: Propagation, unit_of: Ints) -> dict[int, Reason]:
     """Unit -> the first reason for which it is never removed."""
-    if not p.guarded:
-        return {}
-    labels = np.concatenate([labels for labels, _, _ in p.guarded])
-    number = np.repeat(np.arange(len(p.guarded)), [labels.size for labels, _, _ in p.guarded])
-    real = labels >= 0
-    found, first = np.unique(unit_of[labels[real]], return_index=True)
-    reasons = [(reason, op) for _, reason, op in p.guarded]
-    return {unit: reasons[k] for unit, k in zip(found.tolist(), number[real][first].tolist(), strict=True)}
+    known = np.zeros(int(unit_of.max()) + 1 if unit_of.size else 0, dtype=bool)
+    seen: set[int] = set()
+    why: dict[int, Reason] = {}
+    for labels, reason, op in p.guarded:
+        if id(labels) not in seen:
+            seen.add(id(labels))
+            of = unit_of[labels[labels >= 0]]
+            of = of[~known[of]]
+            known[of] = True
+            why.update(dict.fromkeys(np.unique(of).tolist(), (reason, op)))
+    return why
 
 
 def _protect_unread(
@@ -270,23 +286,3 @@ def _names(slices: list[list[Slice]]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return names
-
-
-def make_protected(units: Units, alive: NDArray[np.bool_]) -> tuple[Protected, ...]:
-    """Every entry of a parameter that is never removed, with its reason."""
-    found = [Protected(n, d, np.arange(s), f"{n} is never used in the forward pass") for n, d, s in units.unused]
-    for (name, dim), axis in units.params.items():
-        if axis is None:
-            reason = units.fixed_because.get((name, dim), ("", None))
-            if reason[0]:
-                found.append(Protected(name, dim, np.arange(units.shapes[name][dim]), told(reason)))
-        elif isinstance(axis, np.ndarray):
-            of = units.units(axis)
-            of = of[chosen(alive, of)]
-            fixed = np.flatnonzero(entry_of(units.group_of, of) < 0)
-            otherwise = units.fixed_because.get((name, dim), _CONSTANT)
-            by_reason: dict[str, list[int]] = {}
-            for k in fixed.tolist():
-                by_reason.setdefault(told(units.why.get(int(of[k]), otherwise)), []).append(k)
-            found += [Protected(name, dim, np.array(k), reason) for reason, k in by_reason.items()]
-    return tuple(found)

@@ -20,6 +20,43 @@ _KEY = re.compile(r"[\w./ -]*")
 _LONGEST = 64
 _DEEPEST = 2
 
+WIDTHS = frozenset(
+    {
+        "groups",
+        "num_groups",
+        "num_heads",
+        "num_features",
+        "num_channels",
+        "num_parameters",
+        "num_embeddings",
+        "embedding_dim",
+        "normalized_shape",
+        "in_channels",
+        "out_channels",
+        "in_features",
+        "in1_features",
+        "in2_features",
+        "out_features",
+        "input_size",
+        "hidden_size",
+        "proj_size",
+    }
+)
+"""Names of the width attributes of PyTorch's layers; their other constants (stride, kernel size) never change."""
+
+_OWN = frozenset(vars(nn.Module()))
+
+
+@cache
+def constants(kind: type[nn.Module]) -> frozenset[str]:
+    """Names in a module class that never count channels: constants of PyTorch's layers, and what every module has.
+
+    >>> "stride" in constants(nn.Conv2d), "groups" in constants(nn.Conv2d)
+    (True, False)
+    """
+    torchs = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.")]
+    return _OWN.union(*(getattr(base, "__constants__", ()) for base in torchs)) - WIDTHS
+
 
 def whole_numbers(module: nn.Module) -> dict[str, int]:
     """Return place -> value of every integer above 1 in a module of the user's.
@@ -35,7 +72,10 @@ def whole_numbers(module: nn.Module) -> dict[str, int]:
     if is_torchs(type(module)) and not isinstance(module, nn.MultiheadAttention):
         return {}
     found: dict[str, int] = {}
+    fixed = constants(type(module))
     for name, value in vars(module).items():
+        if name in fixed:
+            continue
         if type(value) is int:
             if value > 1:
                 found[name] = value

@@ -132,13 +132,37 @@ def mix(a: Labels, b: Labels) -> Labels:
     return np.where(a >= 0, a, np.where(b >= 0, b, np.maximum(a, b)))
 
 
+def _moves(option: Any) -> Any:
+    """Return what an option of a rule says about labels, without the numbers of the forward that follow them."""
+    return getattr(option, "moves", option)
+
+
+_PROTECTING = (None, "fixed")
+"""Options of rules that protect all units of a choice."""
+
+
 class Taken(NamedTuple):
-    """One decision of a rule: recording and operator, labels, the option taken, and how many options were possible."""
+    """One decision of a rule: recording and operator, labels, the option taken, and all that were possible."""
 
     at: tuple[int, int]
     labels: Labels | None
     option: Any
-    left: int
+    possible: tuple[Any, ...]
+
+    @property
+    def left(self) -> int:
+        """Number of options that were possible."""
+        return len(self.possible)
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """The options that move labels as this one does: they differ in the numbers that follow."""
+        return tuple(o for o in self.possible if _moves(o) == _moves(self.option))
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        """The options that move labels in other ways; protecting them is none."""
+        return tuple(o for o in self.possible if _moves(o) != _moves(self.option) and o not in _PROTECTING)
 
 
 @dataclass
@@ -187,5 +211,5 @@ class Choices:
         option = next((o for o in allowed if o in earlier), left[0] if left else options[-1])
         self.picked[moment] = option
         known = labels if isinstance(labels, np.ndarray) else None
-        site.moments.append(Taken(moment[:2], known, option, len(left)))
+        site.moments.append(Taken(moment[:2], known, option, tuple(left)))
         return option

@@ -141,6 +141,24 @@ def _cat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return NotImplemented if kwargs else _empty(shape, dtype=first.dtype, device=_META)
 
 
+def _resized(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An upsampling to a stated size; its Python decomposition on meta computes every tap of the filter."""
+    x, size = args[0], args[1]
+    if kwargs or not x.is_contiguous() or len(x.shape) != len(size) + 2 or min(size) < 1:
+        return NotImplemented
+    return _empty([*x.shape[:2], *size], dtype=x.dtype, device=_META)
+
+
+_RESIZING = [
+    getattr(aten, name).default
+    for name in (
+        *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "trilinear3d")),
+        *(f"upsample_{kind}2d" for kind in ("bilinear", "bicubic")),
+        *(f"_upsample_{kind}" for kind in ("nearest_exact1d", "nearest_exact2d", "nearest_exact3d")),
+        *(f"_upsample_{kind}2d_aa" for kind in ("bilinear", "bicubic")),
+    )
+]
+
 FAST: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
     aten.convolution.default: _convolution,
     aten.native_batch_norm.default: _batch_norm,
@@ -151,6 +169,7 @@ FAST: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
         for op in (aten.relu_, aten.silu_, aten.hardswish_, aten.hardsigmoid_, aten.sigmoid_, aten.hardtanh_)
     },
     aten.empty.memory_format: _factory,
+    **dict.fromkeys(_RESIZING, _resized),
     aten.mean.dim: _mean,
     aten.addmm.default: _addmm,
     aten.cat.default: _cat,

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateurs.graph.made_up import MadeUp, needs_values, tensors
 from secateurs.graph.meta_kernels import FAST
 from secateurs.graph.twin import meta_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import CodeType
 
     from secateurs.graph.rules import Table
 
+_DETACH = torch.ops.aten.detach.default
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _OURS = (str(Path(__file__).parent) + os.sep, str(Path(__file__).parents[1] / "running") + os.sep, threading.__file__)
 
@@ -82,6 +84,7 @@ class Tape:
     returned: str = ""
     refilled: bool = True
     real: bool = False
+    made_up: MadeUp = field(default_factory=MadeUp)
     broken: dict[int, str] = field(default_factory=dict)
     """Operators whose rule failed, by number, and how."""
 
@@ -100,15 +103,6 @@ class Tape:
                 known.update(id(t) for t in tensors(op.out))
                 found.append(index)
         return frozenset(found)
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors among operator arguments or results."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from tensors(v)
 
 
 _internal: dict[CodeType, bool] = {}
@@ -163,7 +157,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, or only compute its output shape, and record it."""
         self.check()
-        kwargs = kwargs or {}
+        kwargs = given_by_name = kwargs or {}
+        given = args
         if self.tape.rules.compositions:
             composed = self._composed(func, args, kwargs)
             if composed is not NotImplemented:
@@ -183,9 +178,12 @@ class Recorder(TorchDispatchMode):
         if out is NotImplemented:
             try:
                 out = func(*args, **kwargs)
-            except Exception:
-                self.tape.ops.append(Op(func, args, kwargs, None, self.stack[-1], code, line))
-                raise
+            except Exception as error:
+                if self.tape.real or not needs_values(func, error):
+                    self.tape.ops.append(Op(func, args, kwargs, None, self.stack[-1], code, line))
+                    raise
+                args, kwargs = given, given_by_name
+                out = self.tape.made_up.run(func, args, kwargs, self.tape.ops)
         self.tape.ops.append(Op(func, args, kwargs, out, self.stack[-1], code, line))
         return out
 
@@ -215,6 +213,8 @@ class Recorder(TorchDispatchMode):
                 self.tape.keep.append(value)
                 if id(value) in self.tape.origins:
                     self.tape.origins[id(meta)] = self.tape.origins[id(value)]
+                elif self.tape.made_up.count:  # the result of an operator that ran on made-up values has labels
+                    self.tape.ops.append(Op(_DETACH, (value,), {}, meta, self.stack[-1], *_user_frame(3)))
             return meta
         if type(value) in (list, tuple):
             return type(value)(self._to_meta(v) for v in value)

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     from secateurs.network import Network
 
 
-def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source, list[Tape], list[str]]:
+def record(
+    network: Network, example_inputs: Any, rules: Table, *, real: bool = False
+) -> tuple[Source, list[Tape], list[str]]:
     """Run a network on its example, on meta if possible, and its training forward too where that may differ.
+
+    Operators that need values run on made-up ones, unless parameters then go unused: values may decide about a branch.
+    `real`: run on real tensors in any case.
 
     Returns where further recordings come from, the recordings, and notes. TraceError if the network does not run, if
     its output holds no tensor, or if its call does not touch its parameters.
@@ -35,9 +40,12 @@ def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source,
             "The example inputs hold no tensor: give a tensor, a tuple of arguments or a dict of keyword arguments."
         )
     notes: list[str] = []
-    source, tape, why_real = _first_run(network, args, kwargs, rules)
+    source, tape, why_real = _first_run(network, (args, kwargs), rules, always_real=real)
     if source.real:
-        notes.append(f"traced on real tensors, because the forward needs values ({type(why_real).__name__})")
+        notes.append(f"traced on real tensors, because the forward needs values ({why_real})")
+    elif tape.made_up.count:
+        read = ", ".join(sorted(map(str, tape.made_up.operators)))
+        notes.append(f"traced on made-up values where the forward reads some ({read})")
     _check(network, tape)
     tapes = [tape]
     if differs_in_training(network):
@@ -51,24 +59,34 @@ def record(network: Network, example_inputs: Any, rules: Table) -> tuple[Source,
 
 
 def _first_run(
-    network: Network, args: tuple[Any, ...], kwargs: dict[str, Any], rules: Table
-) -> tuple[Source, Tape, Exception | None]:
-    """The first attempt that runs, and the error of the last one on meta."""
+    network: Network, example: tuple[tuple[Any, ...], dict[str, Any]], rules: Table, *, always_real: bool
+) -> tuple[Source, Tape, str]:
+    """The first attempt that runs, and why those on meta did not."""
     dtypes = {name: tensor.dtype for name, tensor in network.tensors.items()}
-    on_meta: Exception | None = None
+    (args, kwargs), on_meta = example, "the forward branches on them" if always_real else ""
     error: Exception | None = None
-    for real, cold in _attempts(network):
+    for real, cold in _attempts(network, on_meta=not always_real):
         source = Source(args, kwargs, real=real, passes=(False,), dtypes=dtypes, rules=rules, cold=cold)
         tape = source.tape(network)
         if tape.error is None and (tape.refilled or not cold):
-            return source, tape, on_meta
+            unused = _unused(network, tape) if tape.made_up.count else ""
+            if not unused:
+                return source, tape, on_meta
+            on_meta = f"on made-up values, {unused} is not used"
+            continue
         error = tape.error or error
-        on_meta = on_meta if real else error
+        on_meta = on_meta if real else type(error).__name__
     shapes = ", ".join(str(tuple(t.shape)) for t in find_tensors((args, kwargs)))
     raise TraceError(
         f"The model does not run on the example inputs (shapes {shapes}): "
         f"{type(error).__name__}: {error}{_inner(network, error)}{_deeper(error)}"
     ) from error
+
+
+def _unused(network: Network, tape: Tape) -> str:
+    """Name a parameter that a recording does not read, if there is one."""
+    read = {tape.origins.get(id(t)) for op in tape.ops for t in tensors((op.args, tuple(op.kwargs.values())))}
+    return next((name for name, t in network.tensors.items() if isinstance(t, nn.Parameter) and name not in read), "")
 
 
 def _deeper(error: Exception | None) -> str:
@@ -79,14 +97,14 @@ def _deeper(error: Exception | None) -> str:
     return f". Its modules are nested deeper than Python's limit allows; raise it: sys.setrecursionlimit({10 * limit})."
 
 
-def _attempts(network: Network) -> Iterator[tuple[bool, bool]]:
+def _attempts(network: Network, *, on_meta: bool) -> Iterator[tuple[bool, bool]]:
     """Yield the ways to run, in order: (on real tensors, without tensors that earlier forwards stored).
 
     A stored tensor may have been computed from weights, which a trace could not see; it is left out if the forward
     then stores another. On meta, reading a value is an error, and real tensors are used.
     """
     stored = bool(stored_tensors(network))
-    for real in (False, True):
+    for real in (False, True) if on_meta else (True,):
         if stored:
             yield real, True
         yield real, False
@@ -105,7 +123,8 @@ def same_path(tapes: Iterable[Tape], others: Iterable[Tape]) -> bool:
 
 def _check(network: Network, tape: Tape) -> None:
     """Refuse a call that touches no parameter or returns no tensor."""
-    used = (id(t) in tape.origins for op in tape.ops for t in tensors((op.args, tuple(op.kwargs.values()))))
+    computing = (op for op in tape.ops if not _reads_shape(op.func.overloadpacket.__name__))
+    used = (id(t) in tape.origins for op in computing for t in tensors((op.args, tuple(op.kwargs.values()))))
     if network.parameters and not any(used):
         raise TraceError(
             f"Calling {type(network.model).__name__} runs no operator on any of its {len(network.parameters)} "
@@ -117,6 +136,11 @@ def _check(network: Network, tape: Tape) -> None:
             "its end, and channels of its result could be removed. Let forward return tensors (nested as you like); "
             "convert them (.numpy(), .tolist()) outside of it."
         )
+
+
+def _reads_shape(name: str) -> bool:
+    """True for operators that make a tensor as large as another one, as a copy of a whole module does."""
+    return name.startswith("new_") or name.endswith("_like")
 
 
 def _inner(network: Network, error: Exception | None = None) -> str:

@@ -10,9 +10,9 @@ from torch import nn
 
 from secateurs.errors import TraceError
 from secateurs.graph.blame import Blamed, ahead, before, miscounted, units_at
+from secateurs.graph.describing import describe, suspects, without
 from secateurs.graph.grouping import gather
 from secateurs.graph.integers import numbers
-from secateurs.graph.label_arrays import entry_of
 from secateurs.graph.labels import Choices
 from secateurs.graph.propagate import Propagation
 from secateurs.graph.prove import Disproof, collect_results, disprove
@@ -21,8 +21,9 @@ from secateurs.graph.recording import same_path
 from secateurs.graph.trials import atoms, only, trials
 
 if TYPE_CHECKING:
+    from secateurs.graph.describing import Kind
     from secateurs.graph.grouping import Units
-    from secateurs.graph.recorder import Tape
+    from secateurs.graph.recorder import Op, Tape
     from secateurs.graph.source import Source
     from secateurs.network import Network
 
@@ -49,10 +50,24 @@ class Finder:
         self.refused: dict[Any, tuple[Any, ...]] = {}
         self.banned: dict[Any, str] = {}
         self.lost: dict[tuple[str, int], list[tuple[Any, str]]] = {}
+        self.dropped: set[Kind] = set()
+        self.acquitted: set[Any] = set()
 
     def find(self) -> Units:
         """Return the units of the network, for which every trial holds."""
         return self._freed(self._settle())
+
+    def may_branch(self) -> bool:
+        """True if Python code received a made-up value, and units that could be removed are read after that."""
+        told = [(turn, tape.made_up.told) for turn, tape in enumerate(self.tapes) if tape.made_up.told is not None]
+        if not told:
+            return False
+        units = self._collect()
+        return any(
+            units_at(units, turn, index).size
+            for turn, first in told
+            for index in range(first + 1, len(self.tapes[turn].ops))
+        )
 
     def _settle(self) -> Units:
         """Correct the labelling after each failed trial, until all trials hold."""
@@ -64,6 +79,7 @@ class Finder:
                 continue
             if not units.counts.size:
                 return units
+            units.described, units.notes = describe(units, self.view, self.numbers, self.dropped)
             failed = next(((v, keep) for keep in trials(units) if (v := self._disprove(units, keep)) is not None), None)
             if failed is None:
                 return units
@@ -85,12 +101,15 @@ class Finder:
     def _freed(self, units: Units) -> Units:
         """Try again every choice that left all of its units protected, and keep options that protect fewer."""
         for key, site in list(units.sites.items()):
-            if key[-1] not in ("split", "cut", "size") or not site.labels or self._reach(units, site.labels):
+            if key[-1] not in ("split", "cut") or not site.labels or self._reach(units, site.labels):
                 continue
             before = self._state()
             tried = self.refused.pop(key, ())
             if not tried or key[-1] == "split":
-                self.refused[key] = (*tried, site.moments[0].option)
+                if not site.moments[0].others:
+                    self.refused = before[0]
+                    continue
+                self.refused[key] = (*tried, *site.moments[0].alike)
             for _ in range(_TRIES):
                 there = self._collect()
                 if there.conflict is None and self._reach(there, there.sites[key].labels):
@@ -100,10 +119,10 @@ class Finder:
                         break
                     self.banned, self.lost = dict(before[1]), {k: list(v) for k, v in before[2].items()}
                     there = found
-                further = next((m for m in there.sites[key].moments if m.left > 1), None)
+                further = next((m for m in there.sites[key].moments if m.others), None)
                 if further is None:
                     break
-                self._refuse(Blamed(0, key, further))
+                self.refused[key] = (*self.refused.get(key, ()), *further.alike)
             self.refused, self.banned, self.lost = before
         return units
 
@@ -115,7 +134,7 @@ class Finder:
         """Number of removable entries of some axes, or of all parameters."""
         if arrays is None:
             arrays = [axis for axis in units.params.values() if isinstance(axis, np.ndarray)]
-        return sum(int((entry_of(units.group_of, units.units(axis)) >= 0).sum()) for axis in arrays)
+        return sum(map(units.removable, arrays))
 
     def _disprove(self, units: Units, keep: Any) -> Disproof | None:
         whole = np.ones(units.group_of.size, dtype=bool)
@@ -156,6 +175,8 @@ class Finder:
         """Advance the choice that explains the failure to its next option, or protect the units there."""
         tape = self.tapes[failed.turn]
         index = min(failed.index, len(tape.ops) - 1)
+        if keep is not None and self._misdescribed(units, failed, keep, tape.ops[index]):
+            return
         if attempt < _PATIENCE:
             guilty = units_at(units, failed.turn, index)
             found = miscounted(units, failed.turn, index) if not guilty.size else None
@@ -174,6 +195,26 @@ class Finder:
                 index = np.flatnonzero(np.isin(units.units(axis), guilty))
                 if index.size:
                     self.lost.setdefault(key, []).append((index, failed.why))
+
+    def _misdescribed(self, units: Units, failed: Disproof, keep: Any, op: Op) -> bool:
+        """Drop the described integers without which the trial comes further; False if it does not."""
+        kinds = suspects(units, self.view, op.module)
+        if not kinds or op.key in self.acquitted:
+            return False
+        all_of_them = units.described
+
+        def further(kinds: set[Kind]) -> bool:
+            units.described = without(units, self.view, kinds)
+            again = self._disprove(units, keep)
+            units.described = all_of_them
+            return again is None or (again.turn, again.index) > (failed.turn, failed.index)
+
+        if not further(kinds):
+            self.acquitted.add(op.key)
+            return False
+        alone = {kind for kind in kinds if further({kind})} if len(kinds) > 1 else kinds
+        self.dropped |= alone or kinds
+        return True
 
     def _narrowed(self, units: Units, keep: Any) -> Any:
         """Return the plan cut down to the groups that make it fail, found by bisection."""

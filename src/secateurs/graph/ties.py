@@ -190,7 +190,7 @@ def evened(units: Units, keep: Mask, draw: np.random.Generator) -> Mask:
         # at a width of one, operators take other paths
         most = min((int(units.counts[g]) - 2) // n for g, n in zip(bond.groups, bond.step, strict=True))
         for g, n in zip(bond.groups, bond.step, strict=True):
-            of = np.flatnonzero(units.group_of == g)
+            of = units.members[g]
             of = of[np.lexsort((draw.random(of.size), keep[of]))]  # units that are removed already come first
             keep[of] = True
             keep[of[: min(turns, max(most, 1)) * n]] = False

@@ -23,8 +23,9 @@ def trace(
 ) -> Graph:
     """Find every group of channels that must be removed together, and prove on a shrunken copy that removal is right.
 
-    The model runs once on the meta device (or on real tensors where its code needs values), in eval mode; where its
-    training forward differs (auxiliary heads), that is recorded too. The model itself is left exactly as it was.
+    The model runs once on the meta device, in eval mode; where its training forward differs (auxiliary heads), that is
+    recorded too. An operator that needs values (which boxes overlap) gets made-up ones; if values could decide which
+    operators run, or which parameters are used, real tensors are traced. The model itself is left exactly as it was.
 
     Args:
         model: any eager `nn.Module`.
@@ -46,8 +47,11 @@ def trace(
     shielded = _prefixes(view, protect)
     source, tapes, notes = record(view, example_inputs, table(rules))
     finder = Finder(view, source, tapes, shielded)
+    if finder.may_branch():
+        source, tapes, notes = record(view, example_inputs, table(rules), real=True)
+        finder = Finder(view, source, tapes, shielded)
     units = finder.find()
-    notes += failed_rules(finder.tapes)
+    notes += failed_rules(finder.tapes) + units.notes
     facts = Facts(finder.shapes, finder.parameters, view.aliases, view.modules, tuple(notes))
     return Graph(units, source, facts)
 

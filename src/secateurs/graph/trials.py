@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateurs.graph.recorder import tensors
 from secateurs.graph.ties import evened
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from secateurs.graph.grouping import Units
+    from secateurs.graph.labels import Choice
 
 _SHARES = (0.45, 0.75, 0.6, 0.35, 0.85)
 _BY_SIZE = ("cut", "split", "factory")
@@ -23,13 +25,24 @@ _BY_SIZE = ("cut", "split", "factory")
 
 def trials(units: Units) -> Iterator[NDArray[np.bool_]]:
     """Yield distinct plans to try; more where a rule had a choice, since a wrong option can pass by chance."""
-    chance = any(key[-1] in _BY_SIZE for key in units.sites) or bool(units.bonds)
+    chance = bool(units.bonds) or any(_by_chance(units, key[-1], site) for key, site in units.sites.items())
     seen: set[bytes] = set()
     for keep in chain((uneven(units, seed) for seed in range(5 if chance else 1)), _lopsided(units)):
         plan = np.packbits(keep).tobytes()
         if plan not in seen:  # a recurrent layer slices the same units at every step
             seen.add(plan)
             yield keep
+
+
+def _by_chance(units: Units, kind: str, site: Choice) -> bool:
+    """True if removable units are at stake in a choice whose wrong option can pass a trial."""
+    if kind == "factory":
+        return any(
+            not units.widths.isdisjoint(t.shape)
+            for turn, index in (taken.at for taken in site.moments)
+            for t in tensors(units.tapes[turn].ops[index].out)
+        )
+    return kind in _BY_SIZE and any(units.removable(labels) for labels in site.labels)
 
 
 def uneven(units: Units, seed: int) -> Any:
@@ -43,7 +56,7 @@ def uneven(units: Units, seed: int) -> Any:
     for g, count in enumerate(units.counts.tolist()):
         if seed and (g % 2 == seed % 2 if seed <= 2 else draw.random() < 0.5):
             continue
-        of = np.flatnonzero(units.group_of == g)
+        of = units.members[g]
         share = _SHARES[(g + seed) % len(_SHARES)] + draw.uniform(-0.04, 0.04)
         stay = int(np.clip(round(count * share), min(2, count - 1), count - 1))
         keep[of[np.argsort(score[of])[stay:]]] = False

@@ -61,7 +61,6 @@ def prune(  # noqa: PLR0913 (the verb of the library, on a YOLO)
     given = _opened(yolo)
     network = given.model
     twin = _with_gradients(network)
-    as_exported(twin)
     result = prune_network(
         twin,
         torch.zeros(1, network.yaml.get("channels", 3), imgsz, imgsz, device=Network.of(network).device),
@@ -74,7 +73,6 @@ def prune(  # noqa: PLR0913 (the verb of the library, on a YOLO)
         recover=recover,
     )
     small = cast("Any", result.model)
-    as_trained(small)
     small.yaml = _yaml_with(network.yaml, result.plan)
     pruned = _keeping(given, small)
     pruned.__dict__["pruning"] = result
@@ -137,31 +135,6 @@ def _read(yaml: dict[str, Any]) -> Plan:
         )
         raise InputError(message)
     return Plan.from_json(yaml[KEY]["plan"])
-
-
-# --- the forward that is exported ---
-
-
-def as_exported(network: nn.Module) -> None:
-    """Let modules that have one run the forward that the exporter puts in place of their own (`forward_split`).
-
-    Both compute the same, and only this one reads the widths of its halves, which have to follow a cut.
-    """
-    for module in network.modules():
-        if hasattr(type(module), "forward_split"):
-            module.__class__ = _exported_class(type(module))
-
-
-def as_trained(network: nn.Module) -> None:
-    """Give modules their own forward back."""
-    for module in network.modules():
-        module.__class__ = getattr(type(module), "trained_class", type(module))
-
-
-@cache
-def _exported_class(kind: Any) -> Any:
-    names = {"forward": kind.forward_split, "trained_class": kind, "__module__": kind.__module__}
-    return type(kind.__name__, (kind,), names)
 
 
 # --- a YOLO that keeps its network ---

@@ -11,7 +11,7 @@ import torch
 from secateurs.allocate import Budget
 from secateurs.errors import InputError
 from secateurs.graph import Graph
-from secateurs.integrations.ultralytics import as_exported, as_trained, kept, mark
+from secateurs.integrations.ultralytics import kept, mark
 from secateurs.session import Session, TrainingMethod
 
 
@@ -63,7 +63,6 @@ class Pruning:
                 "batches make one step. A session needs a step an epoch. Pass nbs= (their nominal batch size) as small "
                 "as batch=, or train on more images."
             )
-        as_exported(network)
         self.session = Session(
             network,
             torch.zeros(1, channels, size, size, device=trainer.device),
@@ -99,7 +98,6 @@ class Pruning:
         before = {name: value.shape for name, value in session.model.state_dict().items()}
         network = session.finish(early=self.early)
         self._follow(trainer)
-        as_trained(network)
         mark(network, session.plan)
         cut = before != {name: value.shape for name, value in network.state_dict().items()}
         if cut or not self._was_ready:

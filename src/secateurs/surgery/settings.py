@@ -7,29 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-WIDTHS = frozenset(
-    {
-        "groups",
-        "num_groups",
-        "num_heads",
-        "num_features",
-        "num_channels",
-        "num_parameters",
-        "num_embeddings",
-        "embedding_dim",
-        "normalized_shape",
-        "in_channels",
-        "out_channels",
-        "in_features",
-        "in1_features",
-        "in2_features",
-        "out_features",
-        "input_size",
-        "hidden_size",
-        "proj_size",
-    }
-)
-"""Names of the width attributes of PyTorch's layers; other constants (stride, kernel size) are not changed by plans."""
+from secateurs.graph.integers import constants
 
 
 def refusal(module: nn.Module, place: str, value: object) -> str:
@@ -42,9 +20,9 @@ def refusal(module: nn.Module, place: str, value: object) -> str:
     found = re.match(r"[^\W\d]\w*", place)
     name = found[0] if found else ""
     held = vars(module).get(name)
-    if not name or name.startswith("_") or not _counts(held):
+    if not name or name.startswith("__") or not _counts(held):
         return "the model keeps no whole number there"
-    if name in _constants(type(module)) - WIDTHS:
+    if name in constants(type(module)):
         return f"it is no width of a {type(module).__name__}"
     numbers = value if isinstance(value, tuple) else (value,)
     if not numbers or not all(type(n) is int and n > 0 for n in cast("tuple[Any, ...]", numbers)):
@@ -59,9 +37,3 @@ def _counts(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_counts, cast("dict[Any, object]", value).values()))
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _constants(kind: type[nn.Module]) -> set[str]:
-    """Constants that PyTorch's classes among the bases of a class declare."""
-    torchs = [base for base in kind.__mro__ if base.__module__.startswith("torch.nn.")]
-    return {name for base in torchs for name in getattr(base, "__constants__", ())}

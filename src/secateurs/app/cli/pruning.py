@@ -234,6 +234,24 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
 
 
 def _check_numbers(recipe: Recipe) -> None:
+    _check_counts(recipe)
+    if not 0 <= recipe.distil <= 1:
+        raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
+    for name in sorted(set(BUDGETS) - {"latency"}):
+        if getattr(recipe, name) == 1:
+            raise InputError(
+                f"--{name.replace('_', '-')} 1 could mean all of it or a single one, and either way nothing is pruned; "
+                "give a fraction below 1, or a whole number above it"
+            )
+    for part in PARTS:
+        optimisation(recipe, part)
+    augmentation(recipe)
+    check_precision(recipe.precision, recipe.device)
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
+
+
+def _check_counts(recipe: Recipe) -> None:
     least = {
         "batch_size": 1,
         "image_size": 1,
@@ -261,17 +279,3 @@ def _check_numbers(recipe: Recipe) -> None:
             raise InputError(f"{flag} {value} is too few; give a whole number of {bound} or more")
         if value > most.get(name, 2**31):
             raise InputError(f"{flag} {value} is too many; give a whole number of {most.get(name, 2**31)} or less")
-    if not 0 <= recipe.distil <= 1:
-        raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    for name in sorted(set(BUDGETS) - {"latency"}):
-        if getattr(recipe, name) == 1:
-            raise InputError(
-                f"--{name.replace('_', '-')} 1 could mean all of it or a single one, and either way nothing is pruned; "
-                "give a fraction below 1, or a whole number above it"
-            )
-    for part in PARTS:
-        optimisation(recipe, part)
-    augmentation(recipe)
-    check_precision(recipe.precision, recipe.device)
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")

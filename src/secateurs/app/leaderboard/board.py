@@ -48,7 +48,7 @@ def _section(table: Standing) -> str:
     empty = "<td>not run</td>" * (len(HEADINGS) - 1)
     lines += [f"<tr class=control><td>{escape(name)} (control)</td>{empty}</tr>" for name in table.missing]
     runs = "".join(
-        f"<li>{escape(entry.first.name)}, seed {run.seed}, {escape(run.report.conditions.get('trained on', '?'))}, "
+        f"<li>{escape(entry.name)}, seed {run.seed}, {escape(run.report.conditions.get('trained on', '?'))}, "
         f"{escape(run.report.conditions.get('versions', '?'))}:<br><code>{escape(command(run.keys))}</code></li>"
         for entry in table.entries
         for run in entry.runs
@@ -82,7 +82,7 @@ def _drawing(table: Standing) -> str:
         color = "var(--control)" if entry.first.control else "var(--point)"
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up(100 * found.value - spread):.1f}" '
         bar += f'y2="{up(100 * found.value + spread):.1f}" stroke="{color}"/>'
-        told = escape(f"{entry.first.name}: {found} % at {100 * entry.macs:.1f} % of the MACs")
+        told = escape(f"{entry.name}: {found} % at {100 * entry.macs:.1f} % of the MACs")
         drawn.append(f'{bar}<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{color}"><title>{told}</title></circle>')
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '

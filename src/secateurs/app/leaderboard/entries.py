@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 from typing import final
 
@@ -40,9 +40,18 @@ def mean(values: Sequence[float | None]) -> Mean | None:
 @final
 @dataclass(frozen=True)
 class Entry:
-    """Runs that differ only in seed and machine; at least one."""
+    """Runs that differ only in seed and machine; at least one.
+
+    apart: settings in which they differ from others of the same name, budget and epochs.
+    """
 
     runs: tuple[Record, ...]
+    apart: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name in a table, with the settings that tell it from others of this name."""
+        return self.first.name + (f" ({self.apart})" if self.apart else "")
 
     @property
     def first(self) -> Record:
@@ -124,7 +133,7 @@ def standings(records: Iterable[Record]) -> tuple[Standing, ...]:
     for record in records:
         tables.setdefault((*record.place, record.label), {}).setdefault(record.sort, []).append(record)
     return tuple(
-        Standing(*place, tuple(sorted((Entry(tuple(runs)) for runs in sorts.values()), key=_order)))
+        Standing(*place, tuple(sorted(_told_apart([Entry(tuple(runs)) for runs in sorts.values()]), key=_order)))
         for place, sorts in sorted(tables.items(), key=lambda item: item[0])
     )
 
@@ -132,4 +141,19 @@ def standings(records: Iterable[Record]) -> tuple[Standing, ...]:
 def _order(entry: Entry) -> tuple[float, float, str]:
     """Sort key: decreasing MACs in steps of five per cent, then decreasing accuracy."""
     accuracy = entry.picked.value if entry.picked else 0.0
-    return -round(20 * entry.macs), -accuracy, entry.first.name
+    return -round(20 * entry.macs), -accuracy, entry.name
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Name the settings in which entries differ that look alike otherwise."""
+    alike: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in entries:
+        alike.setdefault((entry.first.name, entry.first.budget, entry.first.epochs), []).append(entry)
+    told: list[Entry] = []
+    for group in alike.values():
+        settings = [entry.first.settings for entry in group]
+        names = {name for each in settings for name in each}
+        differing = sorted(name for name in names if len({each.get(name) for each in settings}) > 1)
+        for entry, each in zip(group, settings, strict=True):
+            told.append(replace(entry, apart=", ".join(f"{name} {each[name]}" for name in differing if name in each)))
+    return told

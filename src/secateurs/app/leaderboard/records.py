@@ -14,6 +14,7 @@ from secateurs.app.choices import BUDGETS
 from secateurs.app.cli.recipe import Recipe
 from secateurs.app.cli.report_file import REPORT
 from secateurs.app.cli.run_folder import RunFolder
+from secateurs.app.cli.start import Start
 from secateurs.app.leaderboard.portable import portable
 from secateurs.app.training import Epoch
 from secateurs.errors import DamageError
@@ -109,6 +110,17 @@ class Record:
         more = [str(self.keys["recover"])] if self.keys.get("recover", "recalibrate") != "recalibrate" else []
         more += ["distil"] if self.keys.get("distil") else []
         return " + ".join([named, *more])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings of the method and of the trainings, as text; not those of the network, the data and the machine."""
+        aside = {f.name for f in fields(Start)} | {"method", "options", "like"}
+        found = {f.name: getattr(Recipe(), f.name) for f in fields(Recipe) if f.name not in aside}
+        found |= {name: value for name, value in self.keys.items() if name in found}
+        method = self.keys.get("method")
+        if isinstance(method, Mapping):
+            found |= {str(name): value for name, value in method.items() if name != "name"}
+        return {name: str(value) for name, value in found.items()}
 
     @property
     def label(self) -> str:

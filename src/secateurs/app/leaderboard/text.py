@@ -35,7 +35,7 @@ def cells(entry: Entry) -> tuple[str, ...]:
     """One line of a table, in the order of `HEADINGS`."""
     run, after = entry.first, entry.first.report.after
     return (
-        run.name,
+        entry.name,
         "everything" if run.control == "dense" else run.budget,
         run.epochs,
         f"{100 * entry.macs:.1f} % ({in_units(after.macs)})",
@@ -66,7 +66,7 @@ def _made(table: Standing) -> str:
     lines = ["How each was run:", ""]
     for entry in table.entries:
         seeds = ",".join(map(str, entry.seeds))
-        lines.append(f"- {entry.first.name}: `{command(entry.first.keys, seed=seeds)}` ({entry.seconds:.0f} s)")
+        lines.append(f"- {entry.name}: `{command(entry.first.keys, seed=seeds)}` ({entry.seconds:.0f} s)")
     for key in ("versions", "trained on"):
         found = sorted({run.report.conditions.get(key, "?") for entry in table.entries for run in entry.runs})
         lines.append(f"- {key}: {'; '.join(found)}")

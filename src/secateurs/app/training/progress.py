@@ -31,6 +31,10 @@ class Epoch:
         return other is None or (self.accuracy, -_or_infinite(self.loss)) > (other.accuracy, -_or_infinite(other.loss))
 
 
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
 def _or_infinite(loss: float | None) -> float:
     return math.inf if loss is None else loss
 
@@ -61,8 +65,8 @@ class Progress(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        losses = (value if math.isfinite(value := found[f"{part}/loss"]) else None for part in ("train", "validation"))
-        epoch = Epoch(trainer.current_epoch + 1, *losses, found["validation/accuracy"])
+        train, loss = (_finite(found[f"{part}/loss"]) for part in ("train", "validation"))
+        epoch = Epoch(trainer.current_epoch + 1, train, loss, found["validation/accuracy"])
         self.history = (*self.history, epoch)
         if self.keeps and epoch.train_loss is not None and epoch.better_than(self.best):
             self.best = epoch

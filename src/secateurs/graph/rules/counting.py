@@ -55,6 +55,11 @@ class Counted(NamedTuple):
     attributes: tuple[tuple[str, int], ...] = ()
     tied: tuple[int, ...] | None = None
 
+    @property
+    def moves(self) -> int:
+        """The dimension, which alone decides about labels."""
+        return self.k
+
 
 def readings(p: Propagation, block: Labels, varying: list[int]) -> list[Counted]:
     """Return the ways in which a reshaped block can shrink, the likeliest first: dimension, and numbers that count it.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
+_WIDEST = 1 << 22
+"""Most entries that the labels of one dimension may have: a map of class scores has many, and is an output."""
+
 
 def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Split two shapes of equal size into the shortest runs of dimensions with equal products.
@@ -111,6 +114,10 @@ def _regroup(
                     result[j] = ANY
             elif len(open_) == 1 and [axes[i] for i in wide].count(ANY) == 1:
                 result[open_[0]] = _stretched(p, axes, wide, before, open_[0])
+            continue
+        if prod(traced[0][i] for i in wide) > _WIDEST:
+            for i in marked:
+                p.guard(axes[i], f"the units are spread over a dimension of more than {_WIDEST} entries")
             continue
         kept = _one_kind(p, axes, marked, before)
         if kept is None:

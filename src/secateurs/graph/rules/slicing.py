@@ -56,6 +56,11 @@ class Cut(NamedTuple):
     follows: Literal["", "lengths", "bounds", "widths"] = ""
     aligned: bool = False
 
+    @property
+    def moves(self) -> bool:
+        """The alignment of pieces, which alone decides about labels."""
+        return self.aligned
+
 
 def _cut(p: Propagation, labels: Labels, cuts: list[tuple[int, int, int]]) -> list[Any]:
     """Cut a labelled axis into pieces, independent of each other or with the same positions in every block."""
