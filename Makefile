@@ -92,8 +92,9 @@ claims: .venv ## Reproduce published numbers (hours; needs data sets)
 clients: .venv/test.ready .venv/clients.pins ## Test with transformers, timm, ExecuTorch and Ultralytics (AGPL-3.0) as their users do (minutes)
 	@YOLO_OFFLINE=true $(PYTEST) -m clients --timeout=1800 tests/clients tests/contracts/test_pages.py
 
-attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (half an hour; fuzzes if atheris is installed)
+attack: .venv ## Attack files, inputs and the clock of a kill: writes results/attack.md (an hour; fuzzes if atheris is installed)
 	@$(ONE) $(BIN)/python -m tests.attack.record results/attack.md
+	@$(ONE) $(BIN)/python -m tests.attack.guards results/guards.md
 
 bench: .venv ## Measure speed and accuracy
 	@$(ONE) $(BIN)/python benchmarks/run.py

@@ -1,7 +1,9 @@
 """Prune a face network, recover it on faces of people who are in no pair, and verify it by pairs.
 
     OMP_NUM_THREADS=1 python benchmarks/faces.py --root LFW/lfw-112x96 --pairs LFW/pairs.txt --weights FILE \\
-        --method foad --macs 0.364 --epochs 20 --out results/faces_foad.json
+        --method foad:published --macs 0.364 --reconstruct --epochs 20 --out results/faces.json
+
+`--out` collects runs: one of the same settings is replaced, and the table beside the file (`.md`) is made anew.
 
 Any folder of people will do: without `--pairs`, half of the people are paired in 10 drawn folds, and the other half is
 learnt from. The network is MobileFaceNet (Chen et al. 2018); without `--weights` it is first trained on those people by
@@ -30,6 +32,9 @@ from secateurs.app.training.verification import ArcFace, embeddings, standardise
 from secateurs.recover import Recovery
 from secateurs.registry import make
 
+ABOUT = """MobileFaceNet; verification accuracy in per cent, mean and standard error over the folds. Recovered on faces
+of people in no pair, without labels. Made by `benchmarks/faces.py`; settings stand in the JSON file; do not edit."""
+
 Folds = tuple[tuple[FacePair, ...], ...]
 
 
@@ -46,10 +51,10 @@ def main() -> None:
     images = standardised(learning.read(learning.faces()))
     print(f"{len(people)} images of {len(people.images)} people; {len(images)} of {len(learning.images)} to learn from")
     model = dense(args, learning, images)
-    report: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "versions": versions()}
+    report: dict[str, Any] = {"arguments": settings(args), "versions": versions()}
     if not args.quick:
         report["dense"] = measured(model, people, folds)
-        print(f"dense: {report['dense']['accuracy']}")
+        print(f"dense: {report['dense']['accuracy']}", flush=True)
     start = time.process_time()
     batches = list(torch.cat([images, images.flip(3)]).split(args.batch_size))
     result = sct.prune(
@@ -67,8 +72,41 @@ def main() -> None:
     report["pruned"] = measured(small, people, folds)
     print(f"pruned: {report['pruned']['accuracy']}")
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        collect(report, args.out)
+
+
+def settings(args: argparse.Namespace) -> dict[str, str]:
+    """The settings of a run; of files their names."""
+    aside = ("out", "quick")
+    return {k: v.name if isinstance(v, Path) else str(v) for k, v in vars(args).items() if k not in aside}
+
+
+def collect(report: dict[str, Any], out: Path) -> None:
+    """Put a run among those of a file, in place of one of the same settings, and make the table."""
+    runs: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
+    known = next((run["dense"] for run in runs if "dense" in run), None)
+    runs = [*(run for run in runs if run["arguments"] != report["arguments"]), report]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    dense = report.get("dense", known)
+    lines = [
+        "# A face network pruned and verified on pairs",
+        "",
+        ABOUT,
+        "",
+        f"Dense: {dense['accuracy'] if dense else 'not measured'}.",
+        "",
+        "| method | MACs | parameters | recovery | accuracy | CPU s of pruning and recovery |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        said, before, after = run["arguments"], run["cost"]["before"], run["cost"]["after"]
+        parts = ["BatchNorm", "reconstruction"][: 1 + (said["reconstruct"] == "True")]
+        parts += [f"{said['epochs']} epochs of distillation"] if int(said["epochs"]) else []
+        shares = [f"{100 * after[name] / before[name]:.1f} %" for name in ("macs", "params")]
+        found = [said["method"], *shares, ", ".join(parts), run["pruned"]["accuracy"]]
+        lines.append(f"| {' | '.join(found)} | {run['seconds of pruning and recovery']:.0f} |")
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def steps(args: argparse.Namespace) -> tuple[Recovery, ...]:

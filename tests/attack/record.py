@@ -1,6 +1,5 @@
 """The whole attack, written down: `python -m tests.attack.record FILE [FOLDER FOR WHAT FUZZING FINDS]`."""
 
-import json
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from tests.attack import command_line, guards, sections
+from tests.attack import command_line, sections
 from tests.attack.fuzz import SEED
 
 import secateurs
@@ -72,37 +71,6 @@ Written by `make attack`.
 """
 
 
-GUARDS = """\
-## Guards
-
-Found by an attack on an early version, with the guard that stands there now, and the test that turns red when the guard
-is broken (`tests/attack/guards.toml`; a test keeps the table true). {}
-
-| rank | found | guards, below `src/secateurs` | tests |
-|---|---|---|---|
-"""
-BROKEN = guards.ROOT / "results" / "guards.json"
-"""What `python -m tests.attack.guards FILE` wrote."""
-
-
-def guarded():
-    """The table of what was found once, its guards and their tests, and what came of breaking each."""
-    told = "They were not broken for this record: `python -m tests.attack.guards results/guards.json`."
-    if BROKEN.exists():
-        found = json.loads(BROKEN.read_text("utf-8"))
-        green = found["stayed green"]
-        told = (
-            f"`{found['command']}` broke {found['broken']} guards one by one: {found['broken'] - len(green)} turned red"
-        )
-        told += f"; green stayed {', '.join(green)}." if green else "."
-    rows = ""
-    for one in guards.FINDS:
-        files = dict.fromkeys(f"`{guard.file.removeprefix('../../')}`" for guard in one.guards)
-        tests = dict.fromkeys(f"`{guard.test.rpartition('::')[2]}`" for guard in one.guards)
-        rows += f"| {one.rank} | {one.words} | {', '.join(files)} | {', '.join(tests)} |\n"
-    return GUARDS.format(told) + rows
-
-
 def main(path, folder):
     """Run every part, and write the table again after each; what fuzzing finds is kept in the folder."""
     versions = f"secateurs {secateurs.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
@@ -121,7 +89,7 @@ def main(path, folder):
             "Everything held." if number == len(every) else f"Everything held; {len(every) - number} parts did not run."
         )
         said = "\n".join(["What did not hold:", "", *wrong]) if wrong else held
-        Path(path).write_text(f"{HEAD}{rows}\n{said}\n\n{guarded()}\n{foot}\n", encoding="utf-8")
+        Path(path).write_text(f"{HEAD}{rows}\n{said}\n\n{foot}\n", encoding="utf-8")
     return bool(wrong)
 
 

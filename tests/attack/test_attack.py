@@ -1,5 +1,7 @@
 """A sample of the attack in every test run, and all of it in the slow tier; `make attack` writes its record."""
 
+import ast
+
 import pytest
 from tests.attack import command_line, guards, sections
 
@@ -19,9 +21,11 @@ def test_every_find_has_a_guard_and_a_test(found):
     for guard in found.guards:
         file, _, name = guard.test.partition("::")
         source = (guards.ROOT / guards.SOURCES / guard.file).read_text("utf-8")
+        broken = source.replace(guard.good, guard.broken)
 
         assert source.count(guard.good) == 1, guard
-        assert guard.broken != guard.good
+        assert broken != source
+        assert guard.file.endswith(".toml") or ast.parse(broken)
         assert f"def {name.partition('[')[0]}(" in (guards.ROOT / file).read_text("utf-8"), guard.test
 
 

@@ -15,7 +15,7 @@ class Fake(BaseHTTPRequestHandler):
     """As much of the Hub as uploading and downloading small files takes; `server.files` is the one repository.
 
     `server.refuses`: whether it lets nobody write. `server.made`: what the repository was created with. `server.seen`:
-    every path that was asked for.
+    every path that was asked for. `server.holds`: the repository that something was committed to.
     """
 
     protocol_version = "HTTP/1.1"
@@ -50,6 +50,7 @@ class Fake(BaseHTTPRequestHandler):
             files = [{"path": path, "uploadMode": "regular", "shouldIgnore": False, "oid": None} for path in asked]
             self.answer({"files": files})
         elif "/commit/" in self.path:
+            self.server.holds = self.repo
             for line in body.splitlines():
                 entry = json.loads(line)
                 if entry["key"] == "file":
@@ -61,7 +62,9 @@ class Fake(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append(self.path)
         name = self.path.rpartition("/")[2]
-        if "/resolve/" in self.path and name in self.server.files:
+        if not f"{self.path.removeprefix('/api/models')}/".startswith(f"{self.server.holds}/"):
+            self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}.items())
+        elif "/resolve/" in self.path and name in self.server.files:
             data = self.server.files[name]
             etag = hashlib.sha256(data).hexdigest()
             self.answer(data, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}.items())
@@ -80,7 +83,7 @@ def fake_hub(monkeypatch, cache):
     """Serve one repository, and let the Hub's own client use it and a cache of its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Fake)
     server.address = f"http://127.0.0.1:{server.server_port}"
-    server.files, server.seen, server.refuses, server.made = {}, [], False, None
+    server.files, server.seen, server.refuses, server.made, server.holds = {}, [], False, None, ""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
     template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -858,6 +858,7 @@ def test_code_that_only_a_file_names_is_not_run(stranger, how, monkeypatch, caps
     assert main(["prune", *how]) == 2
     assert "names code to run" in capsys.readouterr().err
     assert main(["prune", *how, "--model", "other.py:net"]) == 2
+    assert ("names code to run" in capsys.readouterr().err) == ("--resume" in how)  # beside --config, flags replace it
     assert not canary.exists()
     assert not (folder / "new").exists()
 

@@ -63,7 +63,8 @@ def prune(invocation: Invocation, console: Console) -> None:
     report = once(lambda: finished(folder)) or _worked(recipe, folder, console)
     console.print(table(report))
     place = escape(str(folder.path))
-    console.print(f"[bold]{place}[/] holds the model, its plan and recipe, report.json and report.png.", emoji=False)
+    written = "the model, its plan and recipe, and the report: report.html, report.json, report.png"
+    console.print(f"[bold]{place}[/] holds {written}.", emoji=False)
 
 
 def _worked(recipe: Recipe, folder: RunFolder, console: Console) -> Report:

@@ -19,7 +19,7 @@ class Pruning(Invocation):
     """Train a network (or load its weights), prune it to a budget, recalibrate its BatchNorm, fine-tune and measure.
 
     Decisions are made on a validation split; the test split is used once, at the end. FOLDER then holds
-    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.json and report.png.
+    model.safetensors and plan.json, which secateurs.load reads, recipe.yaml, report.html, report.json and report.png.
 
     examples:
       secateurs prune --weights trained.safetensors --data cifar10:DATA --macs 50% --out runs/half
