@@ -4,8 +4,9 @@
 
 Random weights, batch 1, 224 x 224, one thread. All versions of a network are measured in turns in one process; a row is
 a time over the dense network's. Every (network, runtime) is written when it is done, into results/deploy.json and
-results/deploy.md, and not measured again unless --again. --survey measures half of the MACs by default settings on
-torchvision classifiers of every family instead.
+results/deploy.md, and not measured again unless --again. --half leaves the budget of time out. --runtimes executorch is
+measured where that package is installed. --survey measures half of the MACs by default settings on torchvision
+classifiers of every family instead.
 """
 
 from __future__ import annotations
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+")
     parser.add_argument("--runtimes", nargs="+", default=RUNTIMES)
     parser.add_argument("--survey", action="store_true")
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--tables", type=Path, help="folder that keeps the measured segments of each runtime")
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -239,7 +241,7 @@ def main() -> None:
             if known and not given.again:
                 continue
             model, x = network(name)
-            rows = measured(device, model, x, given.seconds) + to_time(device, model, x)
+            rows = measured(device, model, x, given.seconds) + ([] if given.half else to_time(device, model, x))
             packages = {package: version(package) for package in ("torch", "torchvision", "torch-pruning", "secateurs")}
             packages[runtime] = device.key["version"]
             record = {"network": name, "device": device.name, "key": device.key, "versions": packages, "rows": rows}

@@ -123,6 +123,8 @@ def test_a_profile_is_drawn(tmp_path):
         ({"threads": 0}, "threads=0"),
         ({"dtype": "int8"}, "float16"),
         ({"runtime": "onnxruntime", "layout": "channels_last"}, "chooses its own"),
+        ({"runtime": "executorch", "layout": "channels_last"}, "chooses its own"),
+        ({"runtime": "executorch", "dtype": "float16"}, "not lowered for executorch"),
     ],
 )
 def test_bad_devices_are_named(given, told):
@@ -130,10 +132,16 @@ def test_bad_devices_are_named(given, told):
         sct.Device(**given)
 
 
-def test_a_missing_runtime_names_its_extra(monkeypatch):
+@pytest.mark.parametrize(
+    ("runtime", "extra"), [("onnxruntime", "export"), ("openvino", "openvino"), ("executorch", "executorch")]
+)
+def test_a_missing_runtime_names_its_extra(monkeypatch, tmp_path, runtime, extra):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DeviceError, match=r"secateurs\[openvino\]"):
-        sct.Device("openvino")
+    with pytest.raises(DeviceError, match=rf"secateurs\[{extra}\]"):
+        sct.Device(runtime)
+    with pytest.raises(DeviceError, match=rf"secateurs\[{extra}\]"):
+        sct.export(network(), X, tmp_path / "net", to=runtime.replace("onnxruntime", "onnx"))
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -54,7 +54,7 @@ SLOW = {"deploy", "yolo", "ten-milliseconds", "onnx", "hub", "clients: Hugging F
 """Pages whose blocks take long."""
 PATIENT = [pytest.mark.slow, pytest.mark.timeout(1800)]
 CLIENT = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]
-NEEDED = {"clients: Ultralytics YOLO": "ultralytics"}
+NEEDED = {"clients: Ultralytics YOLO": "ultralytics", "executorch": "executorch"}
 """What is in no tier of the tests but `make clients`."""
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 

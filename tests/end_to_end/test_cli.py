@@ -174,6 +174,7 @@ def test_two_runs_are_compared(finished, tmp_path, capsys):
         (["--to", "onnx"], "name the folder of a finished run first: secateurs export RUN"),
         (["nowhere"], "no finished run"),
         (["RUN", "--to", "torch-export", "--int8"], "--to onnx"),
+        (["RUN", "--to", "executorch", "--int8"], "not as executorch"),
         (["RUN", "--to", "tensorrt"], "--to takes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Deployment: measure latency on a runtime, prune to a latency there, and export (ONNX, OpenVINO, torch.export)."""
+"""Deployment: measure latency on a runtime, prune to it, and export (ONNX, OpenVINO, ExecuTorch, torch.export)."""
 
 from secateurs.deploy.device import Device
 from secateurs.deploy.export import Exported, export

@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.allocate import Alignment
 from secateurs.deploy.runtimes import RUNTIMES, Call, Program, Setting, check_there
 from secateurs.deploy.stopwatch import Measurement, race
+from secateurs.deploy.torch_form import repeated
 from secateurs.errors import DeviceError, SecateursError, near
-from secateurs.running.nested import as_call, map_tensors
+from secateurs.running.nested import as_call
 
 if TYPE_CHECKING:
     from secateurs.deploy.layer_times import Profile
 
-Runtime = Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"]
+Runtime = Literal["eager", "compile", "onnxruntime", "openvino", "executorch", "cuda", "cuda-compile"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Layout = Literal["nchw", "channels_last"]
+OTHERS = ("onnxruntime", "openvino", "executorch")
+"""Runtimes that are packages of their own, and not PyTorch's."""
 
 
 @final
@@ -32,10 +35,11 @@ Layout = Literal["nchw", "channels_last"]
 class Device:
     """A runtime with its settings, on which latency is measured and networks are pruned to a latency.
 
-    runtime: "eager" or "compile" (PyTorch on the CPU), "onnxruntime", "openvino", "cuda" or "cuda-compile". threads:
-    CPU threads. dtype: of weights and inputs. batch: samples of a forward pass; those of the example inputs if None.
-    layout: "nchw", or "channels_last" for PyTorch's runtimes. table: a JSON file in which a latency budget stores the
-    measured times of segments (layers with their fused operators), to be used again.
+    runtime: "eager" or "compile" (PyTorch on the CPU), "onnxruntime", "openvino", "executorch" (its CPU kernels,
+    XNNPACK), "cuda" or "cuda-compile". threads: CPU threads. dtype: of weights and inputs; "executorch" has "float32".
+    batch: samples of a forward pass; those of the example inputs if None. layout: "nchw", or "channels_last" for
+    PyTorch's runtimes. table: a JSON file in which a latency budget stores the measured times of segments (layers with
+    their fused operators), to be used again.
 
     Raises DeviceError for an unknown setting, and for a runtime that is not installed, with the extra that installs it.
 
@@ -67,8 +71,10 @@ class Device:
         for what, number in (("threads", self.threads), ("batch", self.batch)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
                 raise DeviceError(f"{what}={number!r} is no count. Give a whole number of at least 1.")
-        if self.layout == "channels_last" and self.runtime in ("onnxruntime", "openvino"):
+        if self.layout == "channels_last" and self.runtime in OTHERS:
             raise DeviceError(f"layout='channels_last' is PyTorch's; {self.runtime} chooses its own. Leave it out.")
+        if self.runtime == "executorch" and self.dtype != "float32":
+            raise DeviceError(f"dtype={self.dtype!r} is not lowered for executorch. Leave it out: float32.")
         check_there(self.runtime)
 
     @property
@@ -91,7 +97,7 @@ class Device:
     @property
     def key(self) -> dict[str, Any]:
         """Everything besides the network that a time depends on: devices with equal keys share measured times."""
-        package = {"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(self.runtime, "torch")
+        package = self.runtime if self.runtime in OTHERS else "torch"
         return {
             "runtime": self.runtime,
             "version": version(package),
@@ -148,12 +154,7 @@ class Device:
         call = as_call(example_inputs)
         if self.batch is None:
             return call
-        size = self.batch
-
-        def repeated(t: Tensor) -> Tensor:
-            return t if not t.dim() else t.repeat(-(-size // t.shape[0]), *[1] * (t.dim() - 1))[:size]
-
-        return map_tensors(call, repeated)
+        return repeated(call, self.batch)
 
     @property
     def setting(self) -> Setting:

@@ -12,18 +12,28 @@ import torch
 from torch import nn
 
 from secateurs.deploy.device import Device
-from secateurs.deploy.onnx_form import OPSET, doubled, free_batch, to_onnx
+from secateurs.deploy.executorch_form import LARGEST_BATCH, to_executorch
+from secateurs.deploy.onnx_form import OPSET, to_onnx
 from secateurs.deploy.quantise import quantised
-from secateurs.deploy.runtimes import Call, Program, check_there, onnx_program, openvino_program, prepared
+from secateurs.deploy.runtimes import (
+    Call,
+    Program,
+    check_there,
+    executorch_program,
+    onnx_program,
+    openvino_program,
+    prepared,
+)
 from secateurs.deploy.stopwatch import Measurement
+from secateurs.deploy.torch_form import batch_of, captured, doubled, repeated
 from secateurs.errors import DeviceError, near
 from secateurs.running.compare import output_of, relative_error
 from secateurs.running.nested import as_call
 from secateurs.store.files import flush_directory, flush_file
 
-Format = Literal["onnx", "openvino", "torch-export"]
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
+Format = Literal["onnx", "openvino", "executorch", "torch-export"]
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte", "torch-export": ".pt2"}
+RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "torch-export": "eager"}
 """Format -> the runtime that executes it, for measurements."""
 
 TOLERANCE = 1e-3
@@ -35,9 +45,10 @@ TOLERANCE = 1e-3
 class Exported:
     """An exported file: its path, its size, and its deviation from the eager model.
 
-    to: format. opset: the ONNX operator set. int8: True if quantised.     error: largest deviation from the eager
+    to: format. opset: the ONNX operator set. int8: True if quantised. error: largest deviation from the eager
     outputs on the example inputs, relative to the largest output. bytes: size of all its files. agreement: for int8,
-    the share of samples whose largest output is at the same position. latency: in seconds, if a device was given.
+    the share of samples whose largest output is at the same position. latency: in seconds, on the device. batch:
+    the largest batch size of an ExecuTorch file. outside: its operators that XNNPACK does not run.
     """
 
     path: Path
@@ -48,11 +59,15 @@ class Exported:
     opset: int | None = None
     agreement: float | None = None
     latency: Measurement | None = None
+    batch: int | None = None
+    outside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kind = f"{self.to}{f' (opset {self.opset})' if self.opset else ''}{', int8' if self.int8 else ''}"
         words = [f"{self.path}: {kind}, {self.bytes / 2**20:.2f} MiB, relative error to eager {self.error:.1e}"]
         words += [] if self.agreement is None else [f"same class as eager in {self.agreement:.1%} of the samples"]
+        words += [] if self.batch is None else [f"up to {self.batch} samples"]
+        words += [f"not run by XNNPACK: {', '.join(self.outside)}"] if self.outside else []
         return "\n".join(["; ".join(words), *([] if self.latency is None else [str(self.latency)])])
 
 
@@ -62,16 +77,17 @@ def export(
     path: str | Path,
     *,
     to: Format = "onnx",
-    dynamic_batch: bool = False,
+    dynamic_batch: bool | int = False,
     int8: Iterable[Any] | None = None,
     device: Device | None = None,
 ) -> Exported:
     """Write a model, pruned or not, to a file that needs neither this library nor the model's code.
 
-    path: of the file to write. example_inputs: as for `trace`. to: "onnx" (opset 18), "openvino" (.xml and .bin) or
-    "torch-export" (torch.export.load). dynamic_batch: any batch size; otherwise that of the example inputs. int8:
-    calibration batches (inputs, or inputs and targets); weights and activations are quantised to 8 bits by ONNX
-    Runtime's static quantiser. device: the `Device` to measure the file on.
+    path: of the file to write. example_inputs: as for `trace`. to: "onnx" (opset 18), "openvino" (.xml and .bin),
+    "executorch" (.pte, for its CPU kernels XNNPACK) or "torch-export" (torch.export.load). dynamic_batch: any batch
+    size; otherwise that of the example inputs. ExecuTorch plans memory for the largest: 64 samples, or the number that
+    is given here. int8: calibration batches (inputs, or inputs and targets); weights and activations are quantised to 8
+    bits by ONNX Runtime's static quantiser. device: the `Device` to measure the file on.
 
     The file is run and its outputs are compared with the eager model's; if the batch is dynamic, also with more
     samples. Raises DeviceError if the model or an operator cannot be exported, if the outputs differ (relative error
@@ -80,25 +96,46 @@ def export(
     """
     if to not in SUFFIX:
         raise DeviceError(f"no format is called {to!r}: {near(str(to), SUFFIX)}")
-    if int8 is not None and to == "torch-export":
-        raise DeviceError("int8 is written as ONNX or OpenVINO, not as torch-export. Use to='onnx'.")
+    if int8 is not None and to in ("executorch", "torch-export"):
+        raise DeviceError(f"int8 is written as ONNX or OpenVINO, not as {to}. Use to='onnx'.")
     check_there(RUNTIME[to])
     if int8 is not None:
         check_there("onnxruntime")
+    target = _target(path, to)
+    chosen = Device(RUNTIME[to]) if device is None else device  # pyright: ignore[reportArgumentType]
+    if to == "executorch" and chosen.dtype != "float32":
+        raise DeviceError(f"executorch files are float32, and the device's dtype is {chosen.dtype}. Leave it out.")
+    copy, call = prepared(model, as_call(example_inputs), chosen.setting, "cpu")
+    most = _largest(call, dynamic_batch, to)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        artifact = _Artifact(Path(aside, target.name), to, bool(dynamic_batch), most, int8 is not None)
+        outside = _write(artifact, copy, call, int8)
+        exported = replace(_checked(artifact, copy, call, chosen), batch=most, outside=outside)
+        for file in reversed(artifact.files):  # OpenVINO's .xml last: it is the file that users open
+            _put(file, target.parent)
+    return replace(exported, path=target)
+
+
+def _target(path: str | Path, to: str) -> Path:
+    """Path of the file, with the format's suffix, in a folder that exists."""
     target = Path(path)
     if target.suffix != SUFFIX[to]:
         target = target.with_name(target.name + SUFFIX[to])
     if not target.parent.is_dir():
         raise DeviceError(f"{target.parent} is no folder. Make it first, or choose another path.")
-    chosen = Device(RUNTIME[to]) if device is None else device  # pyright: ignore[reportArgumentType]
-    copy, call = prepared(model, as_call(example_inputs), chosen.setting, "cpu")
-    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
-        artifact = _Artifact(Path(aside, target.name), to, dynamic=dynamic_batch, int8=int8 is not None)
-        _write(artifact, copy, call, int8)
-        exported = _checked(artifact, copy, call, chosen)
-        for file in reversed(artifact.files):  # OpenVINO's .xml last: it is the file that users open
-            _put(file, target.parent)
-    return replace(exported, path=target)
+    return target
+
+
+def _largest(call: Call, wanted: bool | int, to: str) -> int | None:  # noqa: FBT001 (the argument as it was given)
+    """Largest batch size of the file; None if it is fixed or has no limit."""
+    given = batch_of(call)
+    if not wanted or to != "executorch":
+        return None
+    if wanted is True:
+        return max(LARGEST_BATCH, given)
+    if wanted < max(2, given):
+        raise DeviceError(f"dynamic_batch={wanted} is the largest batch size, and below 2 or the example's {given}.")
+    return wanted
 
 
 def _put(file: Path, directory: Path) -> None:
@@ -121,6 +158,7 @@ class _Artifact:
     path: Path
     to: str
     dynamic: bool
+    most: int | None
     int8: bool
 
     @property
@@ -129,31 +167,32 @@ class _Artifact:
         return (self.path, self.path.with_suffix(".bin")) if self.to == "openvino" else (self.path,)
 
 
-def _write(artifact: _Artifact, model: nn.Module, call: Call, int8: Iterable[Any] | None) -> None:
+def _write(artifact: _Artifact, model: nn.Module, call: Call, int8: Iterable[Any] | None) -> tuple[str, ...]:
+    """Write the files; return the operators that the runtime's fast kernels do not cover, where that is known."""
     if artifact.to == "torch-export":
-        args, kwargs = doubled(call) if artifact.dynamic else call
-        shapes = free_batch(args, kwargs) if artifact.dynamic else None
-        try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
-        except Exception as cause:
-            reason = " ".join(str(cause).split())[:300]
-            raise DeviceError(f"torch.export cannot capture the model ({type(cause).__name__}): {reason}") from cause
+        program = captured(model, call, dynamic_batch=artifact.dynamic, most=artifact.most)
         torch.export.save(program, artifact.path)
-        return
+        return ()
+    if artifact.to == "executorch":
+        lowered = to_executorch(model, call, most=artifact.most)
+        artifact.path.write_bytes(lowered.content)
+        return lowered.outside
     proto = to_onnx(model, call, dynamic_batch=artifact.dynamic)
     if int8 is not None:
         proto = quantised(proto, int8)
     if artifact.to == "onnx":
         artifact.path.write_bytes(proto.SerializeToString())
-        return
+        return ()
     import openvino as ov  # pyright: ignore[reportMissingImports] (an extra of its own)
 
     ov.save_model(ov.Core().read_model(proto.SerializeToString()), str(artifact.path), compress_to_fp16=False)
+    return ()
 
 
 def opened(artifact: _Artifact, call: Call, device: Device) -> Program:
     """Load an exported file as a program."""
-    load = {"onnx": onnx_program, "openvino": openvino_program}.get(artifact.to)
+    loads = {"onnx": onnx_program, "openvino": openvino_program, "executorch": executorch_program}
+    load = loads.get(artifact.to)
     if load is not None:
         return load(str(artifact.path), call, device.setting)
     module, (args, kwargs) = torch.export.load(artifact.path).module(), call
@@ -168,6 +207,7 @@ def opened(artifact: _Artifact, call: Call, device: Device) -> Program:
 def _checked(artifact: _Artifact, model: nn.Module, call: Call, device: Device) -> Exported:
     """Compare the file with eager, and measure it."""
     calls = [call, doubled(call)] if artifact.dynamic else [call]
+    calls = calls if artifact.most is None else [call, repeated(call, artifact.most)]
     programs = [opened(artifact, given, device) for given in calls]
     error, agreement = 0.0, None
     for given, program in zip(calls, programs, strict=True):
@@ -182,5 +222,5 @@ def _checked(artifact: _Artifact, model: nn.Module, call: Call, device: Device) 
         )
     latency = device.race(programs[:1], seconds=1.0)[0]
     size = sum(file.stat().st_size for file in artifact.files)
-    opset = None if artifact.to == "torch-export" else OPSET
+    opset = OPSET if artifact.to in ("onnx", "openvino") else None
     return Exported(artifact.path, artifact.to, error, size, artifact.int8, opset, agreement, latency)

@@ -8,21 +8,23 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from secateurs.deploy.runtimes import check_there
 from secateurs.errors import DeviceError
 
 
 @final
 class Loaded(nn.Module):
-    """Module that runs an exported .onnx, .xml (OpenVINO) or .pt2 (torch.export) file with one output, on the CPU.
+    """Module that runs an exported file with one output, on the CPU.
 
-    path: of the file. threads: CPU threads. Raises DeviceError if the runtime is not installed or cannot read the file.
+    path: of an .onnx, .xml (OpenVINO), .pte (ExecuTorch) or .pt2 (torch.export) file. threads: CPU threads. Raises
+    DeviceError if the runtime is not installed or cannot read the file.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
         """Open the file in its own runtime on the CPU."""
         super().__init__()
         self._path = Path(path)
-        openers = {".onnx": self._onnx, ".xml": self._openvino, ".pt2": self._torch}
+        openers = {".onnx": self._onnx, ".xml": self._openvino, ".pte": self._executorch, ".pt2": self._torch}
         if self._path.suffix not in openers:
             raise DeviceError(f"{path} is no exported model. Name a file that ends in {', '.join(openers)}.")
         self._run = openers[self._path.suffix](threads)
@@ -48,6 +50,13 @@ class Loaded(nn.Module):
 
         compiled = ov.Core().compile_model(str(self._path), "CPU", {"INFERENCE_NUM_THREADS": threads})
         return lambda *inputs: torch.from_numpy(compiled([x.detach().cpu().numpy() for x in inputs])[0].copy())
+
+    def _executorch(self, threads: int) -> Any:
+        check_there("executorch")
+        from secateurs.deploy.executorch_run import Method
+
+        method = Method(str(self._path), threads)
+        return lambda *inputs: method([x.detach().cpu().contiguous() for x in inputs])[0]
 
     def _torch(self, _: int) -> Any:
         return torch.export.load(self._path).module()

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.deploy.torch_form import doubled, free_batch
 from secateurs.errors import DeviceError
 from secateurs.running.compare import Call
-from secateurs.running.nested import find_tensors, map_tensors
+from secateurs.running.nested import find_tensors
 
 OPSET = 18
 """The ONNX operator set that is written, unless another is asked for."""
@@ -60,18 +61,6 @@ def feeds(names: Sequence[str], call: Call) -> dict[str, Any]:
         )
         raise DeviceError(message)
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in zip(names, tensors, strict=True)}
-
-
-def free_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return dynamic shapes for torch.export in which the first dimension of every input is the batch."""
-    batch = torch.export.Dim("batch")  # one for all inputs, because they count the same samples
-    free, named = map_tensors((args, kwargs), lambda t: {0: batch} if t.dim() else {})
-    return (*free, *named.values())
-
-
-def doubled(call: Call) -> Call:
-    """Repeat every sample of the inputs: torch.export treats a dimension of size 1 as a constant."""
-    return map_tensors(call, lambda t: torch.cat([t, t]) if t.dim() else t)
 
 
 @contextmanager

@@ -155,17 +155,40 @@ def openvino_program(model: Any, call: Call, setting: Setting) -> Program:
     return Program(run, nodes)
 
 
+def executorch(model: nn.Module, call: Call, setting: Setting) -> Program:
+    """ExecuTorch on the CPU, through XNNPACK."""
+    copy, inputs = prepared(model, call, setting, "cpu")
+    from secateurs.deploy.executorch_form import to_executorch
+
+    return executorch_program(to_executorch(copy, inputs).content, inputs, setting)
+
+
+def executorch_program(content: bytes | str, call: Call, setting: Setting) -> Program:
+    """Load an ExecuTorch program (bytes, or a path to a .pte file)."""
+    from secateurs.deploy.executorch_run import Method, profile_kernels
+
+    method, given = Method(content, setting.threads), [t.contiguous() for t in find_tensors(call)]
+    if len(given) != len(method.largest):
+        raise DeviceError(
+            f"the exported model takes {len(method.largest)} inputs, and the example has {len(given)} tensors. "
+            "Pass example inputs that are tensors."
+        )
+    return Program(lambda: method(given), lambda runs: profile_kernels(content, setting.threads, given, runs))
+
+
 RUNTIMES: Mapping[str, Callable[[nn.Module, Call, Setting], Program]] = {
     "eager": eager,
     "compile": compiled,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "executorch": executorch,
     "cuda": cuda,
     "cuda-compile": cuda_compiled,
 }
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
+    "executorch": ("executorch",),
 }
 """Packages that a runtime needs besides torch."""
 
@@ -174,7 +197,7 @@ def check_there(runtime: str) -> None:
     """Refuse a runtime that is not available here; the message names the extra that installs it."""
     missing = [name for name in NEEDS.get(runtime, ()) if importlib.util.find_spec(name) is None]
     if missing:
-        extra = "openvino" if runtime == "openvino" else "export"
+        extra = "export" if runtime == "onnxruntime" else runtime
         message = (
             f"the runtime {runtime!r} needs {', '.join(missing)}, which is not installed. "
             f"Install it with: python -m pip install 'secateurs[{extra}]'"

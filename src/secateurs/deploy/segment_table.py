@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, final
@@ -13,7 +13,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import isotonic_regression
 
 from secateurs.deploy.device import Device
-from secateurs.deploy.segments import KERNELS, Placed, Segment
+from secateurs.deploy.segments import KERNELS, Abreast, Placed, Segment
 from secateurs.errors import DeviceError, StoreError
 from secateurs.store.files import read_file, write_files
 from secateurs.types import Floats, Ints
@@ -24,6 +24,9 @@ LARGEST = 2**28
 
 POINTS = 4
 """Number of widths at which each side of a segment is measured, equally spaced on the device's grid."""
+
+ABREAST = 48
+"""Number of segments that are measured in one program, where each by itself would take long to compile."""
 
 RUNS, TURNS = 5, 3
 """A segment's time is the lowest of `TURNS` medians of `RUNS` runs: other load only makes it longer."""
@@ -79,13 +82,11 @@ class Table:
 
     def measure(self, device: Device, segments: Iterable[Segment]) -> int:
         """Measure the segments that are missing; return their number."""
-        done = 0
-        for segment in segments:
-            row = self.seconds.setdefault(segment.family, {})
-            if (segment.cin, segment.cout) not in row:
-                row[segment.cin, segment.cout] = segment_time(device, segment)
-                done += 1
-        return done
+        keyed = {(s.family, s.cin, s.cout): s for s in segments}
+        missing = [s for (name, *widths), s in keyed.items() if tuple(widths) not in self.seconds.get(name, {})]
+        for segment, seconds in zip(missing, segment_times(device, missing), strict=True):
+            self.seconds.setdefault(segment.family, {})[segment.cin, segment.cout] = seconds
+        return len(missing)
 
     def function(self, place: Placed, step: int) -> Callable[[Ints, Ints], Floats]:
         """Return seconds as a function of (cin, cout), linear between measured widths and non-decreasing."""
@@ -143,6 +144,24 @@ def needed(placed: Iterable[Placed], step: int) -> list[Segment]:
     return list(found.values())
 
 
+def segment_times(device: Device, segments: Sequence[Segment]) -> Iterator[float]:
+    """Yield the seconds of each segment; for ExecuTorch, whose lowering takes long, of `ABREAST` in one program."""
+    if device.runtime != "executorch":
+        yield from (segment_time(device, segment) for segment in segments)
+        return
+    for start in range(0, len(segments), ABREAST):
+        part = segments[start : start + ABREAST]
+        yield from _abreast(device, part) or [segment_time(device, segment) for segment in part]
+
+
+def _abreast(device: Device, segments: Sequence[Segment]) -> list[float]:
+    """Return the seconds of the kernels of segments in one program; none unless each has exactly one."""
+    program = device.compile(Abreast(segments), tuple(segment.example() for segment in segments))
+    assert program.profile is not None  # noqa: S101 (for the type checker: this runtime has a profiler)
+    turns = [_own(program.profile(RUNS)) for _ in range(TURNS)]
+    return [min(times) for times in zip(*turns, strict=True)] if len(turns[0]) == len(segments) else []
+
+
 def segment_time(device: Device, segment: Segment) -> float:
     """Return seconds of a segment's own kernels if the runtime reports them, else of the whole program."""
     program = segment.program(device)
@@ -152,8 +171,13 @@ def segment_time(device: Device, segment: Segment) -> float:
 
 
 def _kernels(nodes: Mapping[str, tuple[str, float]]) -> float:
-    own = [seconds for kind, seconds in nodes.values() if kind.lower() in KERNELS]
+    own = _own(nodes)
     return sum(own) if own else sum(seconds for _, seconds in nodes.values())
+
+
+def _own(nodes: Mapping[str, tuple[str, float]]) -> list[float]:
+    """Seconds of the nodes that execute segments, in order."""
+    return [seconds for kind, seconds in nodes.values() if kind.lower() in KERNELS]
 
 
 def _rising(values: Floats) -> Floats:

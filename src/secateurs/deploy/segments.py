@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -18,7 +19,10 @@ from secateurs.running.untouched import untouched
 from secateurs.types import Ints
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-KERNELS = {"conv", "gemm", "convolution", "groupconvolution", "fullyconnected", "matmul", "fusedconv", "fusedgemm"}
+KERNELS = {
+    *("conv", "gemm", "convolution", "groupconvolution", "fullyconnected", "matmul", "fusedconv", "fusedgemm"),
+    *("fully connected", "batch matrix multiply"),
+}
 """Node types that execute a segment, as the runtimes call them; layout conversions are not counted."""
 
 
@@ -108,6 +112,20 @@ class Segment:
         y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
         graph = helper.make_graph([node], "segment", [x], [y], weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@final
+class Abreast(nn.Module):
+    """Layers of many segments in one network, each with an input and an output of its own."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.layers = nn.ModuleList(segment.module() for segment in segments)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run each layer on its own input."""
+        return tuple(layer(x) for layer, x in zip(self.layers, inputs, strict=True))
 
 
 @final

@@ -19,6 +19,8 @@ from secateurs.app.cli.run_folder import RunFolder
 from secateurs.app.cli.work import TRAINED
 from secateurs.app.training import Loaders, evaluate
 from secateurs.deploy import Exported, Loaded
+from secateurs.deploy.executorch_form import LARGEST_BATCH
+from secateurs.deploy.export import RUNTIME
 from secateurs.errors import InputError
 from secateurs.store.files import write_files
 
@@ -32,10 +34,10 @@ def export(order: ExportOrder, console: Console) -> None:
     if recipe_file is None or not folder.done("recovered"):
         raise InputError(f"{order.run} holds no finished run; name the --out folder of a secateurs prune")
     recipe = compose(Recipe(), read_file(recipe_file))
-    runtimes: dict[str, Any] = {"onnx": "onnxruntime", "openvino": "openvino", "torch-export": "eager"}
-    device = sct.Device(runtimes[order.to], threads=order.threads)
-    if order.int8 and order.to == "torch-export":
-        raise InputError("--int8 is written as onnx or openvino, not as torch-export; add --to onnx")
+    if order.int8 and order.to in ("executorch", "torch-export"):
+        raise InputError(f"--int8 is written as onnx or openvino, not as {order.to}; add --to onnx")
+    runtime: Any = RUNTIME[order.to]
+    device = sct.Device(runtime, threads=order.threads)
     splits = data.load(recipe.data, how=recipe.preprocessing())
     loaders = Loaders(splits, batch_size=recipe.batch_size, workers=recipe.workers, seed=recipe.seed)
 
@@ -55,7 +57,7 @@ def export(order: ExportOrder, console: Console) -> None:
                 loaders.example(),
                 out / kind.replace(" ", "-"),
                 to=order.to,
-                dynamic_batch=True,
+                dynamic_batch=max(LARGEST_BATCH, recipe.batch_size),
                 int8=calibration,
                 device=device,
             )

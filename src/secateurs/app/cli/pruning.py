@@ -217,7 +217,7 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     if recipe.latency is not None and recipe.runtime is None:
         raise InputError(
             "--latency is a time on a runtime, and none is named; add --runtime onnxruntime, or eager, compile, "
-            "openvino, cuda or cuda-compile"
+            "openvino, executorch, cuda or cuda-compile"
         )
     return sct.Budget(
         macs=recipe.macs,

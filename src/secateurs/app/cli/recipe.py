@@ -94,14 +94,16 @@ class Recipe(Start, Augmenting):
             read=duration,
         ),
     )
-    runtime: Literal["eager", "compile", "onnxruntime", "openvino", "cuda", "cuda-compile"] | None = field(
-        default=None,
-        metadata=_about(
-            "budget",
-            "where latency is measured: eager, compile, onnxruntime, openvino, cuda or cuda-compile; "
-            "a network slower there than the dense one is refused",
-            "NAME",
-        ),
+    runtime: Literal["eager", "compile", "onnxruntime", "openvino", "executorch", "cuda", "cuda-compile"] | None = (
+        field(
+            default=None,
+            metadata=_about(
+                "budget",
+                "where latency is measured: eager, compile, onnxruntime, openvino, executorch, cuda or cuda-compile; "
+                "a network slower there than the dense one is refused",
+                "NAME",
+            ),
+        )
     )
     min_keep: ByPattern = field(
         default=1,

@@ -140,16 +140,17 @@ class Board:
 class ExportOrder:
     """Write the dense and the pruned network of a finished run as files that run without this library.
 
-    Any batch size can be used with the files. Each file is run and compared with the network, evaluated on the test
-    split, and its latency is measured.
+    Any batch size can be used with the files (executorch: up to that of the run, or 64). Each file is run and compared
+    with the network, evaluated on the test split, and its latency is measured.
 
     examples:
       secateurs export runs/half --to onnx --int8
       secateurs export runs/half --to openvino --out files
+      secateurs export runs/half --to executorch
     """
 
     run: Path = setting("the folder of a finished run", "RUN")
-    to: Literal["onnx", "openvino", "torch-export"] = setting("format of the files", default="onnx")
+    to: Literal["onnx", "openvino", "executorch", "torch-export"] = setting("format of the files", default="onnx")
     out: Path | None = setting("where they are written; RUN/export if not given", "FOLDER", default=None)
     int8: bool = setting("also in 8 bits, calibrated on training images of the run", default=False)
     threads: int = setting("CPU threads of the measurement", "N", default=1)
