@@ -38,7 +38,8 @@ def outputs(model, x):
 
 
 def agree(one, other):
-    return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(one, other, strict=True))
+    """Equal up to rounding of their largest value: a depth of fresh weights is of the order of 1e-9."""
+    return all(float((a - b).abs().max()) <= 1e-5 * float(b.abs().max()) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)

@@ -129,6 +129,7 @@ def test_bad_input_is_refused_by_name(tmp_path):
         clients.load(tmp_path / "yolov8n.yaml")
     with pytest.raises(sct.errors.SecateursError, match=r"integrations\.ultralytics"):
         sct.prune(yolo, torch.zeros(1, 3, SIZE, SIZE), method="magnitude", budget=HALF)
+    del yolo.model
     yolo.model = "weights.onnx"
     with pytest.raises(sct.errors.InputError, match="exported file"):
         clients.prune(yolo, budget=HALF)
