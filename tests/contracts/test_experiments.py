@@ -121,9 +121,9 @@ def test_quick_keeps_everything_that_is_not_length():
     shortened = {
         "label", "data", "images", "image_size", "image_resize", "batch_size", "prune_batch_size",
         "calibration_batches", "train_epochs", "train_milestones", "prune_epochs", "prune_milestones", "epochs",
-        "milestones", "step_every", "warmup",
+        "milestones", "step_every", "warmup", "train_lr", "prune_lr", "lr", "clip",
     }  # fmt: skip
-    full = Recipe(epochs=160, schedule="multi-step", milestones=(80, 120), prune_batch_size=3, warmup=5.0)
+    full = Recipe(epochs=160, schedule="multi-step", milestones=(80, 120), prune_batch_size=3, warmup=5.0, prune_lr=0.1)
     short = quick(full, stand_in=True)
 
     changed = {f.name for f in dataclasses.fields(Recipe) if getattr(short, f.name) != getattr(full, f.name)}

@@ -10,6 +10,7 @@ import numpy as np
 
 from secateurs.errors import InputError, PlanError
 from secateurs.graph import Graph, Group
+from secateurs.graph.integers import held
 from secateurs.surgery.plan import Indices, Plan, Setting
 from secateurs.types import Ints
 
@@ -187,7 +188,8 @@ def _attributes(graph: Graph, keep: Mapping[str, Indices], unique: Mapping[str, 
         added = len(units) - len(unique[name])
         if added:
             for place, less in graph.attributes({**everything, name: everything[name][:-1]}).items():
-                grown[place] = _extrapolated(grown[place], whole[place], less, added)
+                base = whole[place] if place in whole else held(graph.modules[place[0]], place[1])  # left out as it is
+                grown[place] = _extrapolated(grown.get(place, base), base, less, added)
     return {f"{path}:{name}": value for (path, name), value in grown.items()}
 
 
