@@ -60,11 +60,10 @@ LEFT_OUT = {
     # Groups that one operator produces are too few for half of the cost.
     "efficientnet_b0": {*ONE_SHOT, "magnitude-p2", "geometric-median", "random"},
     "shufflenet_v2_x0_5": {"epruner", "magnitude-p2", "geometric-median", "random"},
-    # Heads of torch's own attention pass through no module that carries a hook.
-    "vit": {"foad", "ccp"},
     # No norm that is pruned has a scale.
     "squeezenet1_1": {"epruner", "batch-norm-scale"},
-    "vit": {"batch-norm-scale"},
+    # Heads of torch's own attention pass through no module that carries a hook, and there is no BatchNorm.
+    "vit": {"batch-norm-scale", "foad", "ccp"},
 }
 """What some networks cannot have, or need not because others have it."""
 
