@@ -295,6 +295,36 @@ def test_a_part_costs_what_the_whole_costs(graph):
     assert part.costs.at(widths)[0].tolist() == list(dataclasses.astuple(graph.cost(plan_of(graph, ones))))
 
 
+class Functional(nn.Module):
+    """Units that pass through functions alone, between two that a module reads."""
+
+    def __init__(self, *, seen):
+        super().__init__()
+        torch.manual_seed(0)
+        self.seen = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 5)) if seen else nn.Identity()
+        self.into, self.out = nn.Parameter(torch.randn(12, 5)), nn.Parameter(torch.randn(4, 12))
+
+    def forward(self, x):
+        return torch.relu(self.seen(x) @ self.into.T) @ self.out.T
+
+
+@pytest.mark.parametrize("kind", [CCP, FOAD, BackwardElimination])
+def test_units_that_no_module_shows_stay_whole(kind):
+    """Where others can be observed; where none can, the reason is told."""
+    x = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    data = [(x, torch.arange(16) % 4)]
+    net = Functional(seen=True)
+    graph = sct.trace(net, x)
+    keep = kind().select(graph, net, sct.Budget(macs=0.8), data=data, loss=None, seed=0)
+    assert len(keep["seen.0"]) < 8
+    assert [g.name for g in graph.groups if not g.name.startswith("seen")] == ["into"]
+    assert "into" not in keep
+
+    net = Functional(seen=False)
+    with pytest.raises(EvidenceError, match="all 1 groups pass through functions"):
+        kind().select(sct.trace(net, x), net, sct.Budget(macs=0.8), data=data, loss=None, seed=0)
+
+
 class Shared(nn.Module):
     """Eight channels are read on, the last four of the same layer are an output and stay."""
 

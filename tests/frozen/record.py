@@ -62,8 +62,7 @@ LEFT_OUT = {
     "shufflenet_v2_x0_5": {"epruner", "magnitude-p2", "geometric-median", "random"},
     # No norm that is pruned has a scale.
     "squeezenet1_1": {"epruner", "batch-norm-scale"},
-    # Heads of torch's own attention pass through no module that carries a hook, and there is no BatchNorm.
-    "vit": {"batch-norm-scale", "foad", "ccp"},
+    "vit": {"batch-norm-scale"},
 }
 """What some networks cannot have, or need not because others have it."""
 

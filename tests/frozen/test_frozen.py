@@ -58,7 +58,7 @@ def test_the_same_groups_are_found(network):
     assert expected["cost"] == found["cost"]
 
 
-ALWAYS = {("resnet20", "magnitude"), ("resnet20", "epruner"), ("vit", "taylor"), ("resnet20", "foad")}
+ALWAYS = {("resnet20", "magnitude"), ("resnet20", "epruner"), ("vit", "taylor"), ("vit", "foad")}
 """Of the default tier; the others are slow."""
 TRAINED = {"GReg1", "SFP", "GroupFisher"}
 """Trainings of the default tier; the others are slow."""

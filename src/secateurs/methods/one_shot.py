@@ -15,8 +15,8 @@ from secateurs.allocate import Allocator, AsIs, Budget, Ranked
 from secateurs.allocate.exact import Losses
 from secateurs.allocate.levels import Costed
 from secateurs.allocate.subset import Part
-from secateurs.errors import BudgetError
-from secateurs.evidence.kinds import Needs
+from secateurs.errors import BudgetError, EvidenceError
+from secateurs.evidence.kinds import Needs, SitePolicy
 from secateurs.graph import Graph, Group
 from secateurs.types import Keep, Loss, Scope
 
@@ -87,12 +87,24 @@ def producers(graph: Graph, group: Group) -> frozenset[str]:
     return frozenset(writes - reads)
 
 
-def part_of(graph: Graph, budget: Budget | None, scope: Scope) -> Part:
-    """Return the groups in scope that the budget does not exclude."""
+def part_of(graph: Graph, budget: Budget | None, scope: Scope, *, at: SitePolicy | None = None) -> Part:
+    """Return the groups in scope that the budget does not exclude.
+
+    at: where the method observes; groups without such a site stay whole, because functions carry no hook (heads of
+    attention that is written in functions). Raises EvidenceError if that leaves none.
+    """
     out = frozenset[str]() if budget is None else budget.excluded(graph.groups)
     groups = tuple(group for group in graph.groups if group.name not in out)
     if scope == "uncoupled":
         groups = tuple(group for group in groups if len(producers(graph, group)) <= 1)
+    if at is not None:
+        seen = tuple(group for group in groups if at(graph.sites(group.name)))
+        if groups and not seen:
+            raise EvidenceError(
+                f"all {len(groups)} groups pass through functions only, which carry no hook, so that nothing "
+                "can be observed. Choose by weights (method='magnitude'), or compute the channels in modules."
+            )
+        groups = seen
     return Part(graph, groups)
 
 
@@ -108,7 +120,10 @@ def meet_budget(part: Part, budget: Budget, allocate: Callable[[Costed, Budget],
         raise BudgetError(message) from error
 
 
-_WHY_OUTSIDE = "excluded by the budget, or produced by several operators: scope='coupled' takes the latter in"
+_WHY_OUTSIDE = (
+    "excluded by the budget, passed through functions only, which carry no hook, or produced by several operators: "
+    "scope='coupled' takes the last in"
+)
 
 
 def ranked(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateurs.allocate import AsIs, Budget, Ranked, Uniform
 from secateurs.allocate.levels import Costed
 from secateurs.errors import BudgetError, EvidenceError, InputError, check_choice
-from secateurs.evidence import GateGradients, Needs, Reads, Writes, observe
+from secateurs.evidence import GateGradients, Needs, Reads, SitePolicy, Writes, observe
 from secateurs.graph import Graph
 from secateurs.methods.ccp.auxiliary import with_classifiers
 from secateurs.methods.ccp.moments import GateMoments, Moments
@@ -115,7 +115,11 @@ class CCP:
     @property
     def needs(self) -> Needs:
         """Gate gradients at the position of the gate."""
-        return {"moments": GateGradients(GateMoments, at=Writes() if self.gate == "conv" else Reads())}
+        return {"moments": GateGradients(GateMoments, at=self._sites)}
+
+    @property
+    def _sites(self) -> SitePolicy:
+        return Writes() if self.gate == "conv" else Reads()
 
     def select(
         self,
@@ -137,7 +141,7 @@ class CCP:
                 "how many channels stay. Pass a budget, or CCP(keep=...), the share of every group."
             )
             raise BudgetError(message)
-        part = part_of(graph, budget, self.scope)
+        part = part_of(graph, budget, self.scope, at=self._sites)
         with self._loss(graph, model, data, loss, seed) as (batches, used):
             evidence = observe(graph, model, self, data=batches, loss=used, batches=self.batches, groups=part.names)
         problems = {name: self._problem(moments) for name, moments in evidence["moments"].items()}

@@ -122,8 +122,7 @@ class BackwardElimination:
         seed: int = 0,
     ) -> Losses:
         """Return the loss at every width of the groups in scope that the budget does not exclude."""
-        part = part_of(graph, budget, self.scope)
-        part = Part(graph, tuple(g for g in part.groups if Reads()(graph.sites(g.name))))
+        part = part_of(graph, budget, self.scope, at=Reads())
         held = None if data is None else list(islice(data, self.batches))
         evidence = observe(graph, model, self, data=held, groups=part.names)
         tensors = evidence["weights"].tensors

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateurs.allocate import Budget
 from secateurs.errors import InputError, check_choice
-from secateurs.evidence import Activations, Needs, Reads, observe
+from secateurs.evidence import Activations, Needs, Reads, SitePolicy, observe
 from secateurs.graph import Graph
 from secateurs.methods.foad.absorb import Array, absorption_levels
 from secateurs.methods.foad.similarity import FeatureSimilarity, Similarity
@@ -98,7 +98,11 @@ class FOAD:
     @property
     def needs(self) -> Needs:
         """The inputs of the modules that read each group."""
-        return {"maps": Activations(FeatureSimilarity, at=Unpooled() if self.maps == "unpooled" else Reads())}
+        return {"maps": Activations(FeatureSimilarity, at=self._sites)}
+
+    @property
+    def _sites(self) -> SitePolicy:
+        return Unpooled() if self.maps == "unpooled" else Reads()
 
     def select(
         self,
@@ -111,7 +115,7 @@ class FOAD:
         seed: int = 0,
     ) -> Keep:
         """Choose by one pass over `data`; labels and loss are not used."""
-        part = part_of(graph, budget, self.scope)
+        part = part_of(graph, budget, self.scope, at=self._sites)
         evidence = observe(graph, model, self, data=data, loss=loss, batches=self.batches, groups=part.names)
         levels = {name: self._levels(found) for name, found in evidence["maps"].items()}
         if budget is None:
