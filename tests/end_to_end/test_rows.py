@@ -6,6 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
+from secateurs.app.choices import BUDGETS
 from secateurs.app.cli.report_file import finished
 from secateurs.app.cli.reproduce import place_of, reproduce
 from secateurs.app.cli.requests import Reproduction
@@ -40,4 +41,7 @@ def test_a_quick_run_goes_through_every_stage_to_the_budget(name, tmp_path, monk
     for kind in ("macs", "params"):
         if (asked := getattr(recipe, kind)) is not None:
             assert getattr(report.after, kind) <= asked * getattr(report.before, kind)
-    assert report.after.macs < report.before.macs or report.proof.zeros
+    decides = all(getattr(recipe, kind) is None for kind in BUDGETS) and not recipe.options.get("remove")
+    assert (
+        report.after.macs < report.before.macs or report.proof.zeros or decides
+    )  # weights that learnt little may stay

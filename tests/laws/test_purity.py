@@ -298,6 +298,7 @@ class Stop(BaseException):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
 @rounds(12, 2000)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a callback of a weak reference
 def test_interrupts_leave_model_and_process_as_they_were(count):
     """A timer interrupts `prune` at random moments; nothing is changed, and the next call works."""
     draw = random.Random(0)

@@ -165,7 +165,7 @@ between(
 )
 between("shuffle_flat", lambda x: x.view(2, 2, -1, x.shape[2] * x.shape[3]).transpose(1, 2).reshape_as(x), HALVES)
 layer("channel_shuffle", lambda: nn.ChannelShuffle(4), Prunable(4))
-between("turned_in_place", lambda x: torch.relu(x * 2).transpose_(1, 3).sin().transpose_(1, 3), ALL)
+between("turned_in_place", lambda x: (torch.relu(x) * 2).transpose_(1, 3).sin().transpose_(1, 3), ALL)
 between("flip", lambda x: x.flip(1), ALL)
 between("roll", lambda x: x.roll(1, 1))
 between("roll_pixels", lambda x: x.roll((1, 1), (2, 3)), ALL)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from secateurs.graph.fitting import fitting
 from secateurs.network import Network, is_torchs
@@ -104,6 +106,11 @@ def numbers(network: Network) -> Callable[[str, str], Any]:
 
 
 def _shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Shape of a tensor of a module. A copy computes a parametrised one: spectral normalisation, for one, takes a step."""
+    if is_parametrized(module, name):
+        every: Any = module.parametrizations
+        with torch.no_grad():
+            return tuple(copy.deepcopy(every[name])().shape)
     tensor = getattr(module, name, None)
     return tuple(tensor.shape) if isinstance(tensor, Tensor) else None
 

@@ -111,11 +111,13 @@ class MadeUp:
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, Tensor):
+            if not value.is_meta and id(value) not in self._known:  # of the model: an operator may write to it
+                self._known[id(value)] = (value, value.detach().clone())
             if id(value) in self._known:
                 return self._known[id(value)][1]
             if value.is_meta and id(value) not in self._values:
                 self._values[id(value)] = (value, _filled(value, len(self._values)))
-            return self._values[id(value)][1] if value.is_meta else value
+            return self._values[id(value)][1]
         if type(value) in (list, tuple):
             return type(value)(self._real(v) for v in value)
         return value
