@@ -106,7 +106,7 @@ def numbers(network: Network) -> Callable[[str, str], Any]:
 
 
 def _shape(module: nn.Module, name: str) -> tuple[int, ...] | None:
-    """Shape of a tensor of a module. A copy computes a parametrised one: spectral normalisation, for one, takes a step."""
+    """Shape of a tensor of a module. A copy computes a parametrised one: spectral normalisation takes a step then."""
     if is_parametrized(module, name):
         every: Any = module.parametrizations
         with torch.no_grad():
