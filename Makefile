@@ -77,7 +77,7 @@ format: .venv ## Format, and repair what the linter can
 zoo: .venv ## Run the laws over many real architectures (minutes)
 	@$(PYTEST) -n $(WORKERS) -m "zoo or slow"
 
-slow: .venv ## Run the slow tests that need no other data (20 minutes)
+slow: .venv ## Run the slow tests that need no other data (half an hour)
 	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "slow and not zoo and not gpu and not claims and not clients"
 
 fuzz: .venv ## Look for counter-examples with fresh random seeds
