@@ -31,12 +31,12 @@ def asked_of(graph: Graph, name: str, index: int | Iterable[int]) -> list[Piece]
         keys = [(tensor, _out(graph, tensor))] if shapes[tensor] else []
     elif name in graph.modules:
         keys = _written(graph, name)
-    else:
-        if group is None:
-            known = {*graph.modules, *shapes, *(g.name for g in graph.groups)} - {""}
-            close = near(name, known).partition("Known: ")[0] or "secateurs inspect lists the groups"
-            raise InputError(f"{name!r} is no module, tensor or group of this graph: {close.strip()}")
+    elif group is not None:
         return [_of_group(group, wanted)]
+    else:
+        known = {*graph.modules, *shapes, *(g.name for g in graph.groups)} - {""}
+        close = near(name, known).partition("Known: ")[0] or "secateurs inspect lists the groups"
+        raise InputError(f"{name!r} is no module, tensor or group of this graph: {close.strip()}")
     if not keys:
         raise InputError(f"{name!r} has no channels: no parameter or buffer of it has a dimension. Name another.")
     if wanted and len({shapes[t][d] for t, d in keys}) > 1:

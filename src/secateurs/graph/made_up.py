@@ -111,11 +111,11 @@ class MadeUp:
 
     def _real(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            if not value.is_meta and id(value) not in self._known:  # of the model: an operator may write to it
-                self._known[id(value)] = (value, value.detach().clone())
             if id(value) in self._known:
                 return self._known[id(value)][1]
-            if value.is_meta and id(value) not in self._values:
+            if not value.is_meta:  # of the model: an operator may write to it, so it gets a copy
+                return self._known.setdefault(id(value), (value, value.detach().clone()))[1]
+            if id(value) not in self._values:
                 self._values[id(value)] = (value, _filled(value, len(self._values)))
             return self._values[id(value)][1]
         if type(value) in (list, tuple):

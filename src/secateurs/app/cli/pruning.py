@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -206,8 +207,8 @@ def _try(work: Work, graph: sct.Graph, model: nn.Module) -> None:
 
 def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
     """Return the recipe's budget; None if the method decides how much is removed."""
-    given = [getattr(recipe, name) for name in BUDGETS]
-    if not recipe.shares and all(value is None for value in given):
+    given: dict[str, Any] = {name: getattr(recipe, name) for name in BUDGETS}
+    if not recipe.shares and all(value is None for value in given.values()):
         limits = ("min_keep", "min_keep_fraction", "multiple_of")
         limited = [name for name in limits if getattr(recipe, name) != getattr(Recipe, name)]
         shares = getattr(method, "remove", None) is not None  # a method with explicit shares for every layer
@@ -220,16 +221,11 @@ def budget_of(recipe: Recipe, method: object) -> sct.Budget | None:
             "openvino, executorch, cuda or cuda-compile"
         )
     return sct.Budget(
-        macs=recipe.macs,
-        params=recipe.params,
-        memory=recipe.memory,
-        peak_memory=recipe.peak_memory,
-        filters=recipe.filters,
+        **given,
         shares=recipe.shares,
         min_keep=with_classes(recipe.min_keep),
         min_keep_fraction=recipe.min_keep_fraction,
         multiple_of=with_classes(recipe.multiple_of),
-        latency=recipe.latency,
         device=None if recipe.runtime is None else sct.Device(recipe.runtime, threads=recipe.threads or 1),
     )
 
@@ -238,8 +234,8 @@ def _check_numbers(recipe: Recipe) -> None:
     _check_counts(recipe)
     if not 0 <= recipe.distil <= 1:
         raise InputError(f"--distil {recipe.distil} is no part of the loss; give a number from 0 to 1")
-    for name in sorted(set(BUDGETS) - {"latency"}):
-        if getattr(recipe, name) == 1:
+    for name in BUDGETS:
+        if name != "latency" and getattr(recipe, name) == 1:
             raise InputError(
                 f"--{name.replace('_', '-')} 1 could mean all of it or a single one, and either way nothing is pruned; "
                 "give a fraction below 1, or a whole number above it"

@@ -115,7 +115,7 @@ class Record:
     def settings(self) -> dict[str, str]:
         """Settings of the method and of the trainings, as text; not those of the network, the data and the machine."""
         aside = {f.name for f in fields(Start)} | {"method", "options", "like"}
-        found = {f.name: getattr(Recipe(), f.name) for f in fields(Recipe) if f.name not in aside}
+        found = {name: value for name, value in vars(Recipe()).items() if name not in aside}
         found |= {name: value for name, value in self.keys.items() if name in found}
         method = self.keys.get("method")
         if isinstance(method, Mapping):
